@@ -1,0 +1,1 @@
+"""Run AI jobs, unchanged, on accelerators that stand elsewhere."""

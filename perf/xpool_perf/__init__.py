@@ -1,0 +1,1 @@
+"""Scenarios that measure the pool against the same work done locally."""

@@ -1,0 +1,1 @@
+"""Control plane: the gRPC contract with the registry and the lease token."""

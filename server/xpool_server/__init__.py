@@ -1,0 +1,1 @@
+"""Pool server: a node process, its session workers, and the devices they drive."""
