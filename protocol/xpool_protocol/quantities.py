@@ -83,10 +83,9 @@ def text_from_nbytes(nbytes: int) -> str:
     ('1.5 KiB', '8 GiB')
     """
     size = float(nbytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            break
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    step = 0
+    while abs(size) >= 1024 and step < len(units) - 1:
         size /= 1024
-    else:
-        unit = "TiB"
-    return f"{size:.1f}".removesuffix(".0") + f" {unit}"
+        step += 1
+    return f"{size:.1f}".removesuffix(".0") + f" {units[step]}"
