@@ -1,1 +1,1 @@
-"""Pool registry: what the pool holds, who holds a lease on it, and where the next job goes."""
+"""Pool registry: what the pool holds, who has a lease, where the next job goes."""
