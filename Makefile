@@ -1,0 +1,110 @@
+# Needs GNU make, g++ and Python 3.11 to 3.14 with its venv module; installs the rest
+# into .venv. `make setup TORCH_ARGS="--index-url URL"` takes torch from another index.
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One recipe at a time: pytest's report must not mix with a linter's.
+.NOTPARALLEL:
+
+PYTHON     ?=
+TESTARGS   ?=
+RUNARGS    ?=
+BENCHARGS  ?=
+TORCH_ARGS ?=
+
+TORCH    := torch==2.13.0
+VENV     := .venv
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.installed
+LOG      := $(VENV)/setup.log
+SOURCES  := client_stub server protocol pool_registry perf tests examples
+PACKAGES := xpool_protocol xpool xpool_server xpool_registry xpool_perf
+
+# What the caller has set for another Python must not reach ours.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS
+unexport PYTHONUSERBASE PYTHONINSPECT PYTHONSAFEPATH PYTHONPLATLIBDIR
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PIP_CONSTRAINT PIP_REQUIREMENT
+export PYTHONNOUSERSITE := 1
+
+# A moved checkout needs its editable install again: the stamp holds its place.
+ifneq ($(file <$(STAMP)),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+# $(call quietly,COMMAND): the output is shown only when the command fails.
+quietly = $(1) >$(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: run
+run: native ## train the example in a pool on this machine and locally; compare
+	@exec $(BIN)/python -m xpool_perf.demo $(RUNARGS)
+
+.PHONY: check
+check: lint types test ## everything that a change must pass; needs no GPU
+
+.PHONY: lint
+lint: setup ## style, import order, dead code
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+
+.PHONY: types
+types: setup ## strict static types
+	@$(BIN)/python -m mypy $(addprefix -p ,$(PACKAGES))
+
+.PHONY: test
+test: native ## unit, property, conformance, fault and end-to-end tests on the CPU
+	@exec $(BIN)/python -m pytest -m "not gpu" $(TESTARGS)
+
+.PHONY: test-gpu
+test-gpu: native ## the tests that need a CUDA device
+	@exec $(BIN)/python -m pytest -m gpu $(TESTARGS)
+
+.PHONY: bench
+bench: native ## measure the main scenario; one JSON object on stdout
+	@exec $(BIN)/python -m xpool_perf main_job --json $(BENCHARGS)
+
+.PHONY: native
+native: setup ## build the client's native library (about a minute, once)
+	@command -v g++ >/dev/null || { \
+	  echo "make: g++ is missing: apt-get install g++" >&2; exit 1; }
+	@$(BIN)/python -m xpool.native.build
+
+.PHONY: setup
+setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@found= ; \
+	for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3; do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+	    2>/dev/null || continue; \
+	  found="$$python"; \
+	  if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then break; fi; \
+	  found= ; novenv="$$python"; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$${novenv-}" ]; then \
+	  echo "make: $$novenv has no venv module: apt-get install python3-venv" >&2; exit 1; \
+	elif [ -z "$$found" ]; then \
+	  echo "make: Python 3.11 to 3.14 is missing:" \
+	    "apt-get install python3 python3-venv" >&2; exit 1; \
+	fi; \
+	echo "setup: $$("$$found" --version) in $(VENV)"; \
+	mkdir -p $(VENV); \
+	$(call quietly,"$$found" -m venv $(VENV))
+# torch first and alone: a plain `pip install` finds the CPU wheel where there is one.
+	@echo "setup: installing $(TORCH) (the largest download)"
+	@$(call quietly,$(BIN)/python -m pip install $(TORCH_ARGS) $(TORCH))
+	@echo "setup: installing the packages of constraints.txt"
+	@$(call quietly,$(BIN)/python -m pip install -r constraints.txt)
+	@echo "setup: installing xpool from this folder"
+	@$(call quietly,$(BIN)/python -m pip install --no-build-isolation --no-deps -e .)
+	@printf '%s' '$(CURDIR)' >$@
+
+.PHONY: clean
+clean: ## remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
