@@ -1,0 +1,267 @@
+# Written by python -m xpool_protocol.control.generate; change registry.proto instead.
+# ruff: noqa
+# fmt: off
+# mypy: ignore-errors
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Device(_message.Message):
+    __slots__ = ("index", "kind", "name", "memory_nbytes")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    kind: str
+    name: str
+    memory_nbytes: int
+    def __init__(self, index: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., memory_nbytes: _Optional[int] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("node_name", "boot_id", "address", "devices", "version")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    boot_id: str
+    address: str
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    version: str
+    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("public_key", "heartbeat_interval_ms", "registry_id")
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    heartbeat_interval_ms: int
+    registry_id: str
+    def __init__(self, public_key: _Optional[bytes] = ..., heartbeat_interval_ms: _Optional[int] = ..., registry_id: _Optional[str] = ...) -> None: ...
+
+class DeviceLoad(_message.Message):
+    __slots__ = ("index", "used_nbytes", "busy_percent", "session_count")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    USED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    used_nbytes: int
+    busy_percent: float
+    session_count: int
+    def __init__(self, index: _Optional[int] = ..., used_nbytes: _Optional[int] = ..., busy_percent: _Optional[float] = ..., session_count: _Optional[int] = ...) -> None: ...
+
+class SessionReport(_message.Message):
+    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_OPS_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    state: str
+    executed_ops: int
+    allocated_nbytes: int
+    received_nbytes: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ...) -> None: ...
+
+class EndedLease(_message.Message):
+    __slots__ = ("lease_id", "epoch", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("node_name", "boot_id", "loads", "sessions", "ended")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    boot_id: str
+    loads: _containers.RepeatedCompositeFieldContainer[DeviceLoad]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionReport]
+    ended: _containers.RepeatedCompositeFieldContainer[EndedLease]
+    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., loads: _Optional[_Iterable[_Union[DeviceLoad, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionReport, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[EndedLease, _Mapping]]] = ...) -> None: ...
+
+class LeaseToEnd(_message.Message):
+    __slots__ = ("lease_id", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("end_leases", "must_rejoin")
+    END_LEASES_FIELD_NUMBER: _ClassVar[int]
+    MUST_REJOIN_FIELD_NUMBER: _ClassVar[int]
+    end_leases: _containers.RepeatedCompositeFieldContainer[LeaseToEnd]
+    must_rejoin: bool
+    def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ...) -> None: ...
+
+class AcquireRequest(_message.Message):
+    __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    share_percent: int
+    memory_nbytes: int
+    ttl_ms: int
+    mode: str
+    client: str
+    def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+
+class Lease(_message.Message):
+    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_MS_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    token: str
+    node_name: str
+    address: str
+    device_index: int
+    device_kind: str
+    device_name: str
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    ttl_ms: int
+    expires_in_ms: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("lease_id", "epoch")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("lease_id", "epoch", "reason")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    reason: str
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReleaseReply(_message.Message):
+    __slots__ = ("was_live",)
+    WAS_LIVE_FIELD_NUMBER: _ClassVar[int]
+    was_live: bool
+    def __init__(self, was_live: _Optional[bool] = ...) -> None: ...
+
+class ListNodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodeInfo(_message.Message):
+    __slots__ = ("node_name", "boot_id", "address", "version", "alive", "heard_ms_ago", "device_count", "lease_count")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    HEARD_MS_AGO_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    boot_id: str
+    address: str
+    version: str
+    alive: bool
+    heard_ms_ago: int
+    device_count: int
+    lease_count: int
+    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., heard_ms_ago: _Optional[int] = ..., device_count: _Optional[int] = ..., lease_count: _Optional[int] = ...) -> None: ...
+
+class ListNodesReply(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeInfo]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ...) -> None: ...
+
+class ListDevicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeviceInfo(_message.Message):
+    __slots__ = ("node_name", "device", "alive", "free_share_percent", "free_memory_nbytes", "lease_count", "load")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    FREE_SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    FREE_MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    device: Device
+    alive: bool
+    free_share_percent: int
+    free_memory_nbytes: int
+    lease_count: int
+    load: DeviceLoad
+    def __init__(self, node_name: _Optional[str] = ..., device: _Optional[_Union[Device, _Mapping]] = ..., alive: _Optional[bool] = ..., free_share_percent: _Optional[int] = ..., free_memory_nbytes: _Optional[int] = ..., lease_count: _Optional[int] = ..., load: _Optional[_Union[DeviceLoad, _Mapping]] = ...) -> None: ...
+
+class ListDevicesReply(_message.Message):
+    __slots__ = ("devices",)
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
+    def __init__(self, devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ...) -> None: ...
+
+class ListLeasesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaseInfo(_message.Message):
+    __slots__ = ("lease", "tenant", "client", "granted_at_s", "session")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_AT_S_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    lease: Lease
+    tenant: str
+    client: str
+    granted_at_s: float
+    session: SessionReport
+    def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ..., tenant: _Optional[str] = ..., client: _Optional[str] = ..., granted_at_s: _Optional[float] = ..., session: _Optional[_Union[SessionReport, _Mapping]] = ...) -> None: ...
+
+class ListLeasesReply(_message.Message):
+    __slots__ = ("leases",)
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    leases: _containers.RepeatedCompositeFieldContainer[LeaseInfo]
+    def __init__(self, leases: _Optional[_Iterable[_Union[LeaseInfo, _Mapping]]] = ...) -> None: ...

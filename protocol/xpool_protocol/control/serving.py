@@ -1,0 +1,129 @@
+"""Listens for gRPC calls and hands each, typed, to a ``RegistryHandler``.
+
+The handler is plain Python: a request in, a reply out, a ``PoolError`` for a
+refusal. Sockets, threads and status codes stay on this side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import grpc
+
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control import registry_pb2_grpc
+from xpool_protocol.control.rpc import MESSAGE_OPTIONS, status_from_error
+from xpool_protocol.errors import PoolError, UsageError
+
+# A call holds a thread for as long as one write to disk; the handler takes them one
+# at a time anyway.
+_THREADS = 16
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    *MESSAGE_OPTIONS,
+    # Otherwise Linux lets two registries share one port, each with half the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class RegistryHandler(Protocol):
+    """What a registry answers. Called from several threads at once."""
+
+    def join(self, request: pb.JoinRequest) -> pb.JoinReply:
+        """A node offers its devices."""
+
+    def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatReply:
+        """A node is alive."""
+
+    def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
+        """A client asks for a slice."""
+
+    def renew(self, request: pb.RenewRequest) -> pb.Lease:
+        """A lease's holder is alive."""
+
+    def release(self, request: pb.ReleaseRequest) -> pb.ReleaseReply:
+        """A lease's holder is done."""
+
+    def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesReply:
+        """All nodes."""
+
+    def list_devices(self, request: pb.ListDevicesRequest) -> pb.ListDevicesReply:
+        """All devices."""
+
+    def list_leases(self, request: pb.ListLeasesRequest) -> pb.ListLeasesReply:
+        """All live leases."""
+
+    def unexpected(self, error: Exception) -> None:
+        """A call failed for a reason that is a bug: log it, with its traceback."""
+
+
+class _Servicer:
+    """gRPC's view of a handler: same methods, other names and errors."""
+
+    def __init__(self, handler: RegistryHandler) -> None:
+        adapt = _adapter(handler.unexpected)
+        self.Join = adapt(handler.join)
+        self.Heartbeat = adapt(handler.heartbeat)
+        self.Acquire = adapt(handler.acquire)
+        self.Renew = adapt(handler.renew)
+        self.Release = adapt(handler.release)
+        self.ListNodes = adapt(handler.list_nodes)
+        self.ListDevices = adapt(handler.list_devices)
+        self.ListLeases = adapt(handler.list_leases)
+
+
+def _adapter(
+    unexpected: Callable[[Exception], None],
+) -> Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]:
+    def adapt(method: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+        def call(request: Any, context: Any) -> Any:
+            try:
+                return method(request)
+            except PoolError as error:
+                status = status_from_error(error)
+                context.set_trailing_metadata(status.metadata)
+            except Exception as error:  # noqa: BLE001  a bug must not end the registry
+                unexpected(error)
+                return context.abort(
+                    grpc.StatusCode.INTERNAL,
+                    "the registry failed inside: its log has the details",
+                )
+            return context.abort(status.code, status.details)
+
+        return call
+
+    return adapt
+
+
+class RegistryServer:
+    """Serves from construction until ``stop``.
+
+    Attributes:
+        port: the real one, also when 0 was asked for.
+    """
+
+    def __init__(self, handler: RegistryHandler, host: str, port: int) -> None:
+        """Listen on ``host:port`` (port 0: any) and start to answer.
+
+        Raises:
+            UsageError: nothing can listen there: in use, not ours, not allowed.
+        """
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-call")
+        self._server: Any = grpc.server(pool, options=_OPTIONS)
+        registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
+            _Servicer(handler), self._server
+        )
+        try:
+            self.port = int(self._server.add_insecure_port(f"{host}:{port}"))
+        except RuntimeError as error:
+            raise UsageError(
+                f"cannot listen on {host}:{port}: the address is in use or is not one"
+                " of this machine's; choose another with --listen"
+            ) from error
+        self._server.start()
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """Refuse new calls, let running ones end within ``grace_s``, then close."""
+        self._server.stop(grace_s).wait()
