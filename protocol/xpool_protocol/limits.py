@@ -1,0 +1,78 @@
+"""Every bound of the wire, with its reason. SPEC.md section 8 lists the same.
+
+A limit is checked before anything is allocated or believed because of the value
+it bounds. Both sides use these numbers; a server may announce smaller ones.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_FRAMES: Final = 256
+"""Frames of one message: a 64 MiB transfer in 1 MiB chunks needs 65."""
+
+MAX_FRAME_NBYTES: Final = 16 << 20
+"""One frame. Chunks are 1 MiB; one huge frame is the slowest way to move bytes."""
+
+MAX_BODY_NBYTES: Final = 8 << 20
+"""Header and records of one message, without payload frames."""
+
+MAX_MESSAGE_NBYTES: Final = 96 << 20
+"""All frames of one message."""
+
+BATCH_NBYTES: Final = 64 << 10
+"""A batch is sent at this size even if the I/O thread has not come round."""
+
+INLINE_NBYTES: Final = 64 << 10
+"""Bytes up to this travel inside a record, longer ones as payload frames."""
+
+CHUNK_NBYTES: Final = 1 << 20
+"""Size of the chunks in which large payloads travel."""
+
+TRANSFER_NBYTES: Final = 16 << 20
+"""Largest range that one WRITE or READ record moves; longer ones are split."""
+
+WINDOW_NBYTES: Final = 64 << 20
+"""Default credit: bytes of batches that may be unacknowledged."""
+
+MIN_WINDOW_NBYTES: Final = 2 * TRANSFER_NBYTES
+"""A smaller window could not hold one full batch and would never let it go."""
+
+MAX_STORAGE_ID: Final = (1 << 62) - 1
+MAX_STORAGE_NBYTES: Final = 1 << 46
+"""64 TiB: above any device, and a sum of a million of them still fits 64 bits + 2."""
+
+MAX_DIMS: Final = 64
+"""torch's own limit on a tensor's dimensions."""
+
+MAX_EXTENT: Final = 1 << 46
+"""Largest size or stride of one dimension, and largest storage offset, in elements."""
+
+MAX_ARGUMENTS: Final = 64
+"""Arguments of one operation; the widest ATen schema has 33."""
+
+MAX_OUTPUTS: Final = 65_536
+"""New results of one call; ``_foreach_*`` returns one per parameter of a model."""
+
+MAX_LIST: Final = 65_536
+"""Items of one list argument, for the same reason."""
+
+MAX_DEPTH: Final = 4
+"""Lists within lists; no ATen schema nests deeper than two."""
+
+MAX_STRING_NBYTES: Final = 64 << 10
+MAX_NAME_NBYTES: Final = 256
+MAX_HOST_TENSOR_NBYTES: Final = 4 << 20
+"""A host tensor passed by value (an index, a scalar). Larger ones are uploaded."""
+
+MAX_OPERATIONS: Final = 8_192
+"""Distinct operations a session may define; ATen has about 3,100 overloads."""
+
+MAX_GENERATORS: Final = 1_024
+MAX_GENERATOR_STATE_NBYTES: Final = 16 << 10
+MAX_RESERVED_IDS: Final = 65_536
+"""Storage ids a call whose results are not known in advance takes up."""
+
+MAX_TOKEN_NBYTES: Final = 4 << 10
+MAX_TEXT_NBYTES: Final = 16 << 10
+"""Any text for people: an error, an agent name, a reason."""
