@@ -66,8 +66,8 @@ FromWorker: TypeAlias = WorkerReady | SessionOpened | SessionStatistics | Sessio
 ToWorker: TypeAlias = OpenSession | EndSession
 
 _ENCODER: Final = msgspec.json.Encoder()
-_FROM_WORKER: Final = msgspec.json.Decoder(FromWorker)
-_TO_WORKER: Final = msgspec.json.Decoder(ToWorker)
+_FROM_WORKER: Final[msgspec.json.Decoder[FromWorker]] = msgspec.json.Decoder(FromWorker)
+_TO_WORKER: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
 
 
 def line_from(message: FromWorker | ToWorker) -> bytes:
