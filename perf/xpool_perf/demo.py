@@ -98,6 +98,8 @@ def verdict(remote: Job, local: Job, stats: ServerCount) -> list[str]:
             failed.append(
                 f"the accuracy {where} is {job.accuracy:.4f}, below {MIN_ACCURACY}"
             )
+    if remote.device == local.device:
+        failed.append(f"the job in the pool saw {remote.device!r}, the local device")
     if stats.executed_ops <= 0:
         failed.append("the server executed no operation: the job did not run there")
     return failed

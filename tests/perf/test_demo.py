@@ -59,8 +59,8 @@ def test_loss_difference_is_the_largest_of_all_epochs(
 
 
 def test_no_epoch_at_all_is_not_agreement() -> None:
-    nothing = replace(LOCAL, losses=[])
-    assert verdict(nothing, nothing, STATS) == [
+    remote, local = replace(REMOTE, losses=[]), replace(LOCAL, losses=[])
+    assert verdict(remote, local, STATS) == [
         "the losses differ by inf, more than 1e-05"
     ]
 
@@ -77,6 +77,11 @@ def test_either_accuracy_can_fail(accuracy: float) -> None:
 def test_a_server_that_executed_nothing_fails_though_all_is_equal() -> None:
     (sentence,) = verdict(REMOTE, LOCAL, replace(STATS, executed_ops=0))
     assert "executed no operation" in sentence
+
+
+def test_a_job_that_saw_the_local_device_fails() -> None:
+    (sentence,) = verdict(replace(REMOTE, device="cpu"), LOCAL, STATS)
+    assert "saw 'cpu', the local device" in sentence
 
 
 def test_report_shows_both_sides_and_the_servers_count() -> None:
