@@ -1,0 +1,197 @@
+"""What ``xpool admin`` prints: one listing as a table for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.rpc import RegistryClient
+from xpool_protocol.quantities import text_from_nbytes
+
+Row = tuple[str, ...]
+Figures = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The same facts twice: rows that fit a terminal, figures for programs."""
+
+    columns: tuple[str, ...]
+    """A leading ``>`` sets a column to the right."""
+
+    rows: list[Row]
+    figures: list[Figures]
+    empty: str
+    """What to say instead of a table without rows."""
+
+
+def text_of(listing: Listing, *, as_json: bool) -> str:
+    """The listing, ready to print; long values are folded, never cut."""
+    if as_json:
+        return json.dumps(listing.figures, indent=2)
+    if not listing.rows:
+        return listing.empty
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in listing.columns:
+        is_right = name.startswith(">")
+        table.add_column(
+            name.lstrip(">"), justify="right" if is_right else "left", overflow="fold"
+        )
+    for row in listing.rows:
+        # As Text: a tenant called "[red]" is a name, not markup.
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(file=StringIO(), width=max(80, Console().width))
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def nodes_listing(client: RegistryClient) -> Listing:
+    """The servers that joined."""
+    nodes = client.list_nodes()
+    return Listing(
+        columns=("node", "state", "address", ">devices", ">leases", ">heard"),
+        rows=[
+            (
+                node.node_name,
+                _state_of(node.alive),
+                node.address,
+                str(node.device_count),
+                str(node.lease_count),
+                f"{_age(node.heard_ms_ago / 1000)} ago",
+            )
+            for node in nodes
+        ],
+        figures=[
+            {
+                "node_name": node.node_name,
+                "boot_id": node.boot_id,
+                "address": node.address,
+                "version": node.version,
+                "alive": node.alive,
+                "heard_ms_ago": node.heard_ms_ago,
+                "device_count": node.device_count,
+                "lease_count": node.lease_count,
+            }
+            for node in nodes
+        ],
+        empty='no server has joined yet: start one with "xpool server"',
+    )
+
+
+def devices_listing(client: RegistryClient) -> Listing:
+    """The devices and what is free on them."""
+    devices = client.list_devices()
+    return Listing(
+        columns=(
+            "device",
+            "kind",
+            "state",
+            ">free",
+            ">free memory",
+            ">leases",
+            ">busy",
+        ),
+        rows=[
+            (
+                f"{info.node_name}/{info.device.index}",
+                info.device.kind,
+                _state_of(info.alive),
+                f"{info.free_share_percent}% free",
+                f"{text_from_nbytes(info.free_memory_nbytes)} free of"
+                f" {text_from_nbytes(info.device.memory_nbytes)}",
+                str(info.lease_count),
+                f"{info.load.busy_percent:.0f}%" if info.HasField("load") else "-",
+            )
+            for info in devices
+        ],
+        figures=[_device_figures(info) for info in devices],
+        empty='no server has joined yet: start one with "xpool server"',
+    )
+
+
+def leases_listing(client: RegistryClient) -> Listing:
+    """The live leases and their sessions."""
+    leases = client.list_leases()
+    now_s = time.time_ns() / 1e9
+    return Listing(
+        columns=("lease", "tenant", "device", ">share", ">memory", "session", ">age"),
+        rows=[
+            (
+                info.lease.lease_id,
+                info.tenant,
+                f"{info.lease.node_name}/{info.lease.device_index}",
+                f"{info.lease.share_percent}% {info.lease.mode}",
+                text_from_nbytes(info.lease.memory_nbytes),
+                info.session.state if info.HasField("session") else "-",
+                _age(now_s - info.granted_at_s),
+            )
+            for info in leases
+        ],
+        figures=[_lease_figures(info) for info in leases],
+        empty="nobody has a lease",
+    )
+
+
+def _device_figures(info: pb.DeviceInfo) -> Figures:
+    load = info.load if info.HasField("load") else None
+    return {
+        "node_name": info.node_name,
+        "device_index": info.device.index,
+        "kind": info.device.kind,
+        "name": info.device.name,
+        "alive": info.alive,
+        "memory_nbytes": info.device.memory_nbytes,
+        "free_memory_nbytes": info.free_memory_nbytes,
+        "free_share_percent": info.free_share_percent,
+        "lease_count": info.lease_count,
+        "used_nbytes": load.used_nbytes if load else None,
+        "busy_percent": load.busy_percent if load else None,
+        "session_count": load.session_count if load else None,
+    }
+
+
+def _lease_figures(info: pb.LeaseInfo) -> Figures:
+    lease = info.lease
+    session = info.session if info.HasField("session") else None
+    return {
+        "lease_id": lease.lease_id,
+        "epoch": lease.epoch,
+        "tenant": info.tenant,
+        "client": info.client,
+        "node_name": lease.node_name,
+        "address": lease.address,
+        "device_index": lease.device_index,
+        "device_kind": lease.device_kind,
+        "device_name": lease.device_name,
+        "share_percent": lease.share_percent,
+        "memory_nbytes": lease.memory_nbytes,
+        "mode": lease.mode,
+        "ttl_ms": lease.ttl_ms,
+        "expires_in_ms": lease.expires_in_ms,
+        "granted_at_s": info.granted_at_s,
+        "session_state": session.state if session else None,
+        "executed_ops": session.executed_ops if session else None,
+        "allocated_nbytes": session.allocated_nbytes if session else None,
+        "received_nbytes": session.received_nbytes if session else None,
+    }
+
+
+def _state_of(alive: bool) -> str:
+    return "alive" if alive else "silent"
+
+
+def _age(seconds: float) -> str:
+    """A duration for people, in its largest unit."""
+    for unit, length_s in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,162 @@
+"""``xpool registry`` and ``xpool admin``: options in, exit codes out.
+
+Loaded whenever ``xpool`` starts, so gRPC and rich are imported inside the commands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from xpool_protocol.errors import PoolError
+
+if TYPE_CHECKING:
+    from xpool_protocol.control.rpc import RegistryClient
+
+    from xpool_registry.admin import Listing
+
+registry_app = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="",
+    add_completion=False,
+    help="Serve a pool's registry: which devices there are, and who has a lease.",
+)
+admin_app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Look into a pool: its nodes, its devices, its leases.",
+)
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@registry_app.callback()
+def registry(
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT to serve on; port 0 takes any free one.")
+    ] = "127.0.0.1:7700",
+    store: Annotated[
+        Path,
+        typer.Option(
+            envvar="XPOOL_STORE",
+            help="File that keeps the leases over a restart; its key lies beside it.",
+            dir_okay=False,
+        ),
+    ] = Path("~/.local/state/xpool/registry.db"),
+    default_ttl: Annotated[
+        str,
+        typer.Option(
+            help="How long a lease lives without renewal, if its client names no"
+            " TTL: 1s to 24h."
+        ),
+    ] = "15s",
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How log lines on stderr look.")
+    ] = LogFormat.TEXT,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this machine, unencrypted: only on a trusted network.",
+        ),
+    ] = False,
+) -> None:
+    """Serve a pool's registry: which devices there are, and who has a lease.
+
+    Prints one line when it is ready, logs to stderr, and ends cleanly on Ctrl-C.
+    Leases survive a restart; running jobs do not notice a short one.
+    """
+    with _one_sentence():
+        _quiet_grpc()
+        from xpool_registry.daemon import configure_logging, serve
+        from xpool_registry.settings import Settings, ms_from_text, ttl_ms_checked
+
+        configure_logging(as_json=log_format is LogFormat.JSON)
+        serve(
+            listen,
+            store.expanduser(),
+            Settings(default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl))),
+            is_insecure=insecure,
+            on_ready=lambda address: typer.echo(f"registry ready on {address}"),
+        )
+
+
+RegistryOption = Annotated[
+    str,
+    typer.Option(
+        "--registry", envvar="XPOOL_REGISTRY", help="HOST:PORT of the registry."
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="A JSON list with all figures, no table.")
+]
+DEFAULT_REGISTRY = "127.0.0.1:7700"
+
+
+@admin_app.command()
+def nodes(
+    registry_address: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False
+) -> None:
+    """List the servers that joined, and whether they are alive."""
+    from xpool_registry.admin import nodes_listing
+
+    _show(registry_address, nodes_listing, as_json=as_json)
+
+
+@admin_app.command()
+def devices(
+    registry_address: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False
+) -> None:
+    """List the devices, what is free on them, and how busy they are."""
+    from xpool_registry.admin import devices_listing
+
+    _show(registry_address, devices_listing, as_json=as_json)
+
+
+@admin_app.command()
+def leases(
+    registry_address: RegistryOption = DEFAULT_REGISTRY, as_json: JsonOption = False
+) -> None:
+    """List the live leases: who holds which slice, and what runs there."""
+    from xpool_registry.admin import leases_listing
+
+    _show(registry_address, leases_listing, as_json=as_json)
+
+
+def _show(
+    address: str, listing_of: Callable[[RegistryClient], Listing], *, as_json: bool
+) -> None:
+    with _one_sentence():
+        _quiet_grpc()
+        from xpool_protocol.control.rpc import RegistryClient
+
+        from xpool_registry.admin import text_of
+
+        with RegistryClient(address) as client:
+            listing = listing_of(client)
+        typer.echo(text_of(listing, as_json=as_json))
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """A refusal goes to stderr as it is; the exit status is 1."""
+    try:
+        yield
+    except PoolError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _quiet_grpc() -> None:
+    """Our sentence says it; gRPC's own lines on stderr would bury it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,0 +1,298 @@
+"""Commands and the state make events, or a refusal. Nothing here changes anything.
+
+Every function takes the state as it is, a command, and the moment; ids are
+arguments too. It returns the facts that follow, in order, for the driver
+(``registry.py``) to store and apply, or raises the ``PoolError`` to send back.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xpool_protocol.errors import (
+    EpochStale,
+    LeaseExpired,
+    LeaseUnknown,
+    NameTaken,
+    UsageError,
+)
+
+from xpool_registry.bounds import (
+    check_acquire,
+    check_heartbeat,
+    check_join,
+    check_text,
+)
+from xpool_registry.commands import (
+    AcquireLease,
+    EndedByNode,
+    JoinNode,
+    Moment,
+    ReleaseLease,
+    RenewLease,
+    TakeHeartbeat,
+)
+from xpool_registry.events import (
+    LeaseEnded,
+    LeaseGranted,
+    LeaseRenewed,
+    NodeHeard,
+    NodeJoined,
+    Observation,
+    RegistryEvent,
+    SessionReport,
+)
+from xpool_registry.placement import DeviceOffer, SliceRequest, place
+from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
+from xpool_registry.state import Held, State
+
+Facts = list[RegistryEvent | Observation]
+
+EXPIRED = "expired"
+RELEASED = "released"
+RESTARTED = "server restarted"
+
+
+def join(state: State, command: JoinNode, at: Moment, settings: Settings) -> Facts:
+    """A node offers its devices.
+
+    Raises:
+        NameTaken: another server holds the name and was heard lately.
+        UsageError: a value out of bounds, or the pool is full of nodes.
+    """
+    check_join(command)
+    joined = NodeJoined(
+        node_name=command.node_name,
+        boot_id=command.boot_id,
+        address=command.address,
+        devices=tuple(sorted(command.devices, key=lambda device: device.index)),
+        version=command.version,
+        at_s=at.wall_s,
+    )
+    known = state.nodes.get(command.node_name)
+    if known is None:
+        if len(state.nodes) >= MAX_NODES:
+            raise UsageError(f"the pool holds {MAX_NODES} nodes and takes no more")
+        return [joined]
+    if known.boot_id == command.boot_id:
+        return _rejoin(known, joined)
+    if known.address != command.address:
+        _refuse_if_taken(state, known, at, settings)
+    ends: Facts = [
+        _end_of(lease, RESTARTED, at) for lease in state.leases_on(command.node_name)
+    ]
+    return [*ends, joined]
+
+
+def _rejoin(known: NodeJoined, joined: NodeJoined) -> Facts:
+    """The same server process again; its leases go on."""
+    if (known.address, known.devices) != (joined.address, joined.devices):
+        raise UsageError(
+            f"node {known.node_name} has joined with other devices or another address"
+            " under this boot_id: a server that changes them needs a new one"
+        )
+    return [NodeHeard(node_name=joined.node_name)]
+
+
+def _refuse_if_taken(
+    state: State, known: NodeJoined, at: Moment, settings: Settings
+) -> None:
+    name = known.node_name
+    if state.may_be_alive(name, at.now_ns, settings.dead_after_ms):
+        silence_s = state.silence_ms(name, at.now_ns) / 1000
+        raise NameTaken(
+            f"the node name {name} belongs to the server at {known.address}, heard"
+            f" {silence_s:.1f} s ago: choose another name, or stop that server and"
+            f" wait {settings.dead_after_ms / 1000:g} s"
+        )
+
+
+def must_rejoin(state: State, command: TakeHeartbeat) -> bool:
+    """Whether a heartbeat comes from a server process that has not joined."""
+    known = state.nodes.get(command.node_name)
+    return known is None or known.boot_id != command.boot_id
+
+
+def heartbeat(state: State, command: TakeHeartbeat, at: Moment) -> Facts:
+    """A node that has joined (``must_rejoin`` is false) lives.
+
+    Raises:
+        UsageError: a value out of bounds.
+    """
+    devices = state.nodes[command.node_name].devices
+    check_heartbeat(command, frozenset(device.index for device in devices))
+    ends: dict[str, LeaseEnded] = {}
+    for ended in command.ended:
+        lease = state.leases.get(ended.lease_id)
+        if lease is not None and _may_end(command.node_name, ended, lease):
+            ends[lease.lease_id] = _end_of(lease, ended.reason or "ended by node", at)
+    heard = NodeHeard(
+        node_name=command.node_name, loads=command.loads, sessions=command.sessions
+    )
+    return [*ends.values(), heard]
+
+
+def _may_end(node_name: str, ended: EndedByNode, lease: LeaseGranted) -> bool:
+    """A node may end what is its own, not what has moved on."""
+    return lease.node_name == node_name and lease.epoch == ended.epoch
+
+
+class SessionVerdict(NamedTuple):
+    """What the registry makes of the sessions that a node reports."""
+
+    to_end: dict[str, str]
+    """Lease id to reason: sessions that have no right to be there."""
+
+    unknown: list[str]
+    """Lease ids that this registry never saw, or has forgotten: left alone."""
+
+
+def judge_sessions(
+    state: State, node_name: str, sessions: tuple[SessionReport, ...]
+) -> SessionVerdict:
+    """Which sessions must end, as the state is now."""
+    verdict = SessionVerdict({}, [])
+    for session in sessions:
+        lease = state.leases.get(session.lease_id)
+        ended = state.ended.get(session.lease_id)
+        if lease is None and ended is None:
+            verdict.unknown.append(session.lease_id)
+        elif lease is None:
+            assert ended is not None
+            verdict.to_end[session.lease_id] = ended.reason
+        elif lease.node_name != node_name:
+            verdict.to_end[session.lease_id] = f"the lease is on {lease.node_name}"
+        elif session.epoch < lease.epoch:
+            verdict.to_end[session.lease_id] = f"epoch {lease.epoch} took its place"
+    return verdict
+
+
+def acquire(
+    state: State,
+    command: AcquireLease,
+    lease_id: str,
+    at: Moment,
+    settings: Settings,
+) -> LeaseGranted:
+    """A client gets a slice of the device that fits best.
+
+    Raises:
+        NoCapacity: none fits; the text lists what is free.
+        UsageError: a value out of bounds.
+    """
+    check_acquire(command)
+    assert lease_id not in state.leases, "lease ids are random and never come twice"
+    request = SliceRequest(
+        share_percent=command.share_percent, memory_nbytes=command.memory_nbytes
+    )
+    chosen = place(request, offers(state, at.now_ns, settings))
+    return LeaseGranted(
+        lease_id=lease_id,
+        epoch=state.last_epoch + 1,
+        tenant=command.tenant,
+        client=command.client,
+        node_name=chosen.node_name,
+        device_index=chosen.device_index,
+        share_percent=command.share_percent,
+        memory_nbytes=request.needs_nbytes(chosen),
+        mode=command.mode,
+        ttl_ms=command.ttl_ms or settings.default_ttl_ms,
+        at_s=at.wall_s,
+    )
+
+
+def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:
+    """Every device of the pool with what is free on it."""
+    held = state.held()
+    found = []
+    for node in state.nodes.values():
+        alive = state.is_alive(node.node_name, now_ns, settings.dead_after_ms)
+        silence = None if alive else state.silence_ms(node.node_name, now_ns)
+        for device in node.devices:
+            taken = held.get((node.node_name, device.index), Held())
+            found.append(
+                DeviceOffer(
+                    node_name=node.node_name,
+                    device_index=device.index,
+                    memory_nbytes=device.memory_nbytes,
+                    free_share_percent=100 - taken.share_percent,
+                    free_nbytes=device.memory_nbytes - taken.memory_nbytes,
+                    silence_ms=silence,
+                )
+            )
+    return found
+
+
+def renew(state: State, command: RenewLease, at: Moment) -> LeaseRenewed:
+    """A lease's holder lives.
+
+    Raises:
+        LeaseExpired: it has ended or run out.
+        LeaseUnknown: it was never given, or ended too long ago to be remembered.
+        EpochStale: a newer epoch exists.
+    """
+    lease = state.leases.get(command.lease_id)
+    if lease is None:
+        ended = state.ended.get(command.lease_id)
+        if ended is None:
+            raise _unknown(command.lease_id)
+        raise LeaseExpired(
+            f"lease {command.lease_id} ended {at.wall_s - ended.at_s:.0f} s ago"
+            f" ({ended.reason}): acquire a new one"
+        )
+    _check_epoch(lease, command.epoch)
+    if state.deadlines_ns[lease.lease_id] <= at.now_ns:
+        raise LeaseExpired(
+            f"lease {lease.lease_id} was not renewed within its"
+            f" {lease.ttl_ms / 1000:g} s: acquire a new one"
+        )
+    return LeaseRenewed(lease_id=lease.lease_id)
+
+
+def release(state: State, command: ReleaseLease, at: Moment) -> LeaseEnded | None:
+    """A holder gives its slice back; None if that was done before.
+
+    Raises:
+        LeaseUnknown: it was never given, or ended too long ago to be remembered.
+        EpochStale: a newer epoch exists, and this holder has no say in it.
+        UsageError: the reason is out of bounds.
+    """
+    check_text("reason", command.reason, MAX_TEXT_CHARS, may_be_empty=True)
+    lease = state.leases.get(command.lease_id)
+    if lease is None:
+        if command.lease_id not in state.ended:
+            raise _unknown(command.lease_id)
+        return None
+    _check_epoch(lease, command.epoch)
+    return _end_of(lease, command.reason or RELEASED, at)
+
+
+def expire(state: State, at: Moment) -> list[LeaseEnded]:
+    """Leases whose time has run out."""
+    return [
+        _end_of(state.leases[lease_id], EXPIRED, at)
+        for lease_id, deadline_ns in state.deadlines_ns.items()
+        if deadline_ns <= at.now_ns
+    ]
+
+
+def _end_of(lease: LeaseGranted, reason: str, at: Moment) -> LeaseEnded:
+    return LeaseEnded(
+        lease_id=lease.lease_id, epoch=lease.epoch, reason=reason, at_s=at.wall_s
+    )
+
+
+def _unknown(lease_id: str) -> LeaseUnknown:
+    return LeaseUnknown(f"this registry has no lease {lease_id[:40]!r}")
+
+
+def _check_epoch(lease: LeaseGranted, epoch: int) -> None:
+    if epoch < lease.epoch:
+        raise EpochStale(
+            f"lease {lease.lease_id} has epoch {lease.epoch} by now: the holder of"
+            f" epoch {epoch} has lost it"
+        )
+    if epoch > lease.epoch:
+        raise LeaseUnknown(
+            f"epoch {epoch} of lease {lease.lease_id} was never given out"
+        )

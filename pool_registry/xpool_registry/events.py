@@ -1,0 +1,115 @@
+"""What has happened: facts in the past tense, the only way the state changes.
+
+``RegistryEvent``s are appended to the store before anybody is told, and replayed
+after a restart. ``Observation``s (a heartbeat, a renewal) are true for seconds,
+come often, and live in memory only.
+
+Times are wall-clock seconds since 1970 and for people; nothing is decided by them.
+A new kind of event, or a field without a default, needs a new
+``store.SCHEMA_VERSION``: an older registry must not guess.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One device as its node offered it."""
+
+    index: int
+    kind: str
+    name: str
+    memory_nbytes: int
+
+
+class RegistryEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Base of all that is stored."""
+
+
+class RegistryCreated(RegistryEvent, frozen=True, kw_only=True, tag="registry_created"):
+    """First event of every log."""
+
+    registry_id: str
+    public_key_hex: str
+    """Nodes hold this key for as long as they live, so it never changes."""
+
+    at_s: float
+
+
+class NodeJoined(RegistryEvent, frozen=True, kw_only=True, tag="node_joined"):
+    """A server process offers its devices; replaces an earlier life of the node."""
+
+    node_name: str
+    boot_id: str
+    address: str
+    devices: tuple[Device, ...]
+    version: str
+    at_s: float
+
+
+class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"):
+    """A slice of a device belongs to a tenant for as long as it renews."""
+
+    lease_id: str
+    epoch: int
+    tenant: str
+    client: str
+    node_name: str
+    device_index: int
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    ttl_ms: int
+    at_s: float
+
+
+class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):
+    """The slice is free again."""
+
+    lease_id: str
+    epoch: int
+    reason: str
+    at_s: float
+
+
+StoredEvent = RegistryCreated | NodeJoined | LeaseGranted | LeaseEnded
+"""Every kind of event, for the store's decoder."""
+
+
+class DeviceLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy a device was, by its node's own measurement."""
+
+    index: int
+    used_nbytes: int
+    busy_percent: float
+    session_count: int
+
+
+class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One session as its node sees it."""
+
+    lease_id: str
+    epoch: int
+    state: str
+    executed_ops: int
+    allocated_nbytes: int
+    received_nbytes: int
+
+
+class NodeHeard(msgspec.Struct, frozen=True, kw_only=True):
+    """A node proved that it lives."""
+
+    node_name: str
+    loads: tuple[DeviceLoad, ...] = ()
+    sessions: tuple[SessionReport, ...] = ()
+
+
+class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease's holder proved that it lives."""
+
+    lease_id: str
+
+
+Observation = NodeHeard | LeaseRenewed
+"""Every kind of fact that is not stored."""

@@ -1,0 +1,219 @@
+"""What the wire says and what the registry means by it, field by field.
+
+No decisions here: a request becomes a command, an answer becomes a reply.
+"""
+
+from __future__ import annotations
+
+import structlog
+from xpool_protocol.control import registry_pb2 as pb
+
+from xpool_registry import commands, events
+from xpool_registry.registry import DeviceView, HeldLease, NodeView, Registry
+
+_log = structlog.get_logger(__name__)
+
+
+class RegistryService:
+    """A ``RegistryHandler`` in front of one ``Registry``."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def join(self, request: pb.JoinRequest) -> pb.JoinReply:
+        """A node offers its devices."""
+        self._registry.join(
+            commands.JoinNode(
+                node_name=request.node_name,
+                boot_id=request.boot_id,
+                address=request.address,
+                devices=tuple(_device_from_wire(device) for device in request.devices),
+                version=request.version,
+            )
+        )
+        return pb.JoinReply(
+            public_key=self._registry.public_key,
+            heartbeat_interval_ms=self._registry.settings.heartbeat_interval_ms,
+            registry_id=self._registry.registry_id,
+        )
+
+    def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatReply:
+        """A node is alive."""
+        answer = self._registry.heartbeat(
+            commands.TakeHeartbeat(
+                node_name=request.node_name,
+                boot_id=request.boot_id,
+                loads=tuple(_load_from_wire(load) for load in request.loads),
+                sessions=tuple(_session_from_wire(one) for one in request.sessions),
+                ended=tuple(_ended_from_wire(ended) for ended in request.ended),
+            )
+        )
+        return pb.HeartbeatReply(
+            must_rejoin=answer.must_rejoin,
+            end_leases=[
+                pb.LeaseToEnd(lease_id=lease_id, reason=reason)
+                for lease_id, reason in answer.to_end.items()
+            ],
+        )
+
+    def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
+        """A client asks for a slice."""
+        command = commands.AcquireLease(
+            tenant=request.tenant,
+            share_percent=request.share_percent,
+            memory_nbytes=request.memory_nbytes,
+            ttl_ms=request.ttl_ms,
+            mode=request.mode,
+            client=request.client,
+        )
+        return _wire_from_lease(self._registry.acquire(command))
+
+    def renew(self, request: pb.RenewRequest) -> pb.Lease:
+        """A lease's holder is alive."""
+        command = commands.RenewLease(lease_id=request.lease_id, epoch=request.epoch)
+        return _wire_from_lease(self._registry.renew(command))
+
+    def release(self, request: pb.ReleaseRequest) -> pb.ReleaseReply:
+        """A lease's holder is done."""
+        command = commands.ReleaseLease(
+            lease_id=request.lease_id, epoch=request.epoch, reason=request.reason
+        )
+        return pb.ReleaseReply(was_live=self._registry.release(command))
+
+    def list_nodes(self, request: pb.ListNodesRequest) -> pb.ListNodesReply:
+        """All nodes."""
+        del request  # has no fields yet
+        return pb.ListNodesReply(
+            nodes=[_wire_from_node(view) for view in self._registry.nodes()]
+        )
+
+    def list_devices(self, request: pb.ListDevicesRequest) -> pb.ListDevicesReply:
+        """All devices."""
+        del request
+        return pb.ListDevicesReply(
+            devices=[_wire_from_device(view) for view in self._registry.devices()]
+        )
+
+    def list_leases(self, request: pb.ListLeasesRequest) -> pb.ListLeasesReply:
+        """All live leases."""
+        del request
+        return pb.ListLeasesReply(
+            leases=[_wire_from_held(held) for held in self._registry.leases()]
+        )
+
+    def unexpected(self, error: Exception) -> None:
+        """A bug: the caller is told so, the log gets the traceback."""
+        _log.error("call failed", exc_info=error)
+
+
+def _device_from_wire(device: pb.Device) -> events.Device:
+    return events.Device(
+        index=device.index,
+        kind=device.kind,
+        name=device.name,
+        memory_nbytes=device.memory_nbytes,
+    )
+
+
+def _load_from_wire(load: pb.DeviceLoad) -> events.DeviceLoad:
+    return events.DeviceLoad(
+        index=load.index,
+        used_nbytes=load.used_nbytes,
+        busy_percent=load.busy_percent,
+        session_count=load.session_count,
+    )
+
+
+def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
+    return events.SessionReport(
+        lease_id=session.lease_id,
+        epoch=session.epoch,
+        state=session.state,
+        executed_ops=session.executed_ops,
+        allocated_nbytes=session.allocated_nbytes,
+        received_nbytes=session.received_nbytes,
+    )
+
+
+def _ended_from_wire(ended: pb.EndedLease) -> commands.EndedByNode:
+    return commands.EndedByNode(
+        lease_id=ended.lease_id, epoch=ended.epoch, reason=ended.reason
+    )
+
+
+def _wire_from_lease(held: HeldLease) -> pb.Lease:
+    lease = held.lease
+    return pb.Lease(
+        lease_id=lease.lease_id,
+        epoch=lease.epoch,
+        token=held.token,
+        node_name=lease.node_name,
+        address=held.node.address,
+        device_index=lease.device_index,
+        device_kind=held.device.kind,
+        device_name=held.device.name,
+        share_percent=lease.share_percent,
+        memory_nbytes=lease.memory_nbytes,
+        mode=lease.mode,
+        ttl_ms=lease.ttl_ms,
+        expires_in_ms=held.expires_in_ms,
+    )
+
+
+def _wire_from_held(held: HeldLease) -> pb.LeaseInfo:
+    return pb.LeaseInfo(
+        lease=_wire_from_lease(held),
+        tenant=held.lease.tenant,
+        client=held.lease.client,
+        granted_at_s=held.lease.at_s,
+        session=_wire_from_session(held.session) if held.session else None,
+    )
+
+
+def _wire_from_session(session: events.SessionReport) -> pb.SessionReport:
+    return pb.SessionReport(
+        lease_id=session.lease_id,
+        epoch=session.epoch,
+        state=session.state,
+        executed_ops=session.executed_ops,
+        allocated_nbytes=session.allocated_nbytes,
+        received_nbytes=session.received_nbytes,
+    )
+
+
+def _wire_from_node(view: NodeView) -> pb.NodeInfo:
+    return pb.NodeInfo(
+        node_name=view.node.node_name,
+        boot_id=view.node.boot_id,
+        address=view.node.address,
+        version=view.node.version,
+        alive=view.is_alive,
+        heard_ms_ago=view.silence_ms,
+        device_count=len(view.node.devices),
+        lease_count=view.lease_count,
+    )
+
+
+def _wire_from_device(view: DeviceView) -> pb.DeviceInfo:
+    device, load = view.device, view.load
+    return pb.DeviceInfo(
+        node_name=view.offer.node_name,
+        device=pb.Device(
+            index=device.index,
+            kind=device.kind,
+            name=device.name,
+            memory_nbytes=device.memory_nbytes,
+        ),
+        alive=view.offer.silence_ms is None,
+        free_share_percent=view.offer.free_share_percent,
+        free_memory_nbytes=view.offer.free_nbytes,
+        lease_count=view.lease_count,
+        load=pb.DeviceLoad(
+            index=load.index,
+            used_nbytes=load.used_nbytes,
+            busy_percent=load.busy_percent,
+            session_count=load.session_count,
+        )
+        if load
+        else None,
+    )

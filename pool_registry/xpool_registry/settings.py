@@ -1,0 +1,84 @@
+"""How long things last, and how large what others send may be.
+
+Every bound gives its reason; ``decide.py`` applies them before it believes
+anything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from xpool_protocol.errors import UsageError
+
+# Shorter, and a busy client's renewal would come too late; longer, and a slice
+# would stay taken for days after its holder vanished.
+MIN_TTL_MS = 1_000
+MAX_TTL_MS = 24 * 3600 * 1000
+
+MAX_NAME_CHARS = 128
+"""Nodes, tenants and devices: twice what DNS allows for a label."""
+
+MAX_TEXT_CHARS = 256
+"""Addresses, clients, reasons: one line for a person."""
+
+MAX_DEVICES = 1024
+"""Per node; the largest machines hold a few dozen."""
+
+MAX_NODES = 4096
+"""Per pool; a stranger who invents names must not fill the memory."""
+
+MAX_SESSIONS = 16_384
+"""Per heartbeat, live or ended; keeps one message below its 4 MiB."""
+
+MAX_ENDED_LEASES = 10_000
+"""Remembered after their end, so that a node that was cut off can be told.
+
+A lease past this is one that "this registry never saw": its session is left alone.
+"""
+
+_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\s*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may choose."""
+
+    heartbeat_interval_ms: int = 1000
+    """Told to every node that joins."""
+
+    dead_after_ms: int = 5000
+    """Silence after which a node gets no new leases; five heartbeats."""
+
+    default_ttl_ms: int = 15_000
+    """For clients that name none: outlives a short network fault."""
+
+
+def ms_from_text(text: str) -> int:
+    """Milliseconds named by a text like ``15s``, ``500ms``, ``2m`` or ``1.5h``.
+
+    Raises:
+        UsageError: not a duration; a bare number has no unit and is refused.
+
+    >>> ms_from_text("15s"), ms_from_text("1.5m")
+    (15000, 90000)
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"{text!r} is not a duration: write a number and a unit,"
+            " for instance 500ms, 15s, 2m or 1h"
+        )
+    return round(float(match[1]) * _MS[match[2]])
+
+
+def ttl_ms_checked(ttl_ms: int) -> int:
+    """``ttl_ms`` if it may be a lease's time to live.
+
+    Raises:
+        UsageError: below 1 s or above 24 h.
+    """
+    if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
+        raise UsageError(f"a TTL of {ttl_ms} ms is out of range: 1 s to 24 h")
+    return ttl_ms
