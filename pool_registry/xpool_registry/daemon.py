@@ -52,17 +52,20 @@ def serve(
         )
     # Blocked before any thread starts, so that only sigwait below sees them.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    store = SqliteStore(store_path)
     try:
-        registry = Registry(store, _key_of(store), settings, new_id)
-        server = RegistryServer(RegistryService(registry), host, port)
-        ticker = Ticker(registry)
-        on_ready(f"{host}:{server.port}")
-        signal.sigwait(_STOP_SIGNALS)
-        server.stop()
-        ticker.stop()
+        server = RegistryServer(host, port)
+        store = SqliteStore(store_path)
+        try:
+            registry = Registry(store, _key_of(store), settings, new_id)
+            server.start(RegistryService(registry))
+            ticker = Ticker(registry)
+            on_ready(f"{host}:{server.port}")
+            signal.sigwait(_STOP_SIGNALS)
+            server.stop()
+            ticker.stop()
+        finally:
+            store.close()
     finally:
-        store.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 

@@ -76,6 +76,8 @@ class SqliteStore:
         self.path = path.resolve()  # two names of one file share one lock
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite would let everybody read it, and a lease id is a right.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._lock_fd = _locked(self.path.with_name(f"{self.path.name}.lock"))
         except OSError as error:
             raise UsageError(

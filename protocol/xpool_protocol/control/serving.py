@@ -98,23 +98,20 @@ def _adapter(
 
 
 class RegistryServer:
-    """Serves from construction until ``stop``.
+    """Holds its port from construction, answers from ``start`` until ``stop``.
 
     Attributes:
         port: the real one, also when 0 was asked for.
     """
 
-    def __init__(self, handler: RegistryHandler, host: str, port: int) -> None:
-        """Listen on ``host:port`` (port 0: any) and start to answer.
+    def __init__(self, host: str, port: int) -> None:
+        """Take ``host:port``; port 0 is any free one.
 
         Raises:
             UsageError: nothing can listen there: in use, not ours, not allowed.
         """
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-call")
         self._server: Any = grpc.server(pool, options=_OPTIONS)
-        registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
-            _Servicer(handler), self._server
-        )
         try:
             self.port = int(self._server.add_insecure_port(f"{host}:{port}"))
         except RuntimeError as error:
@@ -122,6 +119,12 @@ class RegistryServer:
                 f"cannot listen on {host}:{port}: the address is in use or is not one"
                 " of this machine's; choose another with --listen"
             ) from error
+
+    def start(self, handler: RegistryHandler) -> None:
+        """Answer calls with ``handler`` from now on."""
+        registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
+            _Servicer(handler), self._server
+        )
         self._server.start()
 
     def stop(self, grace_s: float = 1.0) -> None:

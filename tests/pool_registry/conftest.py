@@ -1,0 +1,125 @@
+"""Real registry processes on loopback, ended with the test that started them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.rpc import RegistryClient
+
+GIB = 1 << 30
+
+
+class RegistryProcess:
+    """``python -m xpool_registry``; logs go to a file beside its store."""
+
+    def __init__(self, store: Path, *options: str) -> None:
+        self.log = store.with_suffix(".log")
+        command = [sys.executable, "-m", "xpool_registry", "--store", str(store)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--listen", "127.0.0.1:0", *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()  # ends at the latest when it dies
+        assert ready.startswith("registry ready on 127.0.0.1:"), self.log.read_text()
+        self.address = ready.split()[-1]
+
+    def client(self) -> RegistryClient:
+        return RegistryClient(self.address)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait; the exit status."""
+        self.process.send_signal(number)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return self.process.wait(timeout=10)
+
+
+class Node:
+    """What a pool server says to the registry."""
+
+    def __init__(
+        self, client: RegistryClient, name: str = "node-a", devices: int = 1
+    ) -> None:
+        self.client = client
+        self.name = name
+        self.devices = [
+            pb.Device(index=index, kind="cpu", name="Xeon", memory_nbytes=10 * GIB)
+            for index in range(devices)
+        ]
+
+    def join(self, boot_id: str = "boot-1") -> pb.JoinReply:
+        return self.client.join(
+            node_name=self.name,
+            boot_id=boot_id,
+            address=f"tcp://{self.name}:7800",
+            devices=self.devices,
+            version="0.1.0",
+        )
+
+    def heartbeat(self, *leases: pb.Lease, boot_id: str = "boot-1") -> dict[str, str]:
+        """Report a session for each lease; what must end, with reasons."""
+        reply = self.client.heartbeat(
+            node_name=self.name,
+            boot_id=boot_id,
+            loads=[pb.DeviceLoad(used_nbytes=1, busy_percent=25.0, session_count=1)],
+            sessions=[
+                pb.SessionReport(
+                    lease_id=lease.lease_id,
+                    epoch=lease.epoch,
+                    state="open",
+                    executed_ops=5,
+                    allocated_nbytes=6,
+                    received_nbytes=7,
+                )
+                for lease in leases
+            ],
+        )
+        assert not reply.must_rejoin
+        return {one.lease_id: one.reason for one in reply.end_leases}
+
+
+StartRegistry = Callable[..., RegistryProcess]
+
+
+@pytest.fixture
+def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
+    """Starts registries on ``registry.db`` or another store in ``tmp_path``."""
+    started: list[RegistryProcess] = []
+
+    def start(*options: str, store: str = "registry.db") -> RegistryProcess:
+        started.append(RegistryProcess(tmp_path / store, *options))
+        return started[-1]
+
+    yield start
+    for registry in started:
+        if registry.process.poll() is None:
+            registry.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def make_node() -> type[Node]:
+    return Node
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool], float], None]:
+    """Polls a condition until it holds or the deadline, in seconds, has passed."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, "the deadline has passed"
+            time.sleep(0.01)
+
+    return wait
