@@ -52,6 +52,12 @@ _Packed: TypeAlias = Hello | Bye | Inquiry | Welcome | Redirect | Goodbye
 _P = TypeVar("_P", Hello, Bye, Inquiry, Welcome, Redirect, Goodbye, Fault)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
+# These are said before a version is agreed, so the version in their header is not
+# looked at; what they hold may grow at the end only.
+_OF_ANY_VERSION: Final = frozenset(
+    {Hello.kind, Inquiry.kind, Redirect.kind, Goodbye.kind, Ping.kind, Pong.kind}
+)
+
 
 def encode(message: Message, version: int = MAX_VERSION) -> Frames:
     """Frames of one message; payload frames are the caller's memory, not copies."""
@@ -91,7 +97,9 @@ def _unpacker(kind: type[_P]) -> Callable[[bytes], _P]:
     def unpack(body: bytes) -> _P:
         try:
             return decoder.decode(body)
-        except msgspec.DecodeError as error:
+        # msgspec lets two through that are no DecodeError: a text that is not UTF-8,
+        # and unknown trailing fields that are nested too deep.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PeerError(f"{kind.__name__} is malformed: {error}") from error
 
     return unpack
@@ -134,8 +142,7 @@ def _header(frames: Sequence[Payload]) -> tuple[bytes, int, int]:
     magic, version, kind, flags, frame_count, number = HEADER.unpack_from(first)
     if magic != MAGIC:
         raise PeerError(f"this is no xpool message: it begins with {magic.hex()}")
-    # Hello and Goodbye are read from any version: they are how a version is agreed.
-    if not 1 <= version <= MAX_VERSION and kind not in (Hello.kind, Goodbye.kind):
+    if not 1 <= version <= MAX_VERSION and kind not in _OF_ANY_VERSION:
         raise PeerError(
             f"message of protocol version {version}; this side speaks up to"
             f" {MAX_VERSION}: upgrade xpool here"
@@ -144,6 +151,8 @@ def _header(frames: Sequence[Payload]) -> tuple[bytes, int, int]:
         raise PeerError("flags are set or frames are missing")
     if any(len(frame) > limits.MAX_FRAME_NBYTES for frame in frames[1:]):
         raise PeerError("a payload frame is over the limit")
+    if sum(map(len, frames)) > limits.MAX_MESSAGE_NBYTES:
+        raise PeerError("the frames of a message are over the limit together")
     return first, kind, number
 
 

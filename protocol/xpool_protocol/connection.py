@@ -6,7 +6,9 @@ thread or a clock. A driver sends the frames they return and feeds what it recei
 
 Rule 1: every state is a member of ``State``; a message that is not legal in it is
 one error, ``PeerError``, naming the message and the state.
-Rule 2: whatever a peer sends, the only exception is a ``PoolError``.
+Rule 2: whatever a peer sends, the only exception is a ``PeerError``. What this side
+itself asks for at the wrong time is a ``UsageError``.
+SPEC.md sections 6 and 7.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+import msgspec
+
 from xpool_protocol import limits
 from xpool_protocol.codec import Frames, decode, encode
-from xpool_protocol.errors import PeerError, PoolError
+from xpool_protocol.errors import PeerError, PoolError, UsageError
 from xpool_protocol.messages import (
     Ack,
     Batch,
@@ -44,23 +48,26 @@ class State(Enum):
 
     NEW = auto()
     GREETED = auto()
-    """Hello is sent (client) or received (server)."""
+    """Hello or Inquiry is sent (client), Hello is received (server)."""
     OPEN = auto()
     CLOSED = auto()
 
 
 LEGAL_FOR_CLIENT: Final[dict[State, tuple[type[Message], ...]]] = {
     State.NEW: (),
-    State.GREETED: (Welcome, Redirect, Goodbye),
+    State.GREETED: (Welcome, Redirect, Goodbye, Pong),
     State.OPEN: (Ack, Reply, Failure, Pong, Goodbye),
     State.CLOSED: (),
 }
 LEGAL_FOR_SERVER: Final[dict[State, tuple[type[Message], ...]]] = {
     State.NEW: (Hello, Inquiry, Ping),
-    State.GREETED: (Ping,),
+    State.GREETED: (Bye, Ping),
     State.OPEN: (Batch, Bye, Ping),
     State.CLOSED: (),
 }
+
+MIN_RECORD_NBYTES: Final = 2
+"""A kind and one number."""
 
 
 def _checked(
@@ -76,6 +83,14 @@ def _checked(
     return message
 
 
+def _require(state: State, needed: State, what: str) -> None:
+    if state is not needed:
+        raise UsageError(
+            f"{what} is said while {needed.name.lower()}, not while"
+            f" {state.name.lower()}"
+        )
+
+
 class ClientConnection:
     """The client's side of one session."""
 
@@ -89,6 +104,7 @@ class ClientConnection:
         self._next_operation = 0
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._in_flight_nbytes = 0
+        self._has_inquired = False
 
     @property
     def in_flight_nbytes(self) -> int:
@@ -101,16 +117,44 @@ class ClientConnection:
         return self.window_nbytes - self._in_flight_nbytes
 
     def hello(self, token: str, session_key: str, agent: str, framework: str) -> Frames:
-        """Frames that greet a node or a worker."""
+        """Frames that greet a node or a worker.
+
+        After a Redirect, greet the worker at its address, over a link of its own.
+
+        Raises:
+            UsageError: something was said already.
+        """
+        _require(self.state, State.NEW, "Hello")
         self.state = State.GREETED
         return encode(
             Hello(MIN_VERSION, MAX_VERSION, token, session_key, agent, framework)
         )
 
+    def inquiry(self, token: str, session_key: str) -> Frames:
+        """Frames that ask a node about a session; Redirect or Goodbye answers.
+
+        Raises:
+            UsageError: something was said already.
+        """
+        _require(self.state, State.NEW, "Inquiry")
+        self.state = State.GREETED
+        self._has_inquired = True
+        return encode(Inquiry(token, session_key))
+
     def batch(
         self, records: bytes, record_count: int, payloads: Sequence[Payload] = ()
     ) -> Frames:
-        """Frames of the next batch; its bytes are taken from the credit."""
+        """Frames of the next batch; its bytes are taken from the credit.
+
+        Raises:
+            UsageError: the session is not open, or ``room_nbytes`` is not positive.
+        """
+        _require(self.state, State.OPEN, "Batch")
+        if self.room_nbytes <= 0:
+            raise UsageError(
+                f"{self._in_flight_nbytes} bytes are in flight and the window is"
+                f" {self.window_nbytes}: wait for an Ack"
+            )
         frames = encode(
             Batch(self._next_sequence, self._next_operation, records, tuple(payloads)),
             self.version,
@@ -136,11 +180,10 @@ class ClientConnection:
         message = _checked(frames, self.state, LEGAL_FOR_CLIENT)
         match message:
             case Welcome():
-                if not MIN_VERSION <= message.version <= MAX_VERSION:
-                    raise PeerError(f"the server chose version {message.version}")
-                self.version = message.version
-                self._set_window(message.window_nbytes)
-                self.state = State.OPEN
+                self._open(message)
+            case Redirect():
+                self.state = State.NEW
+                self._has_inquired = False
             case Ack():
                 self._acknowledge(message)
             case Goodbye():
@@ -149,24 +192,46 @@ class ClientConnection:
                 pass
         return message
 
+    def _open(self, welcome: Welcome) -> None:
+        if self._has_inquired:
+            raise PeerError("Welcome is no answer to an Inquiry")
+        if not MIN_VERSION <= welcome.version <= MAX_VERSION:
+            raise PeerError(f"the server chose version {welcome.version}")
+        self._set_window(welcome.window_nbytes)
+        self.version = welcome.version
+        self.state = State.OPEN
+
     def _set_window(self, nbytes: int) -> None:
         if nbytes < limits.MIN_WINDOW_NBYTES:
             raise PeerError(f"a window of {nbytes} bytes cannot hold one batch")
+        # What is in flight was sent against the larger window.
+        if nbytes < self.window_nbytes:
+            raise PeerError(
+                f"the window shrank from {self.window_nbytes} to {nbytes} bytes"
+            )
         self.window_nbytes = nbytes
 
     def _acknowledge(self, ack: Ack) -> None:
         if not self.acknowledged <= ack.sequence < self._next_sequence:
-            raise PeerError(f"batch {ack.sequence} was acknowledged but never sent")
+            raise PeerError(
+                f"Ack of batch {ack.sequence}: batches up to {self.acknowledged} are"
+                f" acknowledged, up to {self._next_sequence - 1} were sent"
+            )
+        self._set_window(ack.window_nbytes)
         self.acknowledged = ack.sequence
         while self._unacknowledged and self._unacknowledged[0][0] <= ack.sequence:
             self._in_flight_nbytes -= self._unacknowledged.popleft()[1]
-        self._set_window(ack.window_nbytes)
 
 
 class ServerConnection:
     """The server's side of one session."""
 
     def __init__(self, window_nbytes: int = limits.WINDOW_NBYTES) -> None:
+        if window_nbytes < limits.MIN_WINDOW_NBYTES:
+            raise UsageError(
+                f"a window of {window_nbytes} bytes is too small:"
+                f" {limits.MIN_WINDOW_NBYTES} is the least"
+            )
         self.state = State.NEW
         self.version = MAX_VERSION
         self.window_nbytes = window_nbytes
@@ -175,6 +240,15 @@ class ServerConnection:
         self._received = 0
         self._held: deque[tuple[int, int]] = deque()
         self._held_nbytes = 0
+        # The next batch's first operation lies between these. That much is seen
+        # without reading records; ``records_counted`` checks the exact number.
+        self._fewest_operations = self._most_operations = 0
+        self._counted = 0
+
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes received and not yet acknowledged."""
+        return self._held_nbytes
 
     def receive(self, frames: Sequence[Payload]) -> Message | None:
         """What arrived; None for a batch that was taken already.
@@ -199,6 +273,8 @@ class ServerConnection:
         return message
 
     def _take(self, batch: Batch, nbytes: int) -> Batch | None:
+        if batch.sequence == 0:
+            raise PeerError("batches are numbered from 1")
         if batch.sequence <= self._received:
             return None
         if batch.sequence != self._received + 1:
@@ -211,18 +287,53 @@ class ServerConnection:
                 f"{self._held_nbytes} bytes are unacknowledged,"
                 f" the window is {self.window_nbytes}"
             )
+        first = batch.first_operation
+        if not self._fewest_operations <= first <= self._most_operations:
+            raise PeerError(f"batch {batch.sequence} begins at operation {first}")
+        self._fewest_operations = first
+        self._most_operations = first + len(batch.records) // MIN_RECORD_NBYTES
         self._received = batch.sequence
         self._held.append((batch.sequence, nbytes))
         self._held_nbytes += nbytes
         return batch
 
+    def records_counted(self, batch: Batch, record_count: int) -> None:
+        """Note how many records a batch held; call it for each batch, in order.
+
+        Raises:
+            PeerError: its first operation's number does not follow the last batch's.
+        """
+        if batch.first_operation != self._counted:
+            raise PeerError(
+                f"batch {batch.sequence} begins at operation {batch.first_operation},"
+                f" {self._counted} were before it"
+            )
+        self._counted += record_count
+
     def welcome(self, welcome: Welcome) -> Frames:
-        """Frames that open the session."""
+        """Frames that open the session; version and window are this connection's.
+
+        Raises:
+            UsageError: no Hello has been received, or the session is open already.
+        """
+        _require(self.state, State.GREETED, "Welcome")
         self.state = State.OPEN
-        return encode(welcome, self.version)
+        ours = msgspec.structs.replace(
+            welcome, version=self.version, window_nbytes=self.window_nbytes
+        )
+        return encode(ours, self.version)
 
     def ack(self, sequence: int) -> Frames:
-        """Frames that say: executed up to here, the bytes are credit again."""
+        """Frames that say: executed up to here, the bytes are credit again.
+
+        Raises:
+            UsageError: the batch was not received, or a later one is acknowledged.
+        """
+        if not self.executed <= sequence <= self._received:
+            raise UsageError(
+                f"batch {sequence} can't be acknowledged: {self.executed} is already,"
+                f" {self._received} is the last that came"
+            )
         self.executed = sequence
         while self._held and self._held[0][0] <= sequence:
             self._held_nbytes -= self._held.popleft()[1]
@@ -236,7 +347,8 @@ class ServerConnection:
 
     def failure(self, request: int, fault: Fault) -> Frames:
         """Frames that answer a request with an error, or report one unasked (0)."""
-        return encode(Failure(request, fault), self.version)
+        short = msgspec.structs.replace(fault, text=_shortened(fault.text))
+        return encode(Failure(request, short), self.version)
 
     def pong(self, ping: Ping) -> Frames:
         """Frames that answer a Ping."""
@@ -248,10 +360,15 @@ class ServerConnection:
         return goodbye(error)
 
 
+def _shortened(text: str) -> str:
+    """A text that fits; half a surrogate pair becomes a question mark."""
+    data = text.encode("utf-8", "replace")
+    return data[: limits.MAX_TEXT_NBYTES].decode("utf-8", "ignore")
+
+
 def goodbye(error: PoolError) -> Frames:
     """Frames of a Goodbye, in the oldest form, so that any client can read it."""
-    text = str(error)[: limits.MAX_TEXT_NBYTES // 4]
-    return encode(Goodbye(error.code, text), MIN_VERSION)
+    return encode(Goodbye(error.code, _shortened(str(error))), MIN_VERSION)
 
 
 def redirect(address: str, session_key: str) -> Frames:

@@ -48,6 +48,10 @@ MAX_DIMS: Final = 64
 MAX_EXTENT: Final = 1 << 46
 """Largest size or stride of one dimension, and largest storage offset, in elements."""
 
+MAX_ITEMS: Final = 1 << 62
+"""Product of a tensor's sizes, an empty dimension counting as one: what a framework
+multiplies out of them must fit a signed 64-bit number."""
+
 MAX_ARGUMENTS: Final = 64
 """Arguments of one operation; the widest ATen schema has 33."""
 
@@ -72,6 +76,9 @@ MAX_GENERATORS: Final = 1_024
 MAX_GENERATOR_STATE_NBYTES: Final = 16 << 10
 MAX_RESERVED_IDS: Final = 65_536
 """Storage ids a call whose results are not known in advance takes up."""
+
+MAX_PROPERTIES: Final = 256
+"""Entries of ``Welcome.properties``; torch's device properties are about 20."""
 
 MAX_TOKEN_NBYTES: Final = 4 << 10
 MAX_TEXT_NBYTES: Final = 16 << 10

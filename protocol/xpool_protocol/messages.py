@@ -1,7 +1,8 @@
 """Every message of the data plane. SPEC.md section 2 lists them with their fields.
 
-Client to server: ``Hello``, ``Batch``, ``Ping``, ``Bye``. Server to client:
-``Welcome``, ``Redirect``, ``Ack``, ``Reply``, ``Failure``, ``Pong``, ``Goodbye``.
+Client to server: ``Hello``, ``Inquiry``, ``Batch``, ``Ping``, ``Bye``.
+Server to client: ``Welcome``, ``Redirect``, ``Ack``, ``Reply``, ``Failure``, ``Pong``,
+``Goodbye``.
 
 Hello, Welcome and the like are few and travel as msgpack arrays; fields may be
 added at the end with a default, which an older peer ignores.
@@ -9,11 +10,25 @@ added at the end with a default, which an older peer ignores.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from xpool_protocol import limits
 
 Payload: TypeAlias = bytes | bytearray | memoryview
+"""A memoryview is flat and of bytes (format ``B``), so that its length is in bytes."""
+
+# Bounds of what travels as msgpack; they hold for what is decoded.
+Version = Annotated[int, Meta(ge=0, le=255)]
+Count = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(max_length=limits.MAX_NAME_NBYTES)]
+Text = Annotated[str, Meta(max_length=limits.MAX_TEXT_NBYTES)]
+Token = Annotated[str, Meta(max_length=limits.MAX_TOKEN_NBYTES)]
+Properties = Annotated[
+    dict[Name, Text | int | float], Meta(max_length=limits.MAX_PROPERTIES)
+]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -21,15 +36,15 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 
     kind: ClassVar[int] = 0x01
 
-    min_version: int
-    max_version: int
-    token: str
+    min_version: Version
+    max_version: Version
+    token: Token
     """The lease's signed token."""
-    session_key: str = ""
+    session_key: Name = ""
     """Empty towards a node; towards a worker, what the node's Redirect gave."""
-    agent: str = ""
+    agent: Text = ""
     """For people: program and version."""
-    framework: str = ""
+    framework: Text = ""
     """``torch 2.13.0+cpu``, for the server's log and for compatibility notes."""
 
 
@@ -57,15 +72,15 @@ class Bye(msgspec.Struct, frozen=True, array_like=True):
     """The client leaves; the session and all its storages end."""
 
     kind: ClassVar[int] = 0x04
-    reason: str = ""
+    reason: Text = ""
 
 
 class Inquiry(msgspec.Struct, frozen=True, array_like=True):
     """Asks a node what became of a session whose worker went silent."""
 
     kind: ClassVar[int] = 0x05
-    token: str
-    session_key: str
+    token: Token
+    session_key: Name
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True):
@@ -73,22 +88,22 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
 
     kind: ClassVar[int] = 0x41
 
-    version: int
-    lease_id: str
-    epoch: int
-    server: str
+    version: Version
+    lease_id: Name
+    epoch: Count
+    server: Name
     """Node name, for people."""
-    framework: str
-    device_kind: str
+    framework: Text
+    device_kind: Name
     """``cpu``, ``cuda``, …: the client chooses composites by it."""
-    device_name: str
-    share_percent: int
-    memory_nbytes: int
+    device_name: Text
+    share_percent: Count
+    memory_nbytes: Count
     """The slice's quota."""
-    window_nbytes: int
+    window_nbytes: Count
     """Credit: bytes of batches that may be unacknowledged."""
-    executed_sequence: int = 0
-    properties: dict[str, str | int | float] = {}
+    executed_sequence: Count = 0
+    properties: Properties = {}
     """What ``get_device_properties`` answers, by torch's field names."""
 
 
@@ -96,8 +111,8 @@ class Redirect(msgspec.Struct, frozen=True, array_like=True):
     """A node's answer to Hello: the worker that holds the session now."""
 
     kind: ClassVar[int] = 0x42
-    address: str
-    session_key: str
+    address: Text
+    session_key: Name
 
 
 class Ack(msgspec.Struct, frozen=True):
@@ -121,14 +136,14 @@ class Reply(msgspec.Struct, frozen=True):
 class Fault(msgspec.Struct, frozen=True, array_like=True):
     """What went wrong with one operation."""
 
-    code: int
+    code: Count
     """Wire code of a ``PoolError``."""
-    text: str
-    exception: str = "RuntimeError"
+    text: Text
+    exception: Name = "RuntimeError"
     """The Python exception a local device would have raised, from ``EXCEPTIONS``."""
-    operation: int = 0
+    operation: Count = 0
     """Its number in the session's log."""
-    name: str = ""
+    name: Name = ""
     """``aten::add.Tensor``, or empty if it is not a call."""
 
 
@@ -145,8 +160,8 @@ class Goodbye(msgspec.Struct, frozen=True, array_like=True):
     """The server ends the session, or refuses to open it."""
 
     kind: ClassVar[int] = 0x46
-    code: int
-    text: str
+    code: Count
+    text: Text
 
 
 class Pong(msgspec.Struct, frozen=True):

@@ -196,7 +196,12 @@ def _write_arguments(
 
 
 def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one case per record
-    """Append one record in its canonical form."""
+    """Append one record in its canonical form.
+
+    Raises:
+        TypeError: an argument has no place on the wire.
+        ValueError: a number does not fit, or there are more or fewer bytes than said.
+    """
     match record:
         case Call():
             writer.uint8(CALL)
@@ -228,8 +233,11 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
             writer.uvarint(record.offset)
             writer.uvarint(record.nbytes)
             writer.uvarint(record.payload)
-            if record.payload == 0:
-                writer.raw(record.data)
+            if len(record.data) != (0 if record.payload else record.nbytes):
+                raise ValueError(
+                    f"Write of {record.nbytes} bytes holds {len(record.data)}"
+                )
+            writer.raw(record.data)
         case RequestCall():
             writer.uint8(REQUEST_CALL)
             writer.uvarint(record.request)
@@ -274,7 +282,7 @@ def _read_arguments(reader: Reader) -> tuple[tuple[int, Value], ...]:
     arguments: list[tuple[int, Value]] = []
     before = -1
     for _ in range(count):
-        position = reader.uvarint(limits.MAX_ARGUMENTS, "argument position")
+        position = reader.uvarint(limits.MAX_ARGUMENTS - 1, "argument position")
         if position <= before:
             raise PeerError("argument positions must ascend")
         before = position
@@ -290,7 +298,7 @@ def _read_output(reader: Reader) -> Tensor | None:
 
 
 def _read_call(reader: Reader) -> Call:
-    operation = reader.uvarint(limits.MAX_OPERATIONS, "operation")
+    operation = _operation(reader)
     arguments = _read_arguments(reader)
     count = reader.uvarint(limits.MAX_OUTPUTS, "number of outputs")
     return Call(
@@ -302,13 +310,13 @@ def _read_request_call(reader: Reader) -> RequestCall:
     return RequestCall(
         _request(reader),
         _storage(reader),
-        reader.uvarint(limits.MAX_OPERATIONS, "operation"),
+        _operation(reader),
         _read_arguments(reader),
     )
 
 
 def _read_define(reader: Reader) -> DefineOperation:
-    operation = reader.uvarint(limits.MAX_OPERATIONS, "operation")
+    operation = _operation(reader)
     name = reader.text(limits.MAX_NAME_NBYTES, "operation name")
     count = reader.uvarint(limits.MAX_ARGUMENTS, "number of arguments")
     names = [reader.text(limits.MAX_NAME_NBYTES, "name") for _ in range(count)]
@@ -319,7 +327,7 @@ def _read_write(reader: Reader) -> Write:
     storage = _storage(reader)
     offset = reader.uvarint(limits.MAX_STORAGE_NBYTES, "offset")
     nbytes = reader.uvarint(limits.TRANSFER_NBYTES, "number of bytes")
-    payload = reader.uvarint(limits.MAX_FRAMES, "payload frame")
+    payload = reader.uvarint(limits.MAX_FRAMES - 1, "payload frame")
     if payload:
         return Write(storage, offset, nbytes, payload)
     if nbytes > limits.INLINE_NBYTES:
@@ -328,7 +336,14 @@ def _read_write(reader: Reader) -> Write:
 
 
 def _request(reader: Reader) -> int:
-    return reader.uvarint(limits.MAX_STORAGE_ID, "request id")
+    request = reader.uvarint(limits.MAX_STORAGE_ID, "request id")
+    if request == 0:
+        raise PeerError("request id 0 means that nobody waits")
+    return request
+
+
+def _operation(reader: Reader) -> int:
+    return reader.uvarint(limits.MAX_OPERATIONS - 1, "operation")
 
 
 def _storage(reader: Reader) -> int:

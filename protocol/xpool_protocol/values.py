@@ -10,6 +10,7 @@ other, so equal bytes mean equal calls.
 
 from __future__ import annotations
 
+import math
 from typing import Final, TypeAlias
 
 import msgspec
@@ -197,25 +198,40 @@ def _write_geometry(
             writer.uvarint(stride)
 
 
+def _read_dtype(reader: Reader) -> int:
+    code = reader.uint8()
+    if code not in ITEM_NBYTES:
+        raise PeerError(f"dtype code {code} is unknown")
+    return code
+
+
+def _read_sizes(reader: Reader) -> tuple[int, ...]:
+    ndim = reader.uvarint(limits.MAX_DIMS, "number of dimensions")
+    sizes = []
+    items = 1
+    for _ in range(ndim):
+        size = reader.uvarint(limits.MAX_EXTENT, "size")
+        items *= size or 1
+        sizes.append(size)
+    if items > limits.MAX_ITEMS:
+        raise PeerError(f"a tensor of {items} items is over the limit")
+    return tuple(sizes)
+
+
 def read_tensor(reader: Reader) -> Tensor:
     """Storage id and geometry, each number bounded."""
     storage = reader.uvarint(limits.MAX_STORAGE_ID, "storage id")
-    dtype = reader.uint8()
-    if dtype not in ITEM_NBYTES:
-        raise PeerError(f"dtype code {dtype} is unknown")
+    dtype = _read_dtype(reader)
     flags = reader.uint8()
     if flags & ~(FLAG_CONJ | FLAG_NEG | FLAG_ROW_MAJOR):
         raise PeerError(f"tensor flags {flags:#x} are unknown")
     offset = reader.uvarint(limits.MAX_EXTENT, "storage offset")
-    ndim = reader.uvarint(limits.MAX_DIMS, "number of dimensions")
-    sizes = tuple(reader.uvarint(limits.MAX_EXTENT, "size") for _ in range(ndim))
+    sizes = _read_sizes(reader)
     row_major = row_major_strides(sizes)
     if flags & FLAG_ROW_MAJOR:
         strides = row_major
     else:
-        strides = tuple(
-            reader.uvarint(limits.MAX_EXTENT, "stride") for _ in range(ndim)
-        )
+        strides = tuple([reader.uvarint(limits.MAX_EXTENT, "stride") for _ in sizes])
         if strides == row_major:
             raise PeerError("row-major strides must be sent as a flag")
     return Tensor(storage, dtype, sizes, strides, offset, flags & ~FLAG_ROW_MAJOR)
@@ -235,6 +251,12 @@ def write_tensor(writer: Writer, tensor: Tensor) -> None:
 
 
 def _write_host_tensor(writer: Writer, tensor: HostTensor) -> None:
+    nbytes = ITEM_NBYTES[tensor.dtype] * math.prod(tensor.sizes)
+    if len(tensor.data) != nbytes or nbytes > limits.MAX_HOST_TENSOR_NBYTES:
+        raise ValueError(
+            f"a host tensor of {tensor.sizes} has {nbytes} bytes, not"
+            f" {len(tensor.data)}; at most {limits.MAX_HOST_TENSOR_NBYTES} travel"
+        )
     writer.uint8(tensor.dtype)
     writer.uint8(FLAG_WRAPPED if tensor.is_wrapped else 0)
     writer.uvarint(len(tensor.sizes))
@@ -244,26 +266,32 @@ def _write_host_tensor(writer: Writer, tensor: HostTensor) -> None:
 
 
 def _read_host_tensor(reader: Reader) -> HostTensor:
-    dtype = reader.uint8()
+    dtype = _read_dtype(reader)
     flags = reader.uint8()
-    if dtype not in ITEM_NBYTES or flags & ~FLAG_WRAPPED:
-        raise PeerError(f"host tensor of dtype {dtype}, flags {flags:#x} is unknown")
-    ndim = reader.uvarint(limits.MAX_DIMS, "number of dimensions")
-    if flags and ndim:
+    if flags & ~FLAG_WRAPPED:
+        raise PeerError(f"host tensor flags {flags:#x} are unknown")
+    sizes = _read_sizes(reader)
+    if flags and sizes:
         raise PeerError("a wrapped number has no dimensions")
-    sizes = tuple(
-        reader.uvarint(limits.MAX_HOST_TENSOR_NBYTES, "size") for _ in range(ndim)
-    )
-    nbytes = ITEM_NBYTES[dtype]
-    for size in sizes:
-        nbytes *= size
-        if nbytes > limits.MAX_HOST_TENSOR_NBYTES:
-            raise PeerError(f"host tensor of {nbytes} bytes is too large")
+    nbytes = ITEM_NBYTES[dtype] * math.prod(sizes)
+    if nbytes > limits.MAX_HOST_TENSOR_NBYTES:
+        raise PeerError(f"host tensor of {nbytes} bytes is too large")
     return HostTensor(dtype, sizes, reader.raw(nbytes, "host tensor"), bool(flags))
 
 
-def _write_list(writer: Writer, items: list[Value] | tuple[Value, ...]) -> None:
-    if items and all(type(item) is int for item in items):
+def _is_int(value: object) -> bool:
+    """Whether a value's tag is ``TAG_INT``: a bool is none, an IntEnum is one."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _write_list(
+    writer: Writer, items: list[Value] | tuple[Value, ...], depth: int
+) -> None:
+    if len(items) > limits.MAX_LIST:
+        raise ValueError(f"a list of {len(items)} items is too long for the wire")
+    if depth >= limits.MAX_DEPTH:
+        raise ValueError("lists are nested too deep for the wire")
+    if items and all(map(_is_int, items)):
         writer.uint8(TAG_INTS)
         writer.uvarint(len(items))
         for item in items:
@@ -272,15 +300,26 @@ def _write_list(writer: Writer, items: list[Value] | tuple[Value, ...]) -> None:
     writer.uint8(TAG_LIST)
     writer.uvarint(len(items))
     for item in items:
-        write_value(writer, item)
+        write_value(writer, item, depth + 1)
 
 
-def write_value(writer: Writer, value: Value | tuple[Value, ...]) -> None:  # noqa: C901  one case per tag
+def _write_text(writer: Writer, text: str) -> None:
+    data = text.encode()
+    if len(data) > limits.MAX_STRING_NBYTES:
+        raise ValueError(f"a text of {len(data)} bytes is too long for the wire")
+    writer.sized(data)
+
+
+def write_value(  # noqa: C901  one case per tag
+    writer: Writer, value: Value | tuple[Value, ...], depth: int = 0
+) -> None:
     """Append one tagged value.
 
     Raises:
         TypeError: the value has no place on the wire.
-        ValueError: an integer does not fit 64 bits.
+        ValueError: an integer does not fit 64 bits, a list or text is too long, or
+            a host tensor's bytes are not as many as its sizes say. What was written
+            of the value so far stays in the buffer.
     """
     match value:
         case None:
@@ -299,12 +338,12 @@ def write_value(writer: Writer, value: Value | tuple[Value, ...]) -> None:  # no
             writer.float64(value.imag)
         case str():
             writer.uint8(TAG_TEXT)
-            writer.text(value)
+            _write_text(writer, value)
         case Tensor():
             writer.uint8(TAG_TENSOR)
             write_tensor(writer, value)
         case list() | tuple():
-            _write_list(writer, value)
+            _write_list(writer, value, depth)
         case HostTensor():
             writer.uint8(TAG_HOST_TENSOR)
             _write_host_tensor(writer, value)
@@ -339,13 +378,15 @@ def _read_list(reader: Reader, depth: int) -> list[Value]:
     if depth >= limits.MAX_DEPTH:
         raise PeerError("lists are nested too deep")
     items = [read_value(reader, depth + 1) for _ in range(count)]
-    if items and all(type(item) is int for item in items):
+    if items and all(map(_is_int, items)):
         raise PeerError("a list of integers must be sent packed")
     return items
 
 
-def _read_ints(reader: Reader) -> list[Value]:
+def _read_ints(reader: Reader, depth: int) -> list[Value]:
     count = reader.uvarint(limits.MAX_LIST, "length of a list")
+    if depth >= limits.MAX_DEPTH:
+        raise PeerError("lists are nested too deep")
     if count == 0:
         raise PeerError("an empty list must not be sent packed")
     return [reader.svarint("list item") for _ in range(count)]
@@ -373,14 +414,11 @@ def read_value(reader: Reader, depth: int = 0) -> Value:  # noqa: C901  one case
         case 7:  # TAG_LIST
             return _read_list(reader, depth)
         case 8:  # TAG_INTS
-            return _read_ints(reader)
+            return _read_ints(reader, depth)
         case 10:  # TAG_HOST_TENSOR
             return _read_host_tensor(reader)
         case 11:  # TAG_DTYPE
-            code = reader.uint8()
-            if code not in ITEM_NBYTES:
-                raise PeerError(f"dtype code {code} is unknown")
-            return DType(code)
+            return DType(_read_dtype(reader))
         case 12:  # TAG_DEVICE
             return Device(_read_code(reader, "device index"))
         case 13:  # TAG_LAYOUT
