@@ -1,0 +1,113 @@
+"""``xpool server``: options in, exit codes out.
+
+Loaded whenever ``xpool`` shows its help, so everything large is imported inside.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Annotated
+
+import typer
+from xpool_protocol.errors import PoolError, UsageError
+
+from xpool_server.log import LogFormat
+
+server_app = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="",
+    add_completion=False,
+    help="Offer this machine's devices to a pool.",
+)
+
+
+@server_app.callback()
+def server(
+    registry: Annotated[
+        str,
+        typer.Option(envvar="XPOOL_REGISTRY", help="HOST:PORT of the pool's registry."),
+    ] = "127.0.0.1:7700",
+    listen: Annotated[
+        str,
+        typer.Option(
+            help="Address for clients: tcp://HOST:PORT or ipc://PATH; port 0 takes any"
+            " free one. Workers take further free ports beside it."
+        ),
+    ] = "tcp://127.0.0.1:0",
+    name: Annotated[
+        str,
+        typer.Option(help="Name in the pool.", show_default="this machine's"),
+    ] = "",
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="What to offer, for instance 'cuda', 'cpu' or 'cpu:2,memory=4GiB'.",
+            show_default="every CUDA device, otherwise the CPU",
+        ),
+    ] = "",
+    spares: Annotated[
+        int, typer.Option(min=0, max=64, help="Warm workers to keep for each device.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="CPU threads of each worker.",
+            show_default="the framework's",
+        ),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST",
+            help="What clients call this machine.",
+            show_default="the host of --listen",
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How log lines on stderr look.")
+    ] = LogFormat.TEXT,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this machine, unencrypted: only on a trusted network.",
+        ),
+    ] = False,
+) -> None:
+    """Offer this machine's devices to a pool.
+
+    Joins the registry, waiting for it if it is not there yet, keeps warm worker
+    processes, and gives each lease one of its own. Prints one line when it is ready,
+    logs to stderr, and ends its sessions and itself on Ctrl-C.
+    """
+    try:
+        # Our sentences say it; gRPC's own lines on stderr would bury them.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from xpool_server import log
+        from xpool_server.devices.discovery import discover
+        from xpool_server.node import Node, NodeOptions
+
+        log.configure(log_format)
+        options = NodeOptions(
+            registry=registry,
+            listen=listen,
+            name=name or platform.node() or "server",
+            devices=discover(devices or None),
+            spares=spares,
+            threads=threads,
+            is_insecure=insecure,
+            advertise=advertise,
+        )
+        Node(options, on_ready=typer.echo).run()
+    except PoolError as error:
+        typer.echo(f"xpool: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+
+
+def main() -> None:
+    """``python -m xpool_server``."""
+    server_app(prog_name=f"{os.path.basename(sys.executable)} -m xpool_server")

@@ -1,0 +1,293 @@
+"""Runs a node: observes what happens, asks ``NodeState``, does what it says.
+
+One thread waits for everything at once: messages at the front door, lines and ends
+of workers, signals, facts from the registry's thread. Whatever clients send, the
+loop goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+import structlog
+from xpool_protocol import transport
+from xpool_protocol.connection import goodbye, redirect
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.errors import NoCapacity, PoolError, WorkerLost
+from xpool_protocol.quantities import text_from_nbytes
+from xpool_protocol.transport.base import Buffer, Listener, PeerId
+
+from xpool_server.addresses import advertised_uri, check_reachability, worker_uri
+from xpool_server.devices.discovery import DeviceInfo
+from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
+from xpool_server.load_report import LoadMeter, session_reports
+from xpool_server.node_facts import (
+    Fact,
+    GiveUp,
+    Instruction,
+    KillWorker,
+    LeaseRevoked,
+    NodeStarted,
+    ReportEnded,
+    ReportSoon,
+    SendGoodbye,
+    SendRedirect,
+    ShutdownAsked,
+    StartWorker,
+    TellWorker,
+    TimePassed,
+    WorkerExited,
+)
+from xpool_server.node_state import NodeState
+from xpool_server.registry_link import Identity, Joined, JoinRefused, RegistryLink
+from xpool_server.spares import WorkerCommand, WorkerProcesses
+
+_log = structlog.get_logger(__name__)
+
+REPORT_NS: Final = 500_000_000
+"""How often the figures for the heartbeat are renewed."""
+
+END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What an operator chose."""
+
+    registry: str
+    listen: str = "tcp://127.0.0.1:0"
+    name: str
+    devices: Sequence[DeviceInfo]
+    spares: int = 1
+    threads: int | None = None
+    """CPU threads of each worker; None: the framework's default."""
+
+    is_insecure: bool = False
+    advertise: str | None = None
+    """Host that clients reach this one by; None: the one of ``listen``."""
+
+
+class Node:
+    """One server process; ``run`` returns its exit status."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        on_ready: Callable[[str], None],
+        worker_command: WorkerCommand | None = None,
+    ) -> None:
+        """Bind the front door; nothing is started before ``run``.
+
+        Args:
+            options: what the operator chose.
+            on_ready: called once with a sentence, joined and with warm workers.
+            worker_command: how workers are started, if not as usual.
+
+        Raises:
+            UsageError: an address that cannot be listened on.
+        """
+        check_reachability(options.listen, is_insecure=options.is_insecure)
+        self._options = options
+        self._on_ready: Callable[[str], None] | None = on_ready
+        self._listener: Listener = transport.listen(
+            options.listen, max_message_nbytes=MAX_QUESTION_NBYTES
+        )
+        self._address = advertised_uri(self._listener.uri, options.advertise)
+        self._state = NodeState(
+            options.name,
+            {device.index: device.memory_nbytes for device in options.devices},
+            options.spares,
+            lambda: secrets.token_urlsafe(24),
+        )
+        self._workers = WorkerProcesses(worker_command or self._worker_command)
+        self._listener.watch(self._workers.fileno())
+        identity = Identity(
+            options.name,
+            secrets.token_hex(16),
+            self._address,
+            tuple(_device_to_wire(device) for device in options.devices),
+            _version(),
+        )
+        self._link = RegistryLink(options.registry, identity, self._listener.wake)
+        self._meter = LoadMeter(time.monotonic_ns())
+        self._reported_ns = 0
+        self._door: FrontDoor | None = None
+        self._signals: list[int] = []
+        self._failure: PoolError | None = None
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM.
+
+        Raises:
+            PoolError: why the node could not go on; its workers have ended.
+        """
+        before = {number: signal.signal(number, self._note) for number in END_SIGNALS}
+        try:
+            self._link.start()
+            self._handle(NodeStarted())
+            while not self._state.is_over:
+                self._turn()
+            self._link.stop()
+        finally:
+            self._workers.close()
+            self._listener.close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._failure is not None:
+            raise self._failure
+
+    def _turn(self) -> None:
+        """Wait for something to happen, and see to it."""
+        question = self._listener.receive(self._patience_s())
+        if self._signals and not self._state.is_closing:
+            name = signal.Signals(self._signals[0]).name
+            _log.info("shutting down", node=self._options.name, signal=name)
+            self._handle(ShutdownAsked())
+        # Before the question: who asks for a dead worker must hear that it is dead.
+        for fact in self._workers.poll():
+            self._handle(fact)
+        self._hear_registry()
+        if question is not None:
+            self._answer(*question)
+        self._handle(TimePassed())
+        self._report()
+        self._announce()
+
+    def _patience_s(self) -> float:
+        now_ns = time.monotonic_ns()
+        until_ns = self._reported_ns + REPORT_NS
+        deadline_ns = self._state.next_deadline_ns()
+        if deadline_ns is not None:
+            until_ns = min(until_ns, deadline_ns)
+        return max(0, until_ns - now_ns) / 1e9
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Signal handler; the loop takes it from here."""
+        self._signals.append(number)
+        self._listener.wake()
+
+    # ---- observing ----
+
+    def _hear_registry(self) -> None:
+        for fact in self._link.take():
+            match fact:
+                case LeaseRevoked():
+                    _log.info("lease ended", lease=fact.lease_id, reason=fact.reason)
+                    self._handle(fact)
+                case Joined():
+                    _log.info("joined", registry=self._link.registry_address)
+                    self._door = FrontDoor(fact.public_key)
+                case JoinRefused():
+                    self._give_up(fact.error)
+
+    def _answer(self, peer: PeerId, frames: Sequence[Buffer]) -> None:
+        if self._door is None:
+            text = f"the server {self._options.name} has not joined a registry yet"
+            self._listener.send(peer, goodbye(NoCapacity(f"{text}: try again soon")))
+            return
+        try:
+            fact = self._door.fact_from_frames(peer, frames, time.time_ns() / 1e9)
+        except PoolError as error:
+            _log.warning("question refused", peer=peer.hex(), error=str(error))
+            self._listener.send(peer, goodbye(error))
+            return
+        self._handle(fact)
+
+    def _report(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._reported_ns >= REPORT_NS:
+            self._reported_ns = now_ns
+            loads = self._meter.loads(self._state, now_ns)
+            self._link.publish(loads, session_reports(self._state))
+
+    def _announce(self) -> None:
+        if self._on_ready and self._door is not None and self._state.has_spares:
+            devices = ", ".join(
+                f"{one.kind} ({one.name}, {text_from_nbytes(one.memory_nbytes)})"
+                for one in self._options.devices
+            )
+            self._on_ready(
+                f"server {self._options.name} ready on {self._address}: {devices},"
+                f" joined {self._options.registry}"
+            )
+            self._on_ready = None
+
+    # ---- doing ----
+
+    def _handle(self, fact: Fact) -> None:
+        if isinstance(fact, WorkerExited):
+            _log.info("worker ended", worker=fact.worker, status=fact.status)
+        for instruction in self._state.handle(fact, time.monotonic_ns()):
+            self._do(instruction)
+
+    def _do(self, instruction: Instruction) -> None:
+        match instruction:
+            case StartWorker():
+                self._start(instruction)
+            case TellWorker(worker, message):
+                self._workers.tell(worker, message)
+            case KillWorker(worker, reason):
+                _log.info("ending worker", worker=worker, reason=reason)
+                self._workers.kill(worker)
+            case SendRedirect(peer, address, session_key):
+                reachable = advertised_uri(address, self._options.advertise)
+                self._listener.send(peer, redirect(reachable, session_key))
+            case SendGoodbye(peer, error):
+                _log.info("client told", peer=peer.hex(), error=str(error))
+                self._listener.send(peer, goodbye(error))
+            case ReportEnded(lease_id, epoch, reason):
+                _log.info("session over", lease=lease_id, reason=reason)
+                self._link.report_ended(lease_id, epoch, reason)
+            case ReportSoon():
+                self._link.hurry()
+            case GiveUp(text):
+                self._give_up(WorkerLost(text))
+
+    def _start(self, instruction: StartWorker) -> None:
+        try:
+            self._workers.start(instruction.worker, instruction.device_index)
+        except OSError as error:
+            _log.error("cannot start a worker", error=str(error))
+            self._handle(WorkerExited(instruction.worker, 1))
+
+    def _give_up(self, error: PoolError) -> None:
+        if not self._state.is_closing:
+            self._failure = error
+            self._handle(ShutdownAsked())
+
+    def _worker_command(self, control_fd: int, device_index: int) -> Sequence[str]:
+        device = next(one for one in self._options.devices if one.index == device_index)
+        threads = self._options.threads
+        return [
+            *(sys.executable, "-m", "xpool_server.leash", str(os.getpid())),
+            "xpool_server.worker",
+            *("--control-fd", str(control_fd)),
+            *("--device", device.torch_device),
+            *("--listen", worker_uri(self._options.listen, control_fd)),
+            *(() if threads is None else ("--threads", str(threads))),
+        ]
+
+
+def _device_to_wire(device: DeviceInfo) -> pb.Device:
+    return pb.Device(
+        index=device.index,
+        kind=device.kind,
+        name=device.name,
+        memory_nbytes=device.memory_nbytes,
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("xpool")
+    except importlib.metadata.PackageNotFoundError:  # run from a bare source tree
+        return "unknown"

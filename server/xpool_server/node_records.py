@@ -1,0 +1,119 @@
+"""What a node remembers: its workers, its sessions, and who waits for what.
+
+Only ``node_state.py`` changes these.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from xpool_protocol.control.token import LeaseClaims
+from xpool_protocol.errors import PoolError
+from xpool_protocol.transport.base import PeerId
+
+from xpool_server.node_facts import WorkerId
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class SessionState(Enum):
+    """The node's word for where a session stands; the registry shows it."""
+
+    OPENING = "opening"
+    """The client was redirected and has not shown its key yet."""
+
+    OPEN = "open"
+    ENDING = "ending"
+
+
+class WorkerState(Enum):
+    """Where a worker process stands."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    SERVING = "serving"
+    ENDING = "ending"
+
+
+@dataclass(slots=True)
+class Session:
+    """A lease's state on this node."""
+
+    claims: LeaseClaims
+    key: str
+    state: SessionState = SessionState.OPENING
+    counters: dict[str, int] = field(default_factory=dict)
+    """As ``records.STATISTICS_FIELDS``; as old as a second."""
+
+    ended_by: PoolError | None = None
+    """Why it ends, once that is known; None if its worker just dies."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process."""
+
+    device_index: int
+    deadline_ns: int | None
+    """When the node loses patience with what it waits for."""
+
+    state: WorkerState = WorkerState.STARTING
+    address: str = ""
+    pid: int = 0
+    session: Session | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A client that waits for a worker."""
+
+    peer: PeerId
+    claims: LeaseClaims
+    deadline_ns: int
+    room_deadline_ns: int
+    """When a device that is still full is full, and not just being emptied."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInquiry:
+    """A client that asked about a session whose worker still runs, as far as we see."""
+
+    peer: PeerId
+    worker: WorkerId
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a session."""
+
+    epoch: int
+    key: str
+    error: PoolError
+
+
+class Recent(Generic[K, V]):
+    """A dictionary that forgets what was set longest ago."""
+
+    def __init__(self, max_count: int) -> None:
+        self._max_count = max_count
+        self._items: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, key: K) -> V | None:
+        """The value, or None if there is none any more."""
+        return self._items.get(key)
+
+    def set(self, key: K, value: V) -> None:
+        """Keep a value; the oldest one goes if there are too many."""
+        self._items[key] = value
+        self._items.move_to_end(key)
+        if len(self._items) > self._max_count:
+            self._items.popitem(last=False)

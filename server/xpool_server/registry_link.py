@@ -1,0 +1,240 @@
+"""The node's line to its registry: joins, sends heartbeats, hears what it must end.
+
+One thread of its own makes the calls, so that a registry that is slow or away never
+keeps the front door waiting. What the node knows is handed over as a snapshot; what
+the registry says is picked up as facts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import structlog
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.rpc import RegistryClient
+from xpool_protocol.errors import NameTaken, PoolError, UsageError
+
+from xpool_server.node_facts import LeaseRevoked
+
+_log = structlog.get_logger(__name__)
+
+RETRY_S: Final = 1.0
+LOG_EVERY: Final = 30
+"""While the registry is away: the first failed attempt, then one line in 30."""
+
+NAME_PATIENCE_S: Final = 15.0
+"""After a crash our own former self holds the name until the registry calls it
+dead, 5 s by default."""
+
+MAX_REASON_CHARS: Final = 256
+"""What the registry takes (its settings.py)."""
+
+FAREWELL_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a node says about itself when it joins."""
+
+    node_name: str
+    boot_id: str
+    address: str
+    devices: tuple[pb.Device, ...]
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The registry has taken the node in."""
+
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRefused:
+    """The registry will not have the node, and trying again will not help."""
+
+    error: PoolError
+
+
+RegistryFact: TypeAlias = Joined | JoinRefused | LeaseRevoked
+
+
+class RegistryLink:
+    """Runs from ``start`` to ``stop``."""
+
+    def __init__(
+        self, registry_address: str, identity: Identity, wake: Callable[[], None]
+    ) -> None:
+        """Describe the link.
+
+        Args:
+            registry_address: ``HOST:PORT``.
+            identity: the node.
+            wake: called from the link's thread whenever ``take`` has a fact.
+        """
+        self.registry_address = registry_address
+        self._identity = identity
+        self._wake = wake
+        self._facts: deque[RegistryFact] = deque()
+        self._lock = threading.Lock()
+        self._loads: Sequence[pb.DeviceLoad] = ()
+        self._sessions: Sequence[pb.SessionReport] = ()
+        self._ended: list[pb.EndedLease] = []
+        self._hurry = threading.Event()
+        self._stopping = threading.Event()
+        self._is_joined = False
+        self._thread = threading.Thread(
+            target=self._run, name="registry-link", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to join."""
+        self._thread.start()
+
+    def take(self) -> list[RegistryFact]:
+        """What the registry said since the last call."""
+        facts: list[RegistryFact] = []
+        while self._facts:
+            facts.append(self._facts.popleft())
+        return facts
+
+    def publish(
+        self, loads: Sequence[pb.DeviceLoad], sessions: Sequence[pb.SessionReport]
+    ) -> None:
+        """What the next heartbeat says."""
+        with self._lock:
+            self._loads, self._sessions = loads, sessions
+
+    def report_ended(self, lease_id: str, epoch: int, reason: str) -> None:
+        """Say with the next heartbeat, and again until it is heard, that one ended."""
+        ended = pb.EndedLease(
+            lease_id=lease_id, epoch=epoch, reason=printable(reason, MAX_REASON_CHARS)
+        )
+        with self._lock:
+            self._ended.append(ended)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Send the next heartbeat now."""
+        self._hurry.set()
+
+    def stop(self) -> None:
+        """Send what has ended, for at most two ``FAREWELL_S``, and be silent."""
+        self._stopping.set()
+        self.hurry()
+        self._thread.join(FAREWELL_S)
+        if self._thread.is_alive() or not self._is_joined:
+            return  # the registry does not answer; the leases end by themselves
+        with RegistryClient(self.registry_address, FAREWELL_S) as client:
+            try:
+                self._beat(client)
+            except PoolError as error:
+                _log.warning("registry did not hear our farewell", error=str(error))
+
+    # ---- the link's thread ----
+
+    def _run(self) -> None:
+        with RegistryClient(self.registry_address) as client:
+            while not self._stopping.is_set():
+                interval_s = self._join(client)
+                if interval_s is None:
+                    return
+                self._beat_until_forgotten(client, interval_s)
+
+    def _join(self, client: RegistryClient) -> float | None:
+        """Seconds between heartbeats; None if the link is over."""
+        one, attempts, began_s = self._identity, 0, time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                reply = client.join(
+                    node_name=one.node_name,
+                    boot_id=one.boot_id,
+                    address=one.address,
+                    devices=one.devices,
+                    version=one.version,
+                )
+            except (UsageError, NameTaken) as error:
+                is_ours = isinstance(error, NameTaken)
+                if not is_ours or time.monotonic() - began_s > NAME_PATIENCE_S:
+                    self._say(JoinRefused(error))
+                    return None
+                self._complain(error, attempts)
+            except PoolError as error:
+                self._complain(error, attempts)
+            else:
+                self._is_joined = True
+                self._say(Joined(bytes(reply.public_key)))
+                return max(0.05, reply.heartbeat_interval_ms / 1000)
+            attempts += 1
+            self._stopping.wait(RETRY_S)
+        return None
+
+    def _complain(self, error: PoolError, attempts: int) -> None:
+        if attempts % LOG_EVERY == 0:
+            _log.warning(
+                "waiting for the registry",
+                registry=self.registry_address,
+                error=str(error),
+            )
+
+    def _beat_until_forgotten(self, client: RegistryClient, interval_s: float) -> None:
+        """Send heartbeats; returns when the registry wants another join."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._hurry.wait(interval_s)
+            self._hurry.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                must_rejoin = self._beat(client)
+            except PoolError as error:
+                self._complain(error, failures)
+                failures += 1
+                # What ended is told again; hurrying would only spin.
+                self._stopping.wait(interval_s)
+                continue
+            if failures:
+                _log.info("registry is back", registry=self.registry_address)
+            failures = 0
+            if must_rejoin:
+                _log.warning("registry asks to join again")
+                return
+
+    def _beat(self, client: RegistryClient) -> bool:
+        """Send one heartbeat; whether the registry has forgotten us."""
+        with self._lock:
+            loads, sessions, ended = self._loads, self._sessions, list(self._ended)
+        reply = client.heartbeat(
+            node_name=self._identity.node_name,
+            boot_id=self._identity.boot_id,
+            loads=loads,
+            sessions=sessions,
+            ended=ended,
+        )
+        if reply.must_rejoin:
+            return True
+        with self._lock:
+            del self._ended[: len(ended)]
+        for lease in reply.end_leases:
+            self._say(LeaseRevoked(lease.lease_id, lease.reason))
+        return False
+
+    def _say(self, fact: RegistryFact) -> None:
+        self._facts.append(fact)
+        self._wake()
+
+
+def printable(text: str, max_chars: int) -> str:
+    r"""One line that any terminal shows as it is.
+
+    >>> printable("a\nb\x07", 10)
+    'a b?'
+    """
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:max_chars]
