@@ -30,6 +30,8 @@ from xpool_registry.state import State
 from xpool_registry.store import MemoryStore
 
 NODES = st.sampled_from(["a", "b"])
+# Exact fits and misses by one byte come too rarely by chance.
+MEMORY = st.sampled_from([0, 1, 250, 500, 501, 999, 1000]) | st.integers(0, 600)
 KEY = SigningKey.generate()
 MEMORY_NBYTES = 1000
 
@@ -92,7 +94,7 @@ class LeaseLife(RuleBasedStateMachine):
             if held.node.node_name == name:
                 self.lose(lease_id)
 
-    @rule(share=st.integers(1, 100), memory=st.integers(0, 600), ttl=st.integers(1, 9))
+    @rule(share=st.integers(1, 100), memory=MEMORY, ttl=st.integers(1, 9))
     def acquire(self, share: int, memory: int, ttl: int) -> None:
         command = AcquireLease(
             tenant="t", share_percent=share, memory_nbytes=memory, ttl_ms=ttl * 1000
