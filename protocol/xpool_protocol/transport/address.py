@@ -16,7 +16,9 @@ _FORMS = {
     "ipc": "ipc://PATH",
     "inproc": "inproc://NAME",
 }
-_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/;\[\]]+):(?P<port>\d{1,5})")
+_TCP = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[^\s:/;\[\]]+):(?P<port>[0-9]{1,5})"
+)
 
 # sockaddr_un holds 108 bytes with the final zero.
 _MAX_PATH_NBYTES = 107

@@ -13,6 +13,7 @@ choice might pretend to be another one, and is not heard.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -105,6 +106,7 @@ class ZmqLink(Link):
                     return frames
             elif interrupted:
                 self._owes_none = False
+                self._socket.acknowledge()
                 return None
             elif failed:
                 self._check()
@@ -203,6 +205,7 @@ class ZmqListener(Listener):
         except PoolError:
             self._socket.close(0)
             raise
+        self._file = _SocketFile(address)
 
     def receive(
         self, timeout_s: float | None
@@ -219,6 +222,7 @@ class ZmqListener(Listener):
                     return message
             if interrupted:
                 self._owes_none = False
+                self._socket.acknowledge()
                 return None
             if time.monotonic() >= deadline:
                 return None
@@ -262,6 +266,7 @@ class ZmqListener(Listener):
 
     def close(self) -> None:
         if self._guard.close():
+            self._file.remove()
             self._socket.close()
 
     def statistics(self) -> ListenerStatistics:
@@ -273,6 +278,32 @@ def _kept(frame: Buffer) -> Buffer:
     if isinstance(frame, bytes):
         return frame
     return bytes(frame) if is_small(frame) else frame
+
+
+class _SocketFile:
+    """The file that an ``ipc://`` listener makes and libzmq leaves behind."""
+
+    def __init__(self, address: Address) -> None:
+        self._path = address.rest
+        self._identity: tuple[int, int] | None = None
+        if address.scheme == "ipc" and not self._path.startswith("@"):
+            self._identity = self._look()
+
+    def remove(self) -> None:
+        """Remove it, unless another listener has put its own there.
+
+        Before the listener closes: while it lives, nobody takes the path over.
+        """
+        if self._identity is not None and self._look() == self._identity:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = os.lstat(self._path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 def _clear_path(address: Address) -> None:

@@ -11,12 +11,15 @@ Theory of the options:
 * ``RECONNECT_IVL`` of a day, that is never. Automatic reconnection would hand
   queued messages to a new connection behind a gap that nobody sees. It is not
   -1, because then libzmq discards what had arrived before the break.
+* A ZAP domain, though nothing handles it: with one, libzmq refuses peers that
+  speak ZMTP 1 or 2. Any bytes at all pass for ZMTP 1, even an HTTP request.
 * Heartbeats are answered by libzmq's own thread: a busy process is not silent,
   a stopped one is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -99,6 +102,7 @@ class ZmqSocket:
     ) -> None:
         self.uri = address.uri
         self.bell = Doorbell()
+        self._rung = False
         self._linger_s = options.linger_s
         self._trackers: deque[zmq.MessageTracker] = deque()
         self._socket = _context().socket(kind)
@@ -120,11 +124,11 @@ class ZmqSocket:
         socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.RCVHWM, 0)
         socket.set(zmq.RECONNECT_IVL, _NEVER_MS)
-        socket.set(zmq.LINGER, round(self._linger_s * 1000))
         socket.set(zmq.MAXMSGSIZE, options.max_message_nbytes)
         socket.set(zmq.HEARTBEAT_IVL, round(options.heartbeat_interval_s * 1000))
         socket.set(zmq.HEARTBEAT_TIMEOUT, round(options.heartbeat_timeout_s * 1000))
         socket.set(zmq.IPV6, int(address.is_ipv6))
+        socket.set(zmq.ZAP_DOMAIN, b"xpool")
         if kind == zmq.ROUTER:
             socket.set(zmq.ROUTER_MANDATORY, 1)
             socket.set(zmq.ROUTER_HANDOVER, 0)
@@ -139,6 +143,8 @@ class ZmqSocket:
         monitor = _context().socket(zmq.PAIR)
         monitor.set(zmq.LINGER, 0)
         monitor.connect(name)
+        # libzmq signals a descriptor only for whoever has looked before.
+        monitor.poll(0)
         return monitor
 
     def bind(self) -> str:
@@ -157,7 +163,10 @@ class ZmqSocket:
             raise pool_error(error, self.uri) from error
 
     def hang_up(self) -> None:
-        """Give up the attempt under way, if there is one."""
+        """Give up the attempt under way, if there is one, and what waits for it."""
+        # Or what the dead attempt has queued would delay ``close``, which sets
+        # its own linger.
+        self._socket.set(zmq.LINGER, 0)
         try:
             self._socket.disconnect(self.uri)
         except zmq.ZMQError as error:
@@ -172,7 +181,7 @@ class ZmqSocket:
     def wait(self, deadline: float) -> tuple[bool, bool, bool]:
         """Wait for anything; whether the socket, the monitor, others are readable.
 
-        A bell that rang is silenced.
+        What interrupted stays so until ``acknowledge``.
         """
         readable = self._has_message()
         monitored = interrupted = False
@@ -183,9 +192,14 @@ class ZmqSocket:
                 monitored = True
             else:
                 interrupted = True
-                if fileno == self.bell.fileno():
-                    self.bell.silence()
+                self._rung = self._rung or fileno == self.bell.fileno()
         return readable, monitored, interrupted
+
+    def acknowledge(self) -> None:
+        """The interruption is passed on: wait for the next."""
+        if self._rung:
+            self._rung = False
+            self.bell.silence()
 
     def _has_message(self) -> bool:
         return bool(self._number(self._socket, zmq.EVENTS) & _READABLE)
@@ -268,5 +282,9 @@ class ZmqSocket:
         while self.wait_for_event(deadline):
             if zmq.EVENT_MONITOR_STOPPED in self.events():
                 break
+        # libzmq has dropped the large frames; a thread of pyzmq takes note of it.
+        with contextlib.suppress(zmq.NotDone):
+            for tracker in self._trackers:
+                tracker.wait(patience_ms(deadline) / 1000)
         self._monitor.close()
         self.bell.close()
