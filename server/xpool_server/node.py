@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from xpool_protocol import transport
@@ -27,7 +27,6 @@ from xpool_protocol.quantities import text_from_nbytes
 from xpool_protocol.transport.base import Buffer, Listener, PeerId
 
 from xpool_server.addresses import advertised_uri, check_reachability, worker_uri
-from xpool_server.devices.discovery import DeviceInfo
 from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
 from xpool_server.load_report import LoadMeter, session_reports
 from xpool_server.node_facts import (
@@ -50,6 +49,9 @@ from xpool_server.node_facts import (
 from xpool_server.node_state import NodeState
 from xpool_server.registry_link import Identity, Joined, JoinRefused, RegistryLink
 from xpool_server.spares import WorkerCommand, WorkerProcesses
+
+if TYPE_CHECKING:  # at run time it would bring the framework into this process
+    from xpool_server.devices.discovery import DeviceInfo
 
 _log = structlog.get_logger(__name__)
 

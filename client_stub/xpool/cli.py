@@ -1,0 +1,211 @@
+"""``xpool``: the root of the command line, ``run`` and ``up``.
+
+Everything large is imported inside the commands: ``xpool run`` stands before every
+job, and what it imports is time that the job waits.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+from xpool_protocol.errors import PoolError, UsageError
+
+from xpool.lazy import LazyGroup
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run AI jobs, unchanged, on accelerators that stand elsewhere.",
+)
+
+
+class ProgramCommand(TyperCommand):
+    """Like python, takes options up to the program; the rest is the program's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Mark where the program begins, then parse as usual."""
+        takes_value = {
+            name
+            for parameter in self.params
+            for name in parameter.opts
+            if not getattr(parameter, "is_flag", False)
+        }
+        return super().parse_args(ctx, with_program_marked(args, takes_value))
+
+
+def with_program_marked(args: list[str], takes_value: set[str]) -> list[str]:
+    """Put ``--`` in front of the program's first word.
+
+    >>> with_program_marked(["--slice", "9%", "a.py", "--slice"], {"--slice"})
+    ['--slice', '9%', '--', 'a.py', '--slice']
+    >>> with_program_marked(["-m", "pkg", "--help"], {"--slice"})
+    ['--', '-m', 'pkg', '--help']
+    """
+    at = 0
+    while at < len(args):
+        word = args[at]
+        if word == "--":
+            return args
+        if word in ("-m", "-c") or not word.startswith("-"):
+            return [*args[:at], "--", *args[at:]]
+        at += 2 if word in takes_value else 1
+    return args
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda wanted: _show_version() if wanted else None,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Run AI jobs, unchanged, on accelerators that stand elsewhere."""
+
+
+@app.command(cls=ProgramCommand)
+def run(
+    program: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCRIPT|-m MODULE|-c CODE [ARGS]...",
+            help="What to run, as for python. Everything from here on is the"
+            " program's own.",
+            show_default=False,
+        ),
+    ],
+    slice_: Annotated[
+        str | None,
+        typer.Option(
+            "--slice",
+            metavar="PERCENT",
+            help="Share of a device's compute, 1% to 100%.",
+            show_default="XPOOL_SLICE or 100%",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Device memory, for instance 8GiB.",
+            show_default="XPOOL_MEMORY or the same share",
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The pool's registry.",
+            show_default="XPOOL_REGISTRY or 127.0.0.1:7700",
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="elastic|capped",
+            help="May the job use what others leave idle, or never more than its"
+            " share.",
+            show_default="XPOOL_MODE or elastic",
+        ),
+    ] = None,
+    stats_json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the server's counters for this job to FILE at its end.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a program on a slice of a device of the pool.
+
+    The program needs no change: what it does on device "cuda" is done by a pool
+    server. The slice is given back when the program ends.
+    """
+    from xpool.config import job_settings
+    from xpool.run import exit_like, run_job
+
+    flags = {"registry": registry, "slice": slice_, "memory": memory, "mode": mode}
+    settings = job_settings(flags, os.environ, Path.cwd())
+    exit_like(run_job(settings, program, stats_json))
+
+
+@app.command()
+def up(
+    registry_listen: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the registry listens; port 0 takes any free one.",
+        ),
+    ] = "127.0.0.1:7700",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the registry keeps its leases.",
+            show_default="as for xpool registry",
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="What to offer, for instance 'cuda' or 'cpu:2,memory=4GiB'.",
+            show_default="every CUDA device, otherwise the CPU",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of each worker.", show_default="the framework's"
+        ),
+    ] = None,
+    spares: Annotated[
+        int, typer.Option(min=0, max=64, help="Warm workers to keep for each device.")
+    ] = 1,
+) -> None:
+    """Start a whole pool on this machine: a registry and one server.
+
+    For trying out: both listen on this machine only, and both end on Ctrl-C.
+    """
+    from xpool.up import PoolOptions, run_pool
+
+    options = PoolOptions(
+        registry_listen=registry_listen,
+        store=store,
+        devices=devices,
+        threads=threads,
+        spares=spares,
+    )
+    run_pool(options, say=typer.echo)
+
+
+def _show_version() -> None:
+    try:
+        version = importlib.metadata.version("xpool")
+    except importlib.metadata.PackageNotFoundError:  # run from a bare source tree
+        version = "unknown"
+    typer.echo(f"xpool {version}")
+    raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    try:
+        app(prog_name="xpool")
+    except PoolError as error:
+        typer.echo(f"xpool: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -1,0 +1,295 @@
+"""Holds a lease for another process: acquires, renews, releases.
+
+``xpool run`` keeps its child's lease with ``LeaseKeeper``; a notebook has no such
+parent, so ``start_keeper`` starts ``python -m xpool.keeper`` beside it, which lives
+until the notebook's end of the pipe is closed, by whatever way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import msgspec
+from xpool_protocol.errors import (
+    EpochStale,
+    LeaseExpired,
+    LeaseUnknown,
+    PoolError,
+)
+
+from xpool.config import JobSettings
+from xpool.lease_pipe import (
+    MAX_LINE_NBYTES,
+    Ending,
+    KeeperLine,
+    Lease,
+    LeasePipe,
+    Renewed,
+    child_line,
+    line_from,
+)
+
+if TYPE_CHECKING:
+    from xpool_protocol.control import registry_pb2 as pb
+    from xpool_protocol.control.rpc import RegistryClient
+
+ACQUIRE_TIMEOUT_S: Final = 5.0
+RELEASE_TIMEOUT_S: Final = 2.0
+"""A registry that is away gets the slice back when the lease runs out."""
+
+MAX_CLIENT_CHARS: Final = 256
+"""What the registry takes (its settings.py)."""
+
+OVER: Final = (LeaseExpired, LeaseUnknown, EpochStale)
+"""Answers to a renewal after which there is nothing left to renew."""
+
+
+def renewal_delay_s(ttl_ms: int, failure_count: int) -> float:
+    """Seconds until the next renewal.
+
+    A third of the TTL, so that one lost renewal costs nothing; after a failure a
+    tenth, but not below 0.1 s and not above 2 s, for as long as it takes.
+
+    >>> renewal_delay_s(15_000, 0), renewal_delay_s(15_000, 1)
+    (5.0, 1.5)
+    """
+    ttl_s = ttl_ms / 1000
+    return ttl_s / 3 if failure_count == 0 else min(max(ttl_s / 10, 0.1), 2.0)
+
+
+class LeaseKeeper:
+    """One lease, from ``acquire`` to ``release``; tells the child over ``channel``."""
+
+    def __init__(
+        self, settings: JobSettings, channel: socket.socket, *, wants_statistics: bool
+    ) -> None:
+        self._settings = settings
+        self._channel = channel
+        self._wants_statistics = wants_statistics
+        self._unsent = b""
+        self._unread = b""
+        self._lease: pb.Lease | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, client_text: str) -> Lease:
+        """Get a lease.
+
+        Args:
+            client_text: who asks, for people.
+
+        Raises:
+            PoolError: why there is none.
+        """
+        wish = self._settings
+        with self._client(ACQUIRE_TIMEOUT_S) as client:
+            self._lease = client.acquire(
+                tenant=wish.tenant,
+                share_percent=wish.share_percent,
+                memory_nbytes=wish.memory_nbytes,
+                mode=wish.mode,
+                client=client_text,
+            )
+        return lease_from_wire(self._lease)
+
+    def keep(self) -> None:
+        """Hand the lease to the child, and renew it from a thread of its own."""
+        assert self._lease is not None
+        lease = lease_from_wire(self._lease)
+        self._tell(KeeperLine(lease=lease, wants_statistics=self._wants_statistics))
+        self._thread = threading.Thread(
+            target=self._renew_until_over, name="lease-renewal", daemon=True
+        )
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give the lease back, if there is one.
+
+        Raises:
+            PoolError: the registry did not take it; it ends by itself after its TTL.
+        """
+        self._stopping.set()
+        if self._lease is None:
+            return
+        lease, self._lease = self._lease, None
+        with (
+            self._client(RELEASE_TIMEOUT_S) as client,
+            contextlib.suppress(LeaseUnknown, EpochStale),  # no longer ours to give
+        ):
+            client.release(lease.lease_id, lease.epoch)
+
+    def statistics(self) -> dict[str, int] | None:
+        """The counters that the child has sent by now, if it has sent any."""
+        with contextlib.suppress(OSError):  # nothing more is there
+            while data := self._channel.recv(MAX_LINE_NBYTES, socket.MSG_DONTWAIT):
+                self._unread += data
+        for line in reversed(self._unread.split(b"\n")[:-1]):
+            with contextlib.suppress(msgspec.MsgspecError):
+                return child_line(line).statistics
+        return None
+
+    def wait_for_hangup(self) -> None:
+        """Block until the child's end of the pipe is closed."""
+        with contextlib.suppress(ConnectionResetError):
+            while self._channel.recv(MAX_LINE_NBYTES):
+                pass
+
+    def refuse(self, error: PoolError) -> None:
+        """Tell the child that there is no lease."""
+        self._tell(KeeperLine(refused=Ending.from_error(error)))
+
+    def _client(self, timeout_s: float) -> RegistryClient:
+        # Imported late: the child starts first, and imports its framework meanwhile.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from xpool_protocol.control.rpc import RegistryClient
+
+        return RegistryClient(self._settings.registry, timeout_s)
+
+    def _renew_until_over(self) -> None:
+        lease = self._lease
+        if lease is None:
+            return
+        failure_count = 0
+        with self._client(min(ACQUIRE_TIMEOUT_S, lease.ttl_ms / 3000)) as client:
+            delay_s = renewal_delay_s(lease.ttl_ms, failure_count)
+            while not self._stopping.wait(delay_s):
+                try:
+                    renewed = client.renew(lease.lease_id, lease.epoch)
+                except OVER as error:
+                    self._tell(KeeperLine(ended=Ending.from_error(error)))
+                    return
+                except PoolError:
+                    failure_count += 1  # running jobs outlive a registry's absence
+                else:
+                    failure_count = 0
+                    self._tell(KeeperLine(renewed=Renewed(renewed.token)))
+                delay_s = renewal_delay_s(lease.ttl_ms, failure_count)
+
+    def _tell(self, line: KeeperLine) -> None:
+        """Send a line; a fresh token is left out while the child does not read."""
+        if not self._flush() and line.renewed is not None:
+            return
+        self._unsent += line_from(line)
+        self._flush()
+
+    def _flush(self) -> bool:
+        """Send what is left over; whether nothing is left any more."""
+        while self._unsent:
+            try:
+                count = self._channel.send(self._unsent, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:  # the child is gone; its end is noticed elsewhere
+                self._unsent = b""
+                return True
+            self._unsent = self._unsent[count:]
+        return True
+
+
+def lease_from_wire(lease: pb.Lease) -> Lease:
+    """The lease as the child sees it."""
+    return Lease(
+        lease_id=lease.lease_id,
+        epoch=lease.epoch,
+        token=lease.token,
+        address=lease.address,
+        node_name=lease.node_name,
+        device_kind=lease.device_kind,
+        device_name=lease.device_name,
+        device_index=lease.device_index,
+        share_percent=lease.share_percent,
+        memory_nbytes=lease.memory_nbytes,
+    )
+
+
+def client_text(pid: int, program: str) -> str:
+    """Who holds a lease, for people: host, process, program."""
+    text = f"{platform.node()} pid {pid} {program}"
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    return line[:MAX_CLIENT_CHARS]
+
+
+def start_keeper(settings: JobSettings, program: str = "") -> LeasePipe:
+    """Start a keeper process for this one, which has no ``xpool run`` above it.
+
+    It releases the lease when the pipe is closed, and so when this process ends.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "xpool.keeper", str(theirs.fileno())),
+                *("--registry", settings.registry),
+                *("--share-percent", str(settings.share_percent)),
+                *("--memory-nbytes", str(settings.memory_nbytes)),
+                *("--mode", settings.mode),
+                *("--tenant", settings.tenant),
+                *("--client", client_text(os.getpid(), program or sys.argv[0])),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            # A Ctrl-C in the notebook is not for the keeper.
+            start_new_session=True,
+        )
+    return LeasePipe(ours)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m xpool.keeper``, for ``start_keeper`` alone."""
+    parser = argparse.ArgumentParser(prog="xpool.keeper", description=__doc__)
+    parser.add_argument("fd", type=int)
+    parser.add_argument("--registry", required=True)
+    parser.add_argument("--share-percent", type=int, required=True)
+    parser.add_argument("--memory-nbytes", type=int, required=True)
+    parser.add_argument("--mode", required=True)
+    parser.add_argument("--tenant", required=True)
+    parser.add_argument("--client", required=True)
+    args = parser.parse_args(argv)
+    settings = JobSettings(
+        registry=args.registry,
+        share_percent=args.share_percent,
+        memory_nbytes=args.memory_nbytes,
+        mode=args.mode,
+        tenant=args.tenant,
+    )
+    signal.signal(signal.SIGTERM, _leave)
+    with socket.socket(fileno=args.fd) as channel:
+        return _keep(
+            LeaseKeeper(settings, channel, wants_statistics=False), args.client
+        )
+
+
+def _keep(keeper: LeaseKeeper, client: str) -> int:
+    try:
+        keeper.acquire(client)
+        keeper.keep()
+        keeper.wait_for_hangup()
+    except PoolError as error:
+        keeper.refuse(error)
+        return 1
+    finally:
+        # The process that could be told of a failure is gone; the TTL does the rest.
+        with contextlib.suppress(PoolError):
+            keeper.release()
+    return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """Signal handler: unwind, so that the lease is released."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

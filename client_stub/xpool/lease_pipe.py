@@ -1,0 +1,241 @@
+"""The line between a user's process and the keeper of its lease.
+
+A socket pair, one JSON object a line. The keeper (``keeper.py``) speaks gRPC and
+holds the lease; this side only reads what became of it, so that no thread and no
+library of the control plane is in the user's process.
+
+    keeper to child   {"lease": {...}}            the lease, once
+                      {"refused": {code, text}}   there is none; the last line
+                      {"renewed": {"token": ...}} a fresh token for the same lease
+                      {"ended": {code, text}}     the lease is over; the last line
+    child to keeper   {"statistics": {...}}       the server's counters, at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import msgspec
+from xpool_protocol.errors import BrokenError, PoolError, UsageError
+
+LEASE_FD_VARIABLE: Final = "XPOOL_LEASE_FD"
+"""Names the descriptor of the child's end; set by ``xpool run`` for its child."""
+
+MAX_LINE_NBYTES: Final = 64 << 10
+"""A lease with its token is below 8 KiB."""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry granted."""
+
+    lease_id: str
+    epoch: int
+    token: str
+    """Shown to the server; signed by the registry."""
+    address: str
+    """The server's front door, a data-plane URI."""
+    node_name: str
+    device_kind: str
+    device_name: str
+    device_index: int
+    """The device's position on its server, for people."""
+    share_percent: int
+    memory_nbytes: int
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """A fresh token for the same lease."""
+
+    token: str
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """A ``PoolError`` on its way."""
+
+    code: int
+    text: str
+
+    @classmethod
+    def from_error(cls, error: PoolError) -> Ending:
+        """What ``error`` returns on the other side."""
+        return cls(error.code, str(error))
+
+    @property
+    def error(self) -> PoolError:
+        """The error again."""
+        return PoolError.from_wire(self.code, self.text)
+
+
+class KeeperLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Keeper to child; one of the fields is set."""
+
+    lease: Lease | None = None
+    refused: Ending | None = None
+    renewed: Renewed | None = None
+    ended: Ending | None = None
+    wants_statistics: bool = False
+    """With ``lease``: the counters are asked for at the end."""
+
+
+class ChildLine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Child to keeper."""
+
+    statistics: dict[str, int] | None = None
+
+
+Later: TypeAlias = Renewed | PoolError
+"""What may come after the lease: a fresh token, or the end."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+_KEEPER_LINE: Final = msgspec.json.Decoder(KeeperLine)
+_CHILD_LINE: Final = msgspec.json.Decoder(ChildLine)
+
+
+def line_from(message: KeeperLine | ChildLine) -> bytes:
+    """One line, with its end."""
+    return _ENCODER.encode(message) + b"\n"
+
+
+def child_line(line: bytes) -> ChildLine:
+    """A child's line.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    return _CHILD_LINE.decode(line)
+
+
+class LeasePipe:
+    """The child's end. ``wait_for_lease`` first, then ``watch``."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """Take over a connected stream socket."""
+        channel.set_inheritable(False)
+        self._socket = channel
+        self._unread = b""
+        self._lines: deque[KeeperLine] = deque()
+        self._owner_pid = os.getpid()
+        self.wants_statistics = False
+        """Whether ``send_statistics`` is expected; known with the lease."""
+        # A DataLoader's worker that kept a copy open would keep the lease alive.
+        os.register_at_fork(after_in_child=self._close_copy)
+
+    @classmethod
+    def from_environment(cls) -> LeasePipe:
+        """The pipe that ``xpool run`` gave this process; no child of it sees it.
+
+        Raises:
+            UsageError: this process was not started by ``xpool run``.
+        """
+        text = os.environ.pop(LEASE_FD_VARIABLE, "")
+        try:
+            return cls(socket.socket(fileno=int(text)))
+        except (ValueError, OSError) as error:
+            raise UsageError(
+                "this process was not started by xpool run: start the program with"
+                ' "xpool run SCRIPT"'
+            ) from error
+
+    def wait_for_lease(self, timeout_s: float | None) -> Lease:
+        """The lease, once the keeper has it.
+
+        Args:
+            timeout_s: longest wait; None waits for as long as the keeper lives.
+
+        Raises:
+            PoolError: why there is none, as the registry said it.
+            BrokenError: the keeper is gone, or the time is over.
+        """
+        line = self._next(timeout_s)
+        if line is None:
+            raise _keeper_gone()
+        if line.refused is not None:
+            raise line.refused.error
+        if line.lease is None:
+            raise BrokenError("the keeper of the lease began with something else")
+        self.wants_statistics = line.wants_statistics
+        return line.lease
+
+    def watch(self, on_later: Callable[[Later], None]) -> None:
+        """Call back from a thread of its own for everything that follows.
+
+        The last call is a ``PoolError``: the lease is over, or the keeper is gone.
+        Without effect on the interpreter's exit.
+        """
+        thread = threading.Thread(
+            target=self._watch, args=(on_later,), name="xpool-lease", daemon=True
+        )
+        thread.start()
+
+    def send_statistics(self, counters: dict[str, int]) -> None:
+        """Hand the server's counters to the keeper; without effect if it is gone."""
+        try:
+            self._socket.sendall(line_from(ChildLine(statistics=counters)))
+        except OSError:
+            return  # nobody is left who wants them
+
+    def close(self) -> None:
+        """Hang up; a keeper of its own (``start_keeper``) then releases the lease."""
+        if os.getpid() == self._owner_pid:
+            with contextlib.suppress(OSError):  # the keeper was first
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+
+    def _watch(self, on_later: Callable[[Later], None]) -> None:
+        while True:
+            try:
+                line = self._next(None)
+            except BrokenError as error:
+                on_later(error)
+                return
+            if line is None:
+                on_later(_keeper_gone())
+                return
+            if line.ended is not None:
+                on_later(line.ended.error)
+                return
+            if line.renewed is not None:
+                on_later(line.renewed)
+
+    def _next(self, timeout_s: float | None) -> KeeperLine | None:
+        """The next line; None at the end."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while b"\n" not in self._unread:
+            left_s = None if deadline is None else max(0, deadline - time.monotonic())
+            try:
+                self._socket.settimeout(left_s)
+                data = self._socket.recv(MAX_LINE_NBYTES)
+            except (TimeoutError, BlockingIOError) as error:
+                raise BrokenError(
+                    f"no lease came within {timeout_s} s: the registry is slow, try"
+                    " again"
+                ) from error
+            except OSError:  # closed by us meanwhile, or the keeper was killed
+                return None
+            if not data:
+                return None
+            self._unread += data
+            if len(self._unread) > 2 * MAX_LINE_NBYTES:
+                raise BrokenError("the keeper of the lease sent a line without end")
+        line, _, self._unread = self._unread.partition(b"\n")
+        try:
+            return _KEEPER_LINE.decode(line)
+        except msgspec.MsgspecError as error:
+            raise BrokenError("the keeper of the lease sent nonsense") from error
+
+    def _close_copy(self) -> None:
+        """In a forked child: the descriptor is the parent's business."""
+        self._socket.close()
+
+
+def _keeper_gone() -> BrokenError:
+    return BrokenError(
+        "the process that keeps the lease (xpool run) is gone: start the job again"
+    )
