@@ -112,6 +112,15 @@ class _Endpoint(ABC):
         """
 
     @abstractmethod
+    def watch(self, fileno: int) -> None:
+        """Let ``receive`` return None whenever this descriptor is readable.
+
+        The descriptor has to stay open until this end is closed, and its
+        reader has to empty it: while it is readable, every other ``receive``
+        returns None.
+        """
+
+    @abstractmethod
     def unsent(self) -> int:
         """Messages some of whose frames the transport still reads from the caller.
 
@@ -156,7 +165,8 @@ class Link(_Endpoint):
 
     @abstractmethod
     def receive(self, timeout_s: float | None) -> list[memoryview] | None:
-        """The next message, or None when time is over or ``wake`` was called.
+        """The next message, or None: time is over, ``wake`` was called, or a
+        watched descriptor is readable.
 
         The views may be read-only, and their memory has no particular alignment.
         Everything that arrived before the path broke is returned first.
@@ -184,8 +194,6 @@ class Listener(_Endpoint):
     ) -> tuple[PeerId, list[memoryview]] | None:
         """The next message of any peer; as ``Link.receive``, and peers may vanish.
 
-        Returns None also when a watched descriptor is readable.
-
         Raises:
             ClosedError: closed by us, or inherited through a fork.
         """
@@ -197,15 +205,6 @@ class Listener(_Endpoint):
         Raises:
             ClosedError: closed by us, or inherited through a fork.
             UsageError: no frames, too many, too large, or not contiguous.
-        """
-
-    @abstractmethod
-    def watch(self, fileno: int) -> None:
-        """Let ``receive`` return None whenever this descriptor is readable.
-
-        The descriptor has to stay open until the listener is closed, and its
-        reader has to empty it: while it is readable, every other ``receive``
-        returns None.
         """
 
     @abstractmethod

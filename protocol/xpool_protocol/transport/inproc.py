@@ -213,6 +213,10 @@ class InprocLink(Link):
             # A new one each time: an exception that is raised again grows.
             raise type(self._failure)(*self._failure.args)
 
+    def watch(self, fileno: int) -> None:
+        self._guard.check()
+        self._inbox.watch(fileno)
+
     def wake(self) -> None:
         self._guard.check_process()
         self._inbox.wake()

@@ -168,6 +168,10 @@ class ZmqLink(Link):
             # A new one each time: an exception that is raised again grows.
             raise type(self._failure)(*self._failure.args)
 
+    def watch(self, fileno: int) -> None:
+        self._guard.check()
+        self._socket.watch(fileno)
+
     def wake(self) -> None:
         self._guard.check_process()
         self._socket.bell.ring()
