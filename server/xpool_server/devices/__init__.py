@@ -1,0 +1,40 @@
+"""Devices of this machine: which there are, and one backend per kind.
+
+``discover`` is for the node, which may not have the framework imported;
+``open_backend`` is for a session worker, which owns one device's memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xpool_protocol.errors import UsageError
+
+from xpool_server.devices.discovery import DeviceInfo, discover
+
+if TYPE_CHECKING:
+    # Importing it imports the framework, which a node can do without.
+    from xpool_server.devices.base import Backend
+
+__all__ = ["DeviceInfo", "discover", "open_backend"]
+
+
+def open_backend(torch_device: str) -> Backend:
+    """The backend of a device, opened and warm: the first operation has run.
+
+    Args:
+        torch_device: as ``DeviceInfo.torch_device`` gives it: ``cpu``, ``cuda:0``.
+
+    Raises:
+        UsageError: no such device here, or no backend for its kind.
+    """
+    kind, _, index = torch_device.partition(":")
+    if torch_device == "cpu":
+        from xpool_server.devices.cpu import CpuBackend
+
+        return CpuBackend()
+    if kind == "cuda" and index.isascii() and index.isdecimal() and len(index) < 4:
+        from xpool_server.devices.cuda import CudaBackend
+
+        return CudaBackend(int(index))
+    raise UsageError(f"{torch_device!r} is no device of a worker: write cpu or cuda:0")

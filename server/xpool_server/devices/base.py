@@ -1,0 +1,86 @@
+"""What a device backend is. ``tests/server/devices`` holds the suite that defines it.
+
+Level 1 (all that exists yet): allocate, copy in and out, run in order, synchronize.
+Memory is the framework's: a storage is a ``torch.UntypedStorage`` on the backend's
+device, so that any operation can use it and freeing it is dropping it.
+
+A backend checks nothing that came from a client: the caller has bounded it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from xpool_protocol.messages import Payload
+
+
+class Backend(ABC):
+    """One device, used by one thread of one process."""
+
+    level: ClassVar[int] = 1
+    kind: ClassVar[str]
+
+    device: torch.device
+    """Where storages lie and operations run."""
+    name: str
+    """For people."""
+
+    def warm_up(self) -> None:
+        """Allocate and run one operation, so that the first call is not slow."""
+        torch.ones(8, device=self.device).add(1)
+        self.synchronize()
+
+    @abstractmethod
+    def properties(self, quota_nbytes: int) -> Mapping[str, str | int | float]:
+        """What ``torch.cuda.get_device_properties`` answers for a slice of this."""
+
+    @abstractmethod
+    def limit_memory(self, quota_nbytes: int) -> None:
+        """The framework's or the system's own limit beneath the quota; called once."""
+
+    def allocate(self, nbytes: int) -> torch.UntypedStorage:
+        """A storage of undefined bytes.
+
+        Raises:
+            RuntimeError: the framework's allocator has no room.
+        """
+        storage: torch.UntypedStorage = torch.UntypedStorage(  # type: ignore[no-untyped-call]
+            nbytes, device=self.device
+        )
+        return storage
+
+    @abstractmethod
+    def write(self, storage: torch.UntypedStorage, offset: int, data: Payload) -> None:
+        """Put bytes at an offset; ``data`` is free again on return."""
+
+    @abstractmethod
+    def read(self, storage: torch.UntypedStorage, offset: int, nbytes: int) -> bytes:
+        """A copy of bytes at an offset, after all that was launched before."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Return when everything launched has run; raises what failed meanwhile."""
+
+    @abstractmethod
+    def default_generator(self) -> torch.Generator:
+        """The random generator that operations use when none is given."""
+
+    def new_generator(self) -> torch.Generator:
+        """A further generator, with the framework's default seed."""
+        return torch.Generator(device=self.device)
+
+    @abstractmethod
+    def begin_work(self) -> None:
+        """Operations follow: device time counts from here."""
+
+    @abstractmethod
+    def end_work(self) -> None:
+        """No operations follow for now."""
+
+    @property
+    @abstractmethod
+    def busy_ns(self) -> int:
+        """Device time spent between ``begin_work`` and ``end_work`` so far."""

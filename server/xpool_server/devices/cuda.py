@@ -1,0 +1,115 @@
+"""A CUDA device through torch."""
+
+# ruff: noqa: D102  the interface in base.py documents the methods
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+import torch
+from xpool_protocol import limits
+from xpool_protocol.errors import UsageError
+from xpool_protocol.messages import Payload
+
+from xpool_server.devices.base import Backend
+
+MAX_OPEN_SPANS: Final = 256
+"""Pairs of device events that wait to be read; the oldest is then waited for."""
+
+
+class CudaBackend(Backend):
+    """Storages lie in device memory; bytes pass through one pinned buffer."""
+
+    kind: ClassVar[str] = "cuda"
+
+    def __init__(self, index: int) -> None:
+        count = torch.cuda.device_count()
+        if index >= count:
+            raise UsageError(
+                f"cuda:{index} is not here: the framework sees {count} CUDA devices"
+            )
+        self.device = torch.device("cuda", index)
+        torch.cuda.set_device(self.device)
+        self._properties = torch.cuda.get_device_properties(index)
+        self.name = self._properties.name
+        self._staging = torch.empty(
+            limits.CHUNK_NBYTES, dtype=torch.uint8, pin_memory=True
+        )
+        self._spans: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._begun: torch.cuda.Event | None = None
+        self._busy_ns = 0
+        self.warm_up()
+
+    def properties(self, quota_nbytes: int) -> Mapping[str, str | int | float]:
+        device = self._properties
+        return {
+            "name": device.name,
+            "major": device.major,
+            "minor": device.minor,
+            "total_memory": quota_nbytes,
+            "multi_processor_count": device.multi_processor_count,
+        }
+
+    def limit_memory(self, quota_nbytes: int) -> None:
+        """The allocator's own limit: the quota and as much again for scratch memory."""
+        fraction = 2 * quota_nbytes / self._properties.total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), self.device)
+
+    def write(self, storage: torch.UntypedStorage, offset: int, data: Payload) -> None:
+        target, source = self._bytes_of(storage), memoryview(data)
+        staging = memoryview(self._staging.numpy().data)
+        for at in range(0, len(source), limits.CHUNK_NBYTES):
+            chunk = source[at : at + limits.CHUNK_NBYTES]
+            staging[: len(chunk)] = chunk
+            start = offset + at
+            target[start : start + len(chunk)].copy_(self._staging[: len(chunk)])
+
+    def read(self, storage: torch.UntypedStorage, offset: int, nbytes: int) -> bytes:
+        source, parts = self._bytes_of(storage), []
+        for at in range(offset, offset + nbytes, limits.CHUNK_NBYTES):
+            count = min(limits.CHUNK_NBYTES, offset + nbytes - at)
+            self._staging[:count].copy_(source[at : at + count])
+            parts.append(self._staging[:count].numpy().tobytes())
+        return b"".join(parts)
+
+    def _bytes_of(self, storage: torch.UntypedStorage) -> torch.Tensor:
+        return torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def default_generator(self) -> torch.Generator:
+        return torch.cuda.default_generators[self.device.index]
+
+    def begin_work(self) -> None:
+        self._begun = _timestamp()
+
+    def end_work(self) -> None:
+        if self._begun is None:
+            return
+        ended = _timestamp()
+        self._spans.append((self._begun, ended))
+        self._begun = None
+        if len(self._spans) > MAX_OPEN_SPANS:
+            self._spans[0][1].synchronize()
+
+    @property
+    def busy_ns(self) -> int:
+        """From a batch's first operation to its last, as the device's clock saw it."""
+        while self._spans and _is_over(self._spans[0][1]):
+            begun, ended = self._spans.popleft()
+            self._busy_ns += int(begun.elapsed_time(ended) * 1e6)
+        return self._busy_ns
+
+
+def _timestamp() -> torch.cuda.Event:
+    """A device event, recorded now."""
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _is_over(event: torch.cuda.Event) -> bool:
+    return bool(event.query())  # type: ignore[no-untyped-call]

@@ -1,0 +1,241 @@
+"""Executes the records of one session's log, in order; returns what to send.
+
+Whatever a record holds, ``execute`` returns messages; a failure is a ``Fault`` in
+one of them and never an exception, but for a client that breaks a bound of the whole
+session. Nothing here knows a socket.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from xpool_protocol import limits
+from xpool_protocol.errors import ArgumentInvalid, PeerError
+from xpool_protocol.messages import Payload, Reply
+from xpool_protocol.records import (
+    STATISTICS_FIELDS,
+    Allocate,
+    Call,
+    DefineOperation,
+    Fence,
+    Free,
+    FreeGenerator,
+    NewGenerator,
+    Read,
+    ReadGenerator,
+    Record,
+    RequestCall,
+    SeedGenerator,
+    Statistics,
+    Write,
+    WriteGenerator,
+)
+
+from xpool_server.calls import Calls, encoded
+from xpool_server.devices.base import Backend
+from xpool_server.failures import NOTHING, Answers, Failures
+from xpool_server.faults import Poisoned
+from xpool_server.generators import Generators
+from xpool_server.schema import Converters
+from xpool_server.storages import Storages, charged_nbytes
+
+
+class Executor:
+    """One session's state on one device."""
+
+    def __init__(self, backend: Backend, quota_nbytes: int) -> None:
+        self.backend = backend
+        self.storages = Storages(quota_nbytes, backend.device)
+        self.generators = Generators(backend)
+        self.failures = Failures(backend.kind)
+        converters = Converters(self.storages, self.generators, backend.device)
+        self.calls = Calls(backend, self.storages, converters, self.failures)
+        self.received_nbytes = 0
+        self.sent_nbytes = 0
+        self._payloads: Sequence[Payload] = ()
+        self._handlers: dict[type, Callable[..., Answers]] = {
+            Call: self.calls.call,
+            RequestCall: self.calls.request_call,
+            DefineOperation: self.calls.define,
+            Allocate: self._allocate,
+            Free: self._free,
+            Write: self._write,
+            Read: self._read,
+            Fence: self._fence,
+            Statistics: self._statistics,
+            NewGenerator: self._new_generator,
+            SeedGenerator: self._seed_generator,
+            ReadGenerator: self._read_generator,
+            WriteGenerator: self._write_generator,
+            FreeGenerator: self._free_generator,
+        }
+
+    @property
+    def operation_count(self) -> int:
+        """Records taken so far; the next record's operation number."""
+        return self.failures.operation
+
+    @contextmanager
+    def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
+        """Around the records of one batch: no autograd, no warnings, time is counted.
+
+        Gradients are the client's business, so are a tensor's versions; and what
+        torch warns of, it warns of on the client too.
+
+        Args:
+            payloads: payload frames of the message that the records came in.
+        """
+        with (
+            warnings.catch_warnings(),
+            torch._C._AutoDispatchBelowADInplaceOrView(),
+        ):
+            warnings.simplefilter("ignore")
+            self._payloads = payloads
+            self.backend.begin_work()
+            try:
+                yield
+            finally:
+                self.backend.end_work()
+                self._payloads = ()
+
+    def execute(self, record: Record) -> Answers:
+        """Run the next record; call within ``batch``.
+
+        Raises:
+            PeerError: the session has broken a bound and must end.
+        """
+        answers = self._handlers[type(record)](record)
+        self.failures.operation += 1
+        return answers
+
+    def counters(self) -> dict[str, int]:
+        """The session's counters, by the names of ``STATISTICS_FIELDS``."""
+        return {
+            "executed_ops": self.calls.executed_ops,
+            "failed_ops": self.failures.count,
+            "received_nbytes": self.received_nbytes,
+            "sent_nbytes": self.sent_nbytes,
+            "allocated_nbytes": self.storages.allocated_nbytes,
+            "allocated_nbytes_peak": self.storages.peak_nbytes,
+            "storage_count": self.storages.live_count,
+            "relaid_outputs": self.calls.binder.relaid_outputs,
+            "busy_ns": self.backend.busy_ns,
+        }
+
+    def _allocate(self, record: Allocate) -> Answers:
+        def run() -> None:
+            if record.storage in self.storages:
+                raise ArgumentInvalid(f"storage {record.storage} exists already")
+            self.storages.check_room(charged_nbytes(record.nbytes))
+            self.storages.adopt(record.storage, self.backend.allocate(record.nbytes))
+
+        return self._poisoning(record.storage, run)
+
+    def _free(self, record: Free) -> Answers:
+        return self.failures.attempt(lambda: self.storages.free(record.storage))
+
+    def _write(self, record: Write) -> Answers:
+        def run() -> None:
+            entry = self.storages.entry(record.storage)
+            _check_range(record, entry.nbytes)
+            offset = record.offset
+            for data in _written_data(record, self._payloads):
+                self.backend.write(entry.storage, offset, data)
+                offset += len(data)
+
+        if record.storage not in self.storages:
+            return self.failures.attempt(run)
+        return self._poisoning(record.storage, run)
+
+    def _poisoning(self, storage: int, run: Callable[[], None]) -> Answers:
+        """Run what fills one storage; a failure poisons it."""
+        try:
+            run()
+        except Poisoned:
+            return NOTHING
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a device may raise anything
+            fault = self.failures.fault(error)
+            self.storages.poison(storage, fault)
+            return self.failures.told(fault)
+        return NOTHING
+
+    def _read(self, record: Read) -> Answers:
+        def run() -> Reply:
+            entry = self.storages.entry(record.storage)
+            _check_range(record, entry.nbytes)
+            end = record.offset + record.nbytes
+            chunks = [
+                self.backend.read(entry.storage, at, min(limits.CHUNK_NBYTES, end - at))
+                for at in range(record.offset, end, limits.CHUNK_NBYTES)
+            ]
+            return Reply(record.request, encoded(None), tuple(chunks))
+
+        return self.failures.answer(record.request, run)
+
+    def _fence(self, record: Fence) -> Answers:
+        def run() -> Reply:
+            self.backend.synchronize()
+            fault = self.failures.first_unreported
+            if fault is not None:
+                raise Poisoned(fault)
+            return Reply(record.request, encoded(None))
+
+        return self.failures.answer(record.request, run)
+
+    def _statistics(self, record: Statistics) -> Answers:
+        counters = self.counters()
+        values = encoded([counters[field] for field in STATISTICS_FIELDS])
+        return [Reply(record.request, values)]
+
+    def _new_generator(self, record: NewGenerator) -> Answers:
+        return self.failures.attempt(lambda: self.generators.new(record.generator))
+
+    def _seed_generator(self, record: SeedGenerator) -> Answers:
+        def run() -> None:
+            self.generators[record.generator].manual_seed(record.seed)
+
+        return self.failures.attempt(run)
+
+    def _read_generator(self, record: ReadGenerator) -> Answers:
+        def run() -> Reply:
+            state = self.generators.read(record.generator)
+            return Reply(record.request, encoded(None), (state,))
+
+        return self.failures.answer(record.request, run)
+
+    def _write_generator(self, record: WriteGenerator) -> Answers:
+        return self.failures.attempt(
+            lambda: self.generators.write(record.generator, record.state)
+        )
+
+    def _free_generator(self, record: FreeGenerator) -> Answers:
+        return self.failures.attempt(lambda: self.generators.free(record.generator))
+
+
+def _check_range(record: Read | Write, nbytes: int) -> None:
+    if record.offset + record.nbytes > nbytes:
+        raise ArgumentInvalid(
+            f"{record.nbytes} bytes at offset {record.offset} reach outside storage"
+            f" {record.storage} of {nbytes} bytes"
+        )
+
+
+def _written_data(record: Write, payloads: Sequence[Payload]) -> Sequence[Payload]:
+    """The bytes of a write, in pieces, their total checked."""
+    if record.payload == 0:
+        pieces: Sequence[Payload] = [record.data]
+    else:
+        first = record.payload - 1
+        count = -(-record.nbytes // limits.CHUNK_NBYTES)
+        pieces = payloads[first : first + count]
+    total = sum(len(piece) for piece in pieces)
+    if total != record.nbytes:
+        raise ArgumentInvalid(
+            f"a write of {record.nbytes} bytes came with {total} bytes"
+        )
+    return pieces

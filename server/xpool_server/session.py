@@ -1,0 +1,182 @@
+"""The worker's side of one session: frames of peers in, frames to peers out.
+
+The first peer that shows the session's key owns it; everybody else is told to go
+away once and is not heard. Messages of the owner are checked by the connection and
+executed at once, in order. This file sends by calling what it was given, reads no
+clock and no socket; after each call the driver looks at ``is_owned`` and ``ended``.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import torch
+from xpool_protocol import limits
+from xpool_protocol.codec import Frames, decode
+from xpool_protocol.connection import ServerConnection, goodbye
+from xpool_protocol.errors import PeerError, PoolError, TokenInvalid
+from xpool_protocol.messages import (
+    Batch,
+    Bye,
+    Hello,
+    Message,
+    Payload,
+    Ping,
+    Reply,
+    Welcome,
+)
+from xpool_protocol.records import read_records
+from xpool_protocol.transport import PeerId
+
+from xpool_server.control import OpenSession
+from xpool_server.executor import Executor
+
+Send: TypeAlias = Callable[[PeerId, Frames], None]
+
+CLIENT_LEFT: Final = "client left"
+
+
+class Session:
+    """One lease's session, from the worker's first answer to the last."""
+
+    def __init__(self, lease: OpenSession, executor: Executor, send: Send) -> None:
+        self.ignored_messages = 0
+        """From strangers: garbage, or a wrong key."""
+        self.ended: str | None = None
+        """Why the session is over, once it is."""
+        self._lease = lease
+        self._executor = executor
+        self._send = send
+        self._connection = ServerConnection()
+        self._owner: PeerId | None = None
+
+    @property
+    def is_owned(self) -> bool:
+        """A client has shown the key."""
+        return self._owner is not None
+
+    def counters(self) -> dict[str, int]:
+        """The session's counters, by the names of ``STATISTICS_FIELDS``."""
+        return self._executor.counters()
+
+    def receive(self, peer: PeerId, frames: Sequence[Payload]) -> None:
+        """Take one message of any peer."""
+        if peer != self._owner:
+            self._meet(peer, frames)
+            return
+        self._executor.received_nbytes += sum(len(frame) for frame in frames)
+        try:
+            message = self._connection.receive(frames)
+            if message is None:  # a batch once more: say again how far we are
+                self._answer(self._connection.ack(self._connection.executed))
+            else:
+                self._handle(message)
+        except PeerError as error:
+            self._end(error, f"the client broke the protocol: {error}")
+        except PoolError as error:
+            self._end(error, str(error))
+
+    def end(self, error: PoolError) -> None:
+        """End the session from this side, and tell the client why."""
+        self._end(error, str(error))
+
+    def _end(self, error: PoolError, reason: str) -> None:
+        if self._owner is not None:
+            self._answer(self._connection.goodbye(error))
+        self.ended = reason
+
+    def _meet(self, peer: PeerId, frames: Sequence[Payload]) -> None:
+        """Someone who does not own the session: perhaps the one who will."""
+        try:
+            message = decode(frames)
+        except PeerError:
+            self.ignored_messages += 1
+            return
+        if not isinstance(message, Hello):
+            self.ignored_messages += 1
+            return
+        if self.is_owned or not self._is_key(message.session_key):
+            self.ignored_messages += 1
+            self._send(peer, refusal())
+            return
+        try:
+            self._connection.receive(frames)
+        except PoolError as error:  # no version in common
+            self._send(peer, goodbye(error))
+            return
+        self._owner = peer
+        self._answer(self._connection.welcome(self._welcome()))
+
+    def _is_key(self, key: str) -> bool:
+        mine = self._lease.session_key.encode()
+        return bool(mine) and hmac.compare_digest(
+            key.encode(errors="surrogatepass"), mine
+        )
+
+    def _welcome(self) -> Welcome:
+        lease, backend = self._lease, self._executor.backend
+        return Welcome(
+            version=self._connection.version,
+            lease_id=lease.lease_id,
+            epoch=lease.epoch,
+            server=lease.server,
+            framework=framework(),
+            device_kind=backend.kind,
+            device_name=backend.name,
+            share_percent=lease.share_percent,
+            memory_nbytes=lease.memory_nbytes,
+            window_nbytes=limits.WINDOW_NBYTES,
+            properties=dict(backend.properties(lease.memory_nbytes)),
+        )
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Batch():
+                self._run(message)
+                self._answer(self._connection.ack(message.sequence))
+            case Ping():
+                self._answer(self._connection.pong(message))
+            case Bye():
+                self.ended = CLIENT_LEFT
+            case _:
+                raise PeerError(f"{type(message).__name__} is not for an open session")
+
+    def _run(self, batch: Batch) -> None:
+        executor = self._executor
+        if batch.first_operation != executor.operation_count:
+            raise PeerError(
+                f"batch {batch.sequence} begins with operation"
+                f" {batch.first_operation}; {executor.operation_count} is next"
+            )
+        with executor.batch(batch.payloads):
+            for record in read_records(batch.records):
+                for answer in executor.execute(record):
+                    if isinstance(answer, Reply):
+                        frames = self._connection.reply(
+                            answer.request, answer.value, answer.payloads
+                        )
+                    else:
+                        frames = self._connection.failure(answer.request, answer.fault)
+                    self._answer(frames)
+
+    def _answer(self, frames: Frames) -> None:
+        assert self._owner is not None
+        self._executor.sent_nbytes += sum(len(frame) for frame in frames)
+        self._send(self._owner, frames)
+
+
+def refusal() -> Frames:
+    """What a peer gets that shows no valid key, or comes too early or too late."""
+    return goodbye(
+        TokenInvalid(
+            "this worker holds no session for that key: ask the node again (a session"
+            " has one client, and its key works once)"
+        )
+    )
+
+
+def framework() -> str:
+    """What executes here, for logs and for compatibility notes."""
+    return f"torch {torch.__version__}"

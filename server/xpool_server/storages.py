@@ -1,0 +1,228 @@
+"""The session's storages: the table of handles, and the ledger of what they hold.
+
+A handle names a live storage or the fault that poisoned it. Rule 1: the ledger is
+the sum of ``charged_nbytes`` of the live storages and never exceeds the quota.
+Rule 2: a tensor is made from a client's geometry only after the geometry was found
+to lie within its storage.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import torch
+from xpool_protocol.errors import (
+    ArgumentInvalid,
+    HandleUnknown,
+    PeerError,
+    QuotaExceeded,
+)
+from xpool_protocol.messages import Fault
+from xpool_protocol.quantities import text_from_nbytes
+from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, ITEM_NBYTES, Tensor, span_items
+
+from xpool_server.dtypes import DTYPES
+from xpool_server.faults import Poisoned
+
+GRANULE_NBYTES: Final = 512
+"""What allocators of devices hand out at least."""
+
+MAX_HANDLES: Final = 1 << 22
+"""Live and poisoned. A client that never frees would otherwise fill our own memory
+with table rows, which the quota does not count."""
+
+MAX_VIEWS: Final = 8
+"""Tensors kept per storage for the geometries that calls name again and again."""
+
+
+def charged_nbytes(nbytes: int) -> int:
+    """What a storage of ``nbytes`` takes from the quota.
+
+    >>> charged_nbytes(0), charged_nbytes(512), charged_nbytes(513)
+    (512, 512, 1024)
+    """
+    return -(-max(nbytes, 1) // GRANULE_NBYTES) * GRANULE_NBYTES
+
+
+@lru_cache(maxsize=4096)
+def span_nbytes(dtype: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Bytes from the first item of a geometry to the end of its last."""
+    return span_items(sizes, strides) * ITEM_NBYTES[dtype]
+
+
+class Entry:
+    """One live storage."""
+
+    __slots__ = ("charge_nbytes", "identity", "nbytes", "storage", "views")
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self.storage = storage
+        self.nbytes = storage.nbytes()
+        self.charge_nbytes = charged_nbytes(self.nbytes)
+        self.identity: int = storage._cdata
+        self.views: dict[Tensor, torch.Tensor] = {}
+
+
+class Storages:
+    """Table and ledger of one session."""
+
+    def __init__(self, quota_nbytes: int, device: torch.device) -> None:
+        self.quota_nbytes = quota_nbytes
+        self.allocated_nbytes = 0
+        self.peak_nbytes = 0
+        self.live_count = 0
+        self._device = device
+        self._table: dict[int, Entry | Fault] = {}
+        self._ids: dict[int, int] = {}
+
+    def __contains__(self, storage_id: int) -> bool:
+        return storage_id in self._table
+
+    def entry(self, storage_id: int) -> Entry:
+        """A live storage.
+
+        Raises:
+            HandleUnknown: no such handle.
+            Poisoned: an earlier failure has poisoned it.
+        """
+        entry = self._table.get(storage_id)
+        if type(entry) is Entry:
+            return entry
+        if entry is None:
+            raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
+        raise Poisoned(entry)  # type: ignore[arg-type]  # Entry has no subclass
+
+    def is_live(self, storage_id: int) -> bool:
+        """The handle names a storage that is not poisoned."""
+        return isinstance(self._table.get(storage_id), Entry)
+
+    def id_of(self, storage: torch.UntypedStorage) -> int | None:
+        """The client's handle of a storage, if it has one."""
+        return self._ids.get(storage._cdata)
+
+    def tensor(self, wire: Tensor) -> torch.Tensor:
+        """The tensor a client describes; it may be shared, so do not reshape it."""
+        entry = self._table.get(wire.storage)
+        if type(entry) is not Entry:
+            entry = self.entry(wire.storage)
+        view = entry.views.get(wire)
+        if view is None:
+            view = self._over(entry, wire)
+            if len(entry.views) >= MAX_VIEWS:
+                entry.views.clear()
+            entry.views[wire] = view
+        return view
+
+    def own_tensor(self, wire: Tensor) -> torch.Tensor:
+        """As ``tensor``, but nobody else's: its geometry may change."""
+        return self._over(self.entry(wire.storage), wire)
+
+    def _over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
+        item_nbytes = ITEM_NBYTES[wire.dtype]
+        span = span_nbytes(wire.dtype, wire.sizes, wire.strides)
+        if wire.offset * item_nbytes + span > entry.nbytes:
+            raise ArgumentInvalid(
+                f"a tensor of sizes {list(wire.sizes)}, strides {list(wire.strides)} at"
+                f" offset {wire.offset} reaches outside its storage of"
+                f" {entry.nbytes} bytes"
+            )
+        return self.over(entry.storage, wire)
+
+    def over(self, storage: torch.UntypedStorage, wire: Tensor) -> torch.Tensor:
+        """A tensor of a geometry that is known to fit the storage."""
+        view = torch.empty(0, dtype=DTYPES[wire.dtype], device=self._device)
+        view.set_(storage, wire.offset, wire.sizes, wire.strides)
+        if wire.flags & FLAG_CONJ:
+            view = torch._conj(view)
+        if wire.flags & FLAG_NEG:
+            view = torch._neg_view(view)
+        return view
+
+    def check_room(self, nbytes: int) -> None:
+        """Refuse what the quota does not hold.
+
+        Args:
+            nbytes: already rounded by ``charged_nbytes``.
+
+        Raises:
+            QuotaExceeded: it would be too much.
+        """
+        if self.allocated_nbytes + nbytes > self.quota_nbytes:
+            raise QuotaExceeded(
+                "xpool: out of memory on the slice: tried to allocate"
+                f" {text_from_nbytes(nbytes)}; the quota is"
+                f" {text_from_nbytes(self.quota_nbytes)},"
+                f" {text_from_nbytes(self.allocated_nbytes)} are allocated"
+            )
+
+    def adopt(self, storage_id: int, storage: torch.UntypedStorage) -> Entry:
+        """Give a storage its handle, and charge it.
+
+        Raises:
+            QuotaExceeded: there is no room; nothing has changed.
+            ArgumentInvalid: the handle is in use.
+        """
+        if storage_id in self._table:
+            raise ArgumentInvalid(f"storage {storage_id} exists already")
+        entry = Entry(storage)
+        self.check_room(entry.charge_nbytes)
+        self._bound(storage_id)
+        self._table[storage_id] = entry
+        self._ids[entry.identity] = storage_id
+        self.live_count += 1
+        self._charge(entry.charge_nbytes)
+        return entry
+
+    def resized(self, entry: Entry) -> None:
+        """Take note that an operation changed a storage's size.
+
+        Raises:
+            QuotaExceeded: it grew over the quota; the caller must poison it.
+        """
+        charge = charged_nbytes(entry.storage.nbytes())
+        self.check_room(charge - entry.charge_nbytes)
+        self._charge(charge - entry.charge_nbytes)
+        entry.nbytes, entry.charge_nbytes = entry.storage.nbytes(), charge
+        entry.views.clear()
+
+    def poison(self, storage_id: int, fault: Fault) -> None:
+        """Make a handle stand for a fault; a storage it had is dropped."""
+        self._drop(storage_id)
+        self._bound(storage_id)
+        self._table[storage_id] = fault
+
+    def free(self, storage_id: int) -> None:
+        """Forget a handle, live or poisoned.
+
+        Raises:
+            HandleUnknown: there is none.
+        """
+        if storage_id not in self._table:
+            raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
+        self._drop(storage_id)
+        del self._table[storage_id]
+
+    def _drop(self, storage_id: int) -> None:
+        entry = self._table.get(storage_id)
+        if isinstance(entry, Entry):
+            del self._ids[entry.identity]
+            self.live_count -= 1
+            self.allocated_nbytes -= entry.charge_nbytes
+
+    def _charge(self, nbytes: int) -> None:
+        self.allocated_nbytes += nbytes
+        self.peak_nbytes = max(self.peak_nbytes, self.allocated_nbytes)
+
+    def _bound(self, storage_id: int) -> None:
+        if len(self._table) >= MAX_HANDLES and storage_id not in self._table:
+            raise PeerError(f"more than {MAX_HANDLES} storages are named at once")
+
+    def validate(self) -> None:
+        """Check the rules above against the table; for tests."""
+        live = [entry for entry in self._table.values() if isinstance(entry, Entry)]
+        assert self.live_count == len(live) == len(self._ids)
+        assert self.allocated_nbytes == sum(entry.charge_nbytes for entry in live)
+        assert all(entry.nbytes == entry.storage.nbytes() for entry in live)
+        assert self.allocated_nbytes <= max(self.quota_nbytes, 0)
+        assert self.peak_nbytes >= self.allocated_nbytes
