@@ -1,0 +1,140 @@
+"""The user's process under ``xpool run``: ``python -m xpool.bootstrap`` and a program.
+
+Loads the native library, imports torch while the lease is on its way, opens the
+session, and then runs the program as ``python`` would have: same ``sys.argv``, same
+``__main__``, same exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+from xpool_protocol.errors import PoolError, UsageError
+
+from xpool.lease_pipe import Later, LeasePipe
+
+if TYPE_CHECKING:
+    from xpool.torch.remote import Remote
+
+Hook: TypeAlias = Callable[
+    [type[BaseException], BaseException, TracebackType | None], None
+]
+
+EXIT_REFUSED = 1
+LEASE_TIMEOUT_S = None
+"""The keeper decides how long to try; its end is an answer too."""
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run ``SCRIPT ARGS…``, ``-m MODULE ARGS…`` or ``-c CODE ARGS…``."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        pipe = LeasePipe.from_environment()
+        remote = _prepare(pipe)
+    except PoolError as error:
+        _fail(error)
+    sys.excepthook = _hook(remote)
+    _run(arguments)
+    sys.exit(0)
+
+
+def _prepare(pipe: LeasePipe) -> Remote:
+    from xpool.torch.install import install, leave_at_exit, load_library
+
+    library = load_library()
+    import torch  # noqa: F401  takes a second, and the lease comes meanwhile
+
+    lease = pipe.wait_for_lease(LEASE_TIMEOUT_S)
+    remote = install(library, lease)
+
+    def later(what: Later) -> None:
+        if isinstance(what, PoolError):
+            remote.session.link.end_with(what)
+
+    pipe.watch(later)
+    leave_at_exit(remote, pipe.send_statistics if pipe.wants_statistics else None)
+    return remote
+
+
+def _run(arguments: list[str]) -> None:
+    match arguments:
+        case ["-m", module, *_]:
+            sys.argv = arguments[1:]
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *rest]:
+            sys.argv = ["-c", *rest]
+            sys.path.insert(0, "")
+            scope = {"__name__": "__main__", "__builtins__": __builtins__}
+            exec(compile(code, "<string>", "exec"), scope)  # noqa: S102  the user's own program
+        case [script, *_]:
+            sys.argv = list(arguments)
+            # As python does: the script's folder, not ours, leads the path.
+            sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+            runpy.run_path(script, run_name="__main__")
+        case _:
+            _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    """SIGTERM as an ordinary exit, so that the session is closed in good order."""
+    raise SystemExit(128 + number)
+
+
+def _hook(remote: Remote) -> Hook:
+    """What becomes of the program's uncaught exceptions."""
+    session = remote.session
+
+    def hook(
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None,
+    ) -> None:
+        over = session.link.over
+        if over is not None and str(over) in str(error):
+            where = _innermost_line(trace)
+            print(f"xpool: {over}{where}", file=sys.stderr)  # noqa: T201
+            return
+        traceback.print_exception(kind, error, _without_ours(trace))
+
+    return hook
+
+
+def _innermost_line(trace: TracebackType | None) -> str:
+    """The program's own line that met the end of the session."""
+    place = ""
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if "site-packages" not in filename and not _is_ours(filename):
+            place = f" (at {filename}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the program's first frame on."""
+    kept = trace
+    while kept is not None and _is_ours(kept.tb_frame.f_code.co_filename):
+        kept = kept.tb_next
+    return kept or trace
+
+
+def _is_ours(filename: str) -> bool:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return filename.startswith((folder, "<frozen runpy>"))
+
+
+def _fail(error: PoolError) -> NoReturn:
+    print(f"xpool: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(EXIT_REFUSED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,246 @@
+"""The session's I/O thread: takes batches from the outbox, sends, receives, answers.
+
+One thread owns the transport link and the sans-IO connection. The program's threads
+touch it only through ``wait_for_answer``, ``wait_for_room`` and ``add_mark``, which
+share one lock. When the session ends for whatever reason, ``over`` holds the error
+and everybody who waits, or asks later, gets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from xpool_protocol import limits
+from xpool_protocol.connection import ClientConnection, State
+from xpool_protocol.errors import BrokenError, ClosedError, PeerError, PoolError
+from xpool_protocol.messages import (
+    Failure,
+    Fault,
+    Goodbye,
+    Message,
+    Reply,
+    Welcome,
+)
+from xpool_protocol.transport import Link
+
+from xpool.outbox import Outbox
+
+MAX_REMEMBERED_FAULTS: Final = 64
+"""Late failures kept for the report at the end; one error often causes many."""
+
+
+class Mark:
+    """A point of the log; set when the server has executed up to it."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.at_ns = 0
+        """Arrival of the server's answer, on this host's monotonic clock."""
+        self.error: PoolError | None = None
+
+
+class SessionLink:
+    """Drives one open connection until the session is over."""
+
+    def __init__(
+        self,
+        link: Link,
+        connection: ClientConnection,
+        outbox: Outbox,
+        diagnose: Callable[[PoolError], PoolError],
+    ) -> None:
+        self._link = link
+        self._connection = connection
+        self._outbox = outbox
+        self._diagnose = diagnose
+        self._changed = threading.Condition()
+        self._answers: dict[int, Reply | Failure] = {}
+        self._marks: dict[int, Mark] = {}
+        self.over: PoolError | None = None
+        """Why the session has ended; None while it lives."""
+        self.faults: dict[int, Fault] = {}
+        """Failures by operation number that nobody has been told of yet."""
+        self.sent_nbytes = 0
+        self._leaving: str | None = None
+        self._thread = threading.Thread(
+            target=self._run, name="xpool-link", daemon=True
+        )
+        link.watch(outbox.wake_fileno)
+
+    def start(self) -> None:
+        """Begin to send and receive."""
+        self._thread.start()
+
+    # ---- for the program's threads
+
+    def wait_for_answer(self, request: int) -> Reply | Failure:
+        """Block until the server has answered a request.
+
+        Raises:
+            PoolError: the session is over and the answer will not come.
+        """
+        with self._changed:
+            while request not in self._answers:
+                if self.over is not None:
+                    raise self.over
+                self._changed.wait()
+            answer = self._answers.pop(request)
+            if isinstance(answer, Failure):
+                self.faults.pop(answer.fault.operation, None)
+            return answer
+
+    def wait_for_room(self) -> None:
+        """Block while more is queued than one transfer: the network is behind."""
+        with self._changed:
+            while (
+                self.over is None
+                and self._outbox.queued_nbytes() > limits.TRANSFER_NBYTES
+            ):
+                self._changed.wait()
+
+    def add_mark(self, request: int) -> Mark:
+        """A mark for a FENCE record that carries this request id."""
+        mark = Mark()
+        with self._changed:
+            answer = self._answers.pop(request, None)
+            if answer is None and self.over is None:
+                self._marks[request] = mark
+                return mark
+        if answer is not None:
+            self._reach(mark, answer)
+        else:
+            mark.error = self.over
+            mark.reached.set()
+        return mark
+
+    def end_with(self, error: PoolError) -> None:
+        """End the session from outside: the keeper says that the lease is over."""
+        self._finish(error)
+        self._link.wake()
+
+    def leave(self, reason: str, timeout_s: float) -> None:
+        """Say goodbye and stop the thread; idempotent."""
+        self._leaving = reason
+        with contextlib.suppress(ClosedError):  # the thread has closed it already
+            self._link.wake()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        try:
+            while self.over is None:
+                self._send_queued()
+                if self._leaving is not None:
+                    self._link.send(self._connection.bye(self._leaving))
+                    self._finish(ClosedError("the session was closed by this program"))
+                    break
+                frames = self._link.receive(None)
+                while frames is not None:
+                    self._take_in(self._connection.receive(frames))
+                    frames = self._link.receive(0)
+                self._quiet_wake()
+        except BrokenError as error:
+            self._finish(self._diagnose(error))
+        except PoolError as error:
+            self._finish(error)
+        finally:
+            self._link.close()
+
+    def _quiet_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._outbox.wake_fileno)
+
+    def _send_queued(self) -> None:
+        took = False
+        while self._connection.state is State.OPEN and self._connection.room_nbytes > 0:
+            batch = self._outbox.take()
+            if batch is None:
+                break
+            frames = self._connection.batch(*batch)
+            self.sent_nbytes += sum(len(frame) for frame in frames)
+            self._link.send(frames)
+            took = True
+        if took:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _take_in(self, message: Message) -> None:
+        match message:
+            case Reply():
+                self._answer(message.request, message)
+            case Failure() if message.request:
+                self._answer(message.request, message)
+            case Failure():
+                self._note(message.fault)
+            case Goodbye():
+                self._finish(PoolError.from_wire(message.code, message.text))
+            case _:
+                pass  # Ack and Pong: the connection has taken note
+
+    def _answer(self, request: int, answer: Reply | Failure) -> None:
+        with self._changed:
+            mark = self._marks.pop(request, None)
+            if mark is None:
+                self._answers[request] = answer
+                self._changed.notify_all()
+        if mark is not None:
+            self._reach(mark, answer)
+
+    def _reach(self, mark: Mark, answer: Reply | Failure) -> None:
+        mark.at_ns = time.monotonic_ns()
+        if isinstance(answer, Failure):
+            self._note(answer.fault)
+        mark.reached.set()
+
+    def _note(self, fault: Fault) -> None:
+        with self._changed:
+            if len(self.faults) < MAX_REMEMBERED_FAULTS:
+                self.faults[fault.operation] = fault
+
+    def _finish(self, error: PoolError) -> None:
+        with self._changed:
+            if self.over is None:
+                self.over = error
+            marks = list(self._marks.values())
+            self._marks.clear()
+            self._changed.notify_all()
+        for mark in marks:
+            mark.error = self.over
+            mark.reached.set()
+
+
+def greet(
+    link: Link,
+    connection: ClientConnection,
+    hello: tuple[str, str, str, str],
+    timeout_s: float,
+) -> Message:
+    """Send Hello and wait for what the peer makes of it: Welcome or Redirect.
+
+    Raises:
+        PoolError: a Goodbye, translated; or no answer in time.
+    """
+    link.send(connection.hello(*hello))
+    deadline = time.monotonic() + timeout_s
+    frames = None
+    while frames is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BrokenError(
+                f"the server at {link.uri} took the connection but did not answer"
+                f" within {timeout_s:.0f} s"
+            )
+        frames = link.receive(left)
+    message = connection.receive(frames)
+    if isinstance(message, Goodbye):
+        raise PoolError.from_wire(message.code, message.text)
+    if not isinstance(message, Welcome) and message.kind != 0x42:
+        raise PeerError(f"the server answered Hello with {type(message).__name__}")
+    return message

@@ -1,0 +1,113 @@
+// The boxed fallback's parts: what a schema says, how a call is encoded, where results' geometry comes from.
+#pragma once
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "remote.h"
+
+namespace xpool {
+
+using torch::jit::Stack;
+
+// Value tags of SPEC.md section 4.
+enum Tag : uint8_t {
+  kNone = 0,
+  kFalse = 1,
+  kTrue = 2,
+  kInt = 3,
+  kFloat = 4,
+  kComplex = 5,
+  kText = 6,
+  kList = 7,
+  kInts = 8,
+  kTensor = 9,
+  kHostTensor = 10,
+  kDType = 11,
+  kDevice = 12,
+  kLayout = 13,
+  kMemoryFormat = 14,
+  kGenerator = 15,
+};
+
+// How an argument that travels as an integer on torch's stack is tagged on the wire.
+enum class Meaning : uint8_t { kPlain, kDType, kLayout, kMemoryFormat, kScalar };
+
+struct Operation {
+  explicit Operation(const c10::OperatorHandle &handle);
+
+  const c10::OperatorHandle handle;
+  const c10::FunctionSchema &schema;
+  WireOperation wire;
+  std::vector<Meaning> meanings;           // one per argument
+  std::vector<int> written;                // arguments the schema writes
+  std::vector<int> return_to_argument;     // per return: the argument it is, or -1
+  bool only_writes = false;                // every result is an argument, or there is none: nothing to predict
+  bool has_out = false;                    // an out= argument, which the operation may resize
+  bool is_view = false;                    // results are views of the first argument
+  bool is_dynamic = false;                 // sizes depend on data
+  bool returns_number = false;             // some result is not a tensor
+  bool must_learn = false;                 // meta kernels model another device: ask once, then remember
+  bool takes_host_indices = false;         // CPU index tensors of any size are legal
+  bool scalars_shape = false;              // Scalar arguments decide sizes (arange)
+  int device_argument = -1;
+};
+
+Operation &operation_of(const c10::OperatorHandle &handle);
+
+struct Leaf {
+  bool is_defined;
+  c10::ScalarType dtype;
+  std::vector<int64_t> sizes, strides;
+};
+// Geometry of all new results; `counts` per return: leaves of a list, or -1 for a single tensor.
+struct Plan {
+  std::vector<Leaf> leaves;
+  std::vector<int> counts;
+};
+
+void dispatch(const c10::OperatorHandle &handle, Stack *stack);  // the boxed fallback
+
+// The same for operations whose results torch can infer in C++ (see dispatch.cpp).
+void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack);
+
+// Whether outputs of a structured operation are being made now, or post-processed.
+bool in_structured();
+bool after_structured();
+void note_unannounced(const c10::Storage &storage);
+// Kernels that record something open one: nothing of theirs belongs to the structured operation around them.
+struct StructuredPause {
+  StructuredPause();
+  ~StructuredPause();
+  StructuredPause(const StructuredPause &) = delete;
+  StructuredPause &operator=(const StructuredPause &) = delete;
+
+ private:
+  void *outer_;
+};
+
+// Encodes one call whose results are arguments; used by kernels that build calls themselves.
+void call_writing(Operation &operation, const std::vector<c10::IValue> &arguments);
+
+at::Tensor tensor_over(const c10::Storage &storage, c10::ScalarType dtype, c10::IntArrayRef sizes,
+                       c10::IntArrayRef strides, int64_t offset);
+uint64_t span_items(c10::IntArrayRef sizes, c10::IntArrayRef strides);
+bool is_remote(const at::Tensor &tensor);
+
+// An upload of a host tensor into a fresh row-major remote one.
+at::Tensor upload(const at::Tensor &host);
+
+bool server_is_cpu();
+void set_server_is_cpu(bool value);
+void register_kernels();
+
+struct PlanCounters {
+  uint64_t hits, misses, requests;
+};
+PlanCounters plan_counters();
+
+}  // namespace xpool

@@ -1,0 +1,436 @@
+// Kernels of the remote device that are more than "send it": metadata, copies, host reads, and what a composite would
+// choose by device type alone.
+#include "dispatch.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/alias_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/unfold_native.h>
+#include <ATen/ops/view_native.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#include <unordered_set>
+
+namespace xpool {
+namespace {
+
+using at::Tensor;
+using c10::IntArrayRef;
+using c10::SymIntArrayRef;
+
+Operation &operation_named(const char *name, const char *overload = "") {
+  return operation_of(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload));
+}
+
+// ---------------------------------------------------------------- creation
+
+c10::Allocator *allocator_now() { return in_structured() ? result_allocator() : storage_allocator(); }
+
+Tensor noted(Tensor tensor) {
+  if (in_structured())
+    note_unannounced(tensor.storage());
+  return tensor;
+}
+
+void check_strided(std::optional<c10::Layout> layout) {
+  TORCH_CHECK_NOT_IMPLEMENTED(layout.value_or(c10::kStrided) == c10::kStrided, "xpool: ", *layout,
+                              " tensors are not supported on the remote device");
+}
+
+Tensor empty(SymIntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
+             std::optional<c10::Device>, std::optional<bool> pin_memory, std::optional<c10::MemoryFormat> format) {
+  check_strided(layout);
+  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
+  return noted(at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator_now(), kKeys,
+                                         c10::dtype_or_default(dtype), format));
+}
+
+Tensor empty_strided(SymIntArrayRef size, SymIntArrayRef stride, std::optional<c10::ScalarType> dtype,
+                     std::optional<c10::Layout> layout, std::optional<c10::Device>, std::optional<bool> pin_memory) {
+  check_strided(layout);
+  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
+  return noted(at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
+                                                 allocator_now(), kKeys, c10::dtype_or_default(dtype)));
+}
+
+// A ZeroTensor has no storage to name: real zeros instead.
+Tensor efficient_zeros(SymIntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
+                       std::optional<c10::Device> device, std::optional<bool>) {
+  return at::zeros(C10_AS_INTARRAYREF_SLOW(size),
+                   at::TensorOptions().dtype(dtype).layout(layout).device(device.value_or(remote_device())));
+}
+
+// ---------------------------------------------------------------- views: no message
+
+Tensor as_strided(const Tensor &self, SymIntArrayRef size, SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+  return at::native::as_strided_tensorimpl(
+      self, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
+      offset ? std::optional<int64_t>(offset->expect_int()) : std::nullopt);
+}
+Tensor view(const Tensor &self, SymIntArrayRef size) { return at::native::view(self, C10_AS_INTARRAYREF_SLOW(size)); }
+Tensor reshape_alias(const Tensor &self, SymIntArrayRef size, SymIntArrayRef stride) {
+  return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride));
+}
+Tensor alias(const Tensor &self) { return at::native::alias(self); }
+Tensor unfold(const Tensor &self, int64_t dimension, int64_t size, int64_t step) {
+  return at::native::unfold(self, dimension, size, step);
+}
+
+// ---------------------------------------------------------------- storages under a tensor
+
+// Gives a storage room for `needed` bytes and keeps those it has; every view of it stays valid.
+void grow(const c10::Storage &storage, uint64_t needed) {
+  const int64_t kept = storage.nbytes();
+  if (needed <= static_cast<uint64_t>(kept))
+    return;
+  StructuredPause pause;
+  c10::Storage grown(c10::Storage::use_byte_size_t(), needed, storage_allocator()->allocate(needed), storage_allocator(),
+                     true);
+  if (kept) {
+    const Tensor to = tensor_over(grown, c10::kByte, {kept}, {1}, 0), from = tensor_over(storage, c10::kByte, {kept}, {1}, 0);
+    call_writing(operation_named("aten::copy_"), {to, from, false});
+  }
+  auto *impl = storage.unsafeGetStorageImpl();
+  impl->set_data_ptr_noswap(grown.unsafeGetStorageImpl()->set_data_ptr(c10::DataPtr(nullptr, remote_device())));
+  impl->set_nbytes(needed);
+}
+
+std::vector<int64_t> strides_for(IntArrayRef size, c10::MemoryFormat format) {
+  return at::empty(size, at::TensorOptions().device(c10::kMeta), format).strides().vec();
+}
+
+void reshape_metadata(const Tensor &self, IntArrayRef size, IntArrayRef stride, int64_t offset) {
+  auto *impl = self.unsafeGetTensorImpl();
+  impl->set_storage_offset(offset);
+  impl->set_sizes_and_strides(size, stride);
+}
+
+const Tensor &resize_(const Tensor &self, SymIntArrayRef symbolic, std::optional<c10::MemoryFormat> format) {
+  const IntArrayRef size = C10_AS_INTARRAYREF_SLOW(symbolic);
+  const bool keeps = !format || *format == c10::MemoryFormat::Preserve;
+  if (keeps && self.sizes() == size)
+    return self;
+  const auto strides = strides_for(size, keeps ? c10::MemoryFormat::Contiguous : *format);
+  grow(self.storage(), (self.storage_offset() + span_items(size, strides)) * self.element_size());
+  reshape_metadata(self, size, strides, self.storage_offset());
+  return self;
+}
+
+void seat(Tensor &self, const c10::Storage &source, IntArrayRef size, IntArrayRef stride, int64_t offset) {
+  TORCH_CHECK(source.device().type() == kRemote, "Attempted to set the storage of a tensor on device \"cuda:0\" to a ",
+              "storage on different device \"", source.device(), "\"");
+  TORCH_CHECK(offset >= 0, "Tensor: invalid storage offset ", offset);
+  grow(source, (offset + span_items(size, stride)) * self.element_size());
+  self.unsafeGetTensorImpl()->set_storage_keep_dtype(source);
+  reshape_metadata(self, size, stride, offset);
+}
+
+Tensor &set_storage_offset(Tensor &self, c10::Storage source, c10::SymInt offset, SymIntArrayRef size,
+                           SymIntArrayRef stride) {
+  const IntArrayRef sizes = C10_AS_INTARRAYREF_SLOW(size);
+  const auto strides =
+      stride.empty() ? strides_for(sizes, c10::MemoryFormat::Contiguous) : C10_AS_INTARRAYREF_SLOW(stride).vec();
+  seat(self, source, sizes, strides, offset.expect_int());
+  return self;
+}
+
+Tensor &set_storage(Tensor &self, c10::Storage source) {
+  const int64_t count = source.nbytes() / self.element_size();
+  seat(self, source, {count}, {1}, 0);
+  return self;
+}
+
+Tensor &set_tensor(Tensor &self, const Tensor &source) {
+  if (!self.is_same(source))
+    seat(self, source.storage(), source.sizes().vec(), source.strides().vec(), source.storage_offset());
+  return self;
+}
+
+Tensor &set_empty(Tensor &self) {
+  c10::Storage none(c10::Storage::use_byte_size_t(), 0, storage_allocator()->allocate(0), storage_allocator(), true);
+  seat(self, none, {0}, {1}, 0);
+  return self;
+}
+
+bool is_set_to(const Tensor &self, const Tensor &other) {
+  return self.storage().unsafeGetStorageImpl() == other.storage().unsafeGetStorageImpl() &&
+         self.storage_offset() == other.storage_offset() && self.sizes() == other.sizes() &&
+         self.strides() == other.strides();
+}
+
+// ---------------------------------------------------------------- between host and device
+
+void write_row_major(const Tensor &remote, const Tensor &host) {
+  leave_room();
+  const Tensor dense = host.resolve_conj().resolve_neg().contiguous();
+  Log::instance().append_write(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(),
+                               static_cast<const char *>(dense.const_data_ptr()), dense.nbytes());
+}
+
+void copy_to_device(Tensor &self, const Tensor &host) {
+  if (host.dim() == 0) {
+    call_writing(operation_named("aten::copy_"), {self, host, false});
+  } else if (self.scalar_type() == host.scalar_type() && self.sizes() == host.sizes() && self.is_contiguous() &&
+             !self.is_conj() && !self.is_neg()) {
+    write_row_major(self, host);
+  } else {
+    call_writing(operation_named("aten::copy_"), {self, upload(host), false});
+  }
+}
+
+void read_row_major(const Tensor &remote, char *to) {
+  read_storage(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(), to, remote.nbytes());
+}
+
+void copy_to_host(Tensor &self, const Tensor &remote) {
+  const Tensor dense = remote.resolve_conj().resolve_neg().contiguous();
+  if (self.is_contiguous() && self.scalar_type() == dense.scalar_type() && self.sizes() == dense.sizes() &&
+      !self.is_conj() && !self.is_neg()) {
+    read_row_major(dense, static_cast<char *>(self.mutable_data_ptr()));
+    return;
+  }
+  Tensor staged = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
+  read_row_major(dense, static_cast<char *>(staged.mutable_data_ptr()));
+  self.copy_(staged);
+}
+
+Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
+  if (after_structured())  // torch copies a stand-in output back: the server's call has written the real one
+    return self;
+  StructuredPause pause;
+  if (self.numel() == 0 && source.numel() == 0)
+    return self;
+  if (is_remote(self) && is_remote(source)) {
+    if (!self.is_same(source))
+      call_writing(operation_named("aten::copy_"), {self, source, non_blocking});
+  } else if (is_remote(self)) {
+    TORCH_CHECK(source.device().is_cpu(), "xpool: a copy from ", source.device(), " to a remote device is not possible");
+    copy_to_device(self, source);
+  } else {
+    TORCH_CHECK(self.device().is_cpu(), "xpool: a copy from a remote device to ", self.device(), " is not possible");
+    if (self.sizes() == source.sizes())
+      copy_to_host(self, source);
+    else
+      self.copy_(source.cpu());
+  }
+  return self;
+}
+
+Tensor copy_from(const Tensor &self, const Tensor &to, bool non_blocking) {
+  Tensor target = to;
+  copy_(target, self, non_blocking);
+  return target;
+}
+
+Tensor copy_from_and_resize(const Tensor &self, const Tensor &to) {
+  Tensor target = to;
+  target.resize_(self.sizes());
+  copy_(target, self, false);
+  return target;
+}
+
+at::Scalar local_scalar(const Tensor &self) {
+  StructuredPause pause;
+  Tensor host = at::detail::empty_cpu({}, self.scalar_type());
+  read_storage(storage_id(self.storage()), self.storage_offset() * self.element_size(),
+               static_cast<char *>(host.mutable_data_ptr()), self.element_size());
+  host._set_conj(self.is_conj());
+  host._set_neg(self.is_neg());
+  return host.item();
+}
+
+void record_stream(Tensor &, c10::Stream) {}
+bool is_pinned(const Tensor &, std::optional<c10::Device>) { return false; }
+
+// ---------------------------------------------------------------- what a composite chooses by device type
+//
+// On a "cuda" tensor torch picks kernels that only CUDA has. A CPU server gets the same mathematics in other words.
+
+Tensor joined(const std::vector<Tensor> &gates) { return at::cat(gates, 1); }
+
+void lstm_cell(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!server_is_cpu())
+    return dispatch(handle, stack);
+  const auto arguments = torch::jit::pop(*stack, 5);
+  Tensor gates = arguments[0].toTensor() + arguments[1].toTensor();
+  for (const int bias : {3, 4})
+    if (arguments[bias].isTensor() && arguments[bias].toTensor().defined())
+      gates = gates + arguments[bias].toTensor();
+  const auto parts = gates.chunk(4, 1);
+  const Tensor in = parts[0].sigmoid(), forget = parts[1].sigmoid(), cell = parts[2].tanh(), out = parts[3].sigmoid();
+  const Tensor cy = forget * arguments[2].toTensor() + in * cell;
+  torch::jit::push(*stack, out * cy.tanh(), cy, joined({in, forget, cell, out}));
+}
+
+Tensor or_zero(const c10::IValue &gradient, const Tensor &like) {
+  return gradient.isTensor() && gradient.toTensor().defined() ? gradient.toTensor() : at::zeros_like(like);
+}
+
+void lstm_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!server_is_cpu())
+    return dispatch(handle, stack);
+  const auto arguments = torch::jit::pop(*stack, 6);
+  const Tensor cx = arguments[2].toTensor(), cy = arguments[3].toTensor();
+  const auto parts = arguments[4].toTensor().chunk(4, 1);
+  const Tensor in = parts[0], forget = parts[1], cell = parts[2], out = parts[3];
+  const Tensor grad_hy = or_zero(arguments[0], cx), squashed = cy.tanh();
+  const Tensor grad_cy = grad_hy * out * (1 - squashed * squashed) + or_zero(arguments[1], cx);
+  const Tensor gates = joined({grad_cy * cell * in * (1 - in), grad_cy * cx * forget * (1 - forget),
+                               grad_cy * in * (1 - cell * cell), grad_hy * squashed * out * (1 - out)});
+  torch::jit::push(*stack, gates, grad_cy * forget, arguments[5].toBool() ? gates.sum(0) : Tensor());
+}
+
+void gru_cell(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!server_is_cpu())
+    return dispatch(handle, stack);
+  const auto arguments = torch::jit::pop(*stack, 5);
+  Tensor input = arguments[0].toTensor(), hidden = arguments[1].toTensor();
+  const Tensor hx = arguments[2].toTensor();
+  if (arguments[3].isTensor() && arguments[3].toTensor().defined())
+    input = input + arguments[3].toTensor();
+  if (arguments[4].isTensor() && arguments[4].toTensor().defined())
+    hidden = hidden + arguments[4].toTensor();
+  const auto i = input.chunk(3, 1), h = hidden.chunk(3, 1);
+  const Tensor reset = (i[0] + h[0]).sigmoid(), update = (i[1] + h[1]).sigmoid();
+  const Tensor fresh = (i[2] + reset * h[2]).tanh();
+  torch::jit::push(*stack, fresh + update * (hx - fresh), joined({reset, update, fresh, hx, h[2]}));
+}
+
+void gru_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!server_is_cpu())
+    return dispatch(handle, stack);
+  const auto arguments = torch::jit::pop(*stack, 3);
+  const Tensor grad = arguments[0].toTensor();
+  const auto parts = arguments[1].toTensor().chunk(5, 1);
+  const Tensor reset = parts[0], update = parts[1], fresh = parts[2], hx = parts[3], hn = parts[4];
+  const Tensor grad_update = grad * (hx - fresh) * update * (1 - update);
+  const Tensor grad_in = grad * (1 - update) * (1 - fresh * fresh);
+  const Tensor grad_reset = grad_in * hn * reset * (1 - reset);
+  const Tensor input = joined({grad_reset, grad_update, grad_in});
+  const Tensor hidden = joined({grad_reset, grad_update, grad_in * reset});
+  const bool has_bias = arguments[2].toBool();
+  torch::jit::push(*stack, input, hidden, grad * update, has_bias ? input.sum(0) : Tensor(),
+                   has_bias ? hidden.sum(0) : Tensor());
+}
+
+// softmax(x, dtype=float32) of a half tensor: CUDA converts inside the kernel, a CPU kernel refuses.
+void softmax(const c10::OperatorHandle &handle, Stack *stack) {
+  if (server_is_cpu() && torch::jit::peek(*stack, 2, 3).toBool()) {
+    auto arguments = torch::jit::pop(*stack, 3);
+    torch::jit::push(*stack, arguments[0].toTensor().to(c10::kFloat), arguments[1], false);
+  }
+  dispatch_structured(handle, stack);
+}
+
+void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
+  const auto wanted = static_cast<c10::ScalarType>(torch::jit::peek(*stack, 3, 4).toInt());
+  const auto given = torch::jit::peek(*stack, 0, 4).toTensor().scalar_type();
+  const bool converts = server_is_cpu() && wanted != given;
+  if (converts)
+    torch::jit::peek(*stack, 3, 4) = static_cast<int64_t>(given);
+  dispatch_structured(handle, stack);
+  if (converts)
+    torch::jit::push(*stack, torch::jit::pop(*stack).toTensor().to(wanted));
+}
+
+void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!server_is_cpu())
+    return dispatch(handle, stack);
+  torch::jit::drop(*stack, handle.schema().arguments().size());
+  torch::jit::push(*stack, false);
+}
+
+// ---------------------------------------------------------------- registration
+
+// A composite kernel would beat the boxed fallback and take these apart, or take a wrong path.
+// Not _to_copy: it crosses devices.
+const std::unordered_set<std::string> kWhole = {
+    "aten::convolution",          "aten::convolution_backward",        "aten::clone",
+    "aten::native_dropout",       "aten::native_dropout_backward",     "aten::native_layer_norm",
+    "aten::native_layer_norm_backward", "aten::native_group_norm",     "aten::native_group_norm_backward",
+    "aten::fill_.Scalar",         "aten::fill_.Tensor",                "aten::zero_",
+    "aten::equal",                "aten::uniform_",                    "aten::normal_",
+    "aten::bernoulli_.float",     "aten::random_",                     "aten::random_.to",
+    "aten::random_.from",
+};
+
+using Boxed = void(const c10::OperatorHandle &, Stack *);
+
+template <Boxed *kernel> void boxed(torch::Library &library, const std::string &name) {
+  library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<kernel>());
+}
+
+const std::unordered_set<std::string> kOwn = {"aten::_softmax", "aten::_log_softmax", "aten::_softmax_backward_data",
+                                              "aten::_log_softmax_backward_data"};
+
+void register_by_schema(torch::Library &aten) {
+  constexpr auto kComposite = c10::DispatchKey::CompositeExplicitAutogradNonFunctional;
+  auto &dispatcher = c10::Dispatcher::singleton();
+  for (const auto &name : dispatcher.getAllOpNames()) {
+    if (name.name.rfind("aten::", 0) != 0)
+      continue;
+    const std::string full = name.name + (name.overload_name.empty() ? "" : "." + name.overload_name);
+    const auto handle = dispatcher.findSchema(name);
+    if (!handle || kOwn.count(full) || handle->hasKernelForDispatchKey(c10::DispatchKey::CUDA))
+      continue;
+    const std::string bare = full.substr(6);
+    if (kWhole.count(full) || name.name.rfind("aten::_foreach_", 0) == 0)
+      boxed<&dispatch>(aten, bare);
+    else if (handle->hasKernelForDispatchKey(kComposite) && !operation_of(*handle).is_view)
+      boxed<&dispatch_structured>(aten, bare);
+  }
+}
+
+}  // namespace
+
+Tensor upload(const Tensor &host) {
+  const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(), kKeys, host.scalar_type(), {});
+  write_row_major(remote, host);
+  return remote;
+}
+
+void register_kernels() {
+  static auto *fallback = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);
+  static auto *aten = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::CUDA, __FILE__, __LINE__);
+  fallback->fallback(torch::CppFunction::makeFromBoxedFunction<&dispatch>());
+  c10::SetAllocator(kRemote, storage_allocator(), 10);
+  aten->impl("empty.memory_format", &empty);
+  aten->impl("empty_strided", &empty_strided);
+  aten->impl("_efficientzerotensor", &efficient_zeros);
+  aten->impl("as_strided", &as_strided);
+  aten->impl("view", &view);
+  aten->impl("_reshape_alias", &reshape_alias);
+  aten->impl("alias", &alias);
+  aten->impl("unfold", &unfold);
+  aten->impl("resize_", &resize_);
+  aten->impl("set_.source_Storage_storage_offset", &set_storage_offset);
+  aten->impl("set_.source_Storage", &set_storage);
+  aten->impl("set_.source_Tensor", &set_tensor);
+  aten->impl("set_", &set_empty);
+  aten->impl("is_set_to", &is_set_to);
+  aten->impl("copy_", &copy_);
+  aten->impl("_copy_from", &copy_from);
+  aten->impl("_copy_from_and_resize", &copy_from_and_resize);
+  aten->impl("_local_scalar_dense", &local_scalar);
+  aten->impl("record_stream", &record_stream);
+  aten->impl("is_pinned", &is_pinned);
+  boxed<&lstm_cell>(*aten, "_thnn_fused_lstm_cell");
+  boxed<&lstm_cell_backward>(*aten, "_thnn_fused_lstm_cell_backward_impl");
+  boxed<&gru_cell>(*aten, "_thnn_fused_gru_cell");
+  boxed<&gru_cell_backward>(*aten, "_thnn_fused_gru_cell_backward");
+  boxed<&softmax>(*aten, "_softmax");
+  boxed<&softmax>(*aten, "_log_softmax");
+  boxed<&softmax_backward>(*aten, "_softmax_backward_data");
+  boxed<&softmax_backward>(*aten, "_log_softmax_backward_data");
+  boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss");
+  boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss.Tensor");
+  register_by_schema(*aten);
+}
+
+}  // namespace xpool

@@ -1,0 +1,274 @@
+"""The native library seen from Python: loaded before torch, spoken to by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xpool_protocol.errors import PoolError, UsageError
+from xpool_protocol.records import FENCE, STATISTICS
+
+from xpool.outbox import QueuedBatch
+
+if TYPE_CHECKING:
+    from xpool.session import Session
+
+ABI: Final = 1
+_ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
+_SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
+
+
+class _Answer(ctypes.Structure):
+    _fields_ = (
+        ("status", ctypes.c_int32),
+        ("value", ctypes.c_void_p),
+        ("value_nbytes", ctypes.c_uint64),
+        ("payloads", ctypes.c_void_p),
+        ("payload_nbytes", ctypes.c_void_p),
+        ("payload_count", ctypes.c_uint64),
+        ("exception", ctypes.c_char_p),
+        ("text", ctypes.c_char_p),
+    )
+
+
+class _TakenBatch(ctypes.Structure):
+    _fields_ = (
+        ("records", ctypes.c_void_p),
+        ("nbytes", ctypes.c_uint64),
+        ("record_count", ctypes.c_uint64),
+        ("payloads", ctypes.POINTER(ctypes.c_void_p)),
+        ("sizes", ctypes.POINTER(ctypes.c_uint64)),
+        ("payload_count", ctypes.c_uint64),
+    )
+
+
+class _Counters(ctypes.Structure):
+    _fields_ = (
+        ("allocated", ctypes.c_uint64),
+        ("peak", ctypes.c_uint64),
+        ("quota", ctypes.c_uint64),
+        ("allocation_count", ctypes.c_uint64),
+    )
+
+
+class _PlanCounters(ctypes.Structure):
+    _fields_ = (
+        ("hits", ctypes.c_uint64),
+        ("misses", ctypes.c_uint64),
+        ("requests", ctypes.c_uint64),
+    )
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's ``Py_buffer``, to learn the address of a read-only buffer."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address(view: object) -> int:
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(
+        ctypes.py_object(view), ctypes.byref(buffer), ctypes.c_int(0)
+    )
+    address = int(buffer.buf or 0)
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address
+
+
+_REQUEST = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.POINTER(_Answer))
+_WAIT = ctypes.CFUNCTYPE(None)
+_TRACE = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+
+
+class NativeLibrary:
+    """Owns the loaded library; also the link's ``Outbox``."""
+
+    def __init__(self, path: Path, torch_folder: Path) -> None:
+        if "torch" in sys.modules:
+            raise UsageError(
+                "torch is imported already: call xpool.init() before `import torch`"
+            )
+        for name in ("libgomp.so.1", "libc10.so", "libtorch_cpu.so"):
+            found = torch_folder / "lib" / name
+            if found.exists():
+                ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
+        self._library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        self._declare()
+        if self._library.xpool_abi() != ABI:
+            raise UsageError(f"{path} was built from other sources: remove it")
+        self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._session: Session | None = None
+        self._kept = threading.local()
+        self._callbacks: tuple[Any, ...] = ()
+
+    def _declare(self) -> None:
+        library = self._library
+        library.xpool_register.restype = ctypes.c_char_p
+        library.xpool_take.argtypes = [ctypes.POINTER(_TakenBatch)]
+        library.xpool_take.restype = ctypes.c_void_p
+        library.xpool_release.argtypes = [ctypes.c_void_p]
+        library.xpool_queued_bytes.restype = ctypes.c_uint64
+        library.xpool_request.argtypes = [ctypes.c_uint8]
+        library.xpool_request.restype = ctypes.c_uint64
+        library.xpool_connect.argtypes = [
+            ctypes.c_int32,
+            _REQUEST,
+            _WAIT,
+            _TRACE,
+            ctypes.c_uint64,
+            ctypes.c_int32,
+        ]
+        library.xpool_current_stream.restype = ctypes.c_int64
+        library.xpool_set_current_stream.argtypes = [ctypes.c_int64]
+
+    def register(self) -> None:
+        """Take the CUDA key; torch must be imported by now.
+
+        Raises:
+            UsageError: torch refused, for instance because it is a CUDA build.
+        """
+        error = self._library.xpool_register()
+        if error:
+            raise UsageError(f"the remote device can't be registered: {error.decode()}")
+
+    def connect(self, session: Session) -> None:
+        """Route the library's requests to a session."""
+        self._session = session
+        self._callbacks = (
+            _REQUEST(self._on_request),
+            _WAIT(session.link.wait_for_room),
+            _TRACE(session.trace) if session.is_traced else _TRACE(),
+        )
+        welcome = session.welcome
+        self._library.xpool_connect(
+            self.wake_fileno,
+            *self._callbacks,
+            welcome.memory_nbytes,
+            int(welcome.device_kind == "cpu"),
+        )
+        os.eventfd_write(self.wake_fileno, 1)
+
+    def _on_request(self, request: int, answer: Any) -> None:
+        """Called by the library; must not raise, so every end is a status."""
+        from xpool.session import RemoteFault
+
+        assert self._session is not None
+        try:
+            reply = self._session.wait(request)
+        except RemoteFault as fault:
+            self._refuse(answer, _FAILED, fault.fault.exception, str(fault))
+        except PoolError as error:
+            self._refuse(answer, _OVER, "RuntimeError", f"xpool: {error}")
+        except KeyboardInterrupt:
+            # ctypes would print and drop it: raise it again where Python can see it.
+            self._refuse(answer, _INTERRUPTED, "RuntimeError", "interrupted")
+            signal.raise_signal(signal.SIGINT)
+        else:
+            views = [memoryview(payload) for payload in reply.payloads]
+            addresses = (ctypes.c_void_p * len(views))(*map(_address, views))
+            sizes = (ctypes.c_uint64 * len(views))(*(view.nbytes for view in views))
+            self._kept.value = (reply, views, addresses, sizes)
+            answer.contents.value = _address(reply.value)
+            answer.contents.value_nbytes = len(reply.value)
+            answer.contents.payloads = ctypes.addressof(addresses)
+            answer.contents.payload_nbytes = ctypes.addressof(sizes)
+            answer.contents.payload_count = len(views)
+
+    def _refuse(self, answer: Any, status: int, exception: str, text: str) -> None:
+        kept = (exception.encode(), text.encode())
+        self._kept.value = kept
+        answer.contents.status = status
+        answer.contents.exception, answer.contents.text = kept
+
+    # ---- the link's outbox
+
+    def take(self) -> QueuedBatch | None:
+        """The oldest batch; its payload memory lives as long as its views."""
+        taken = _TakenBatch()
+        batch = self._library.xpool_take(ctypes.byref(taken))
+        if not batch:
+            return None
+        records = ctypes.string_at(taken.records, taken.nbytes)
+        if not taken.payload_count:
+            self._library.xpool_release(batch)
+            return QueuedBatch(records, taken.record_count, ())
+        owner = _Owner()
+        weakref.finalize(owner, self._library.xpool_release, batch)
+        payloads = []
+        for i in range(taken.payload_count):
+            chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
+            chunk._owner = owner  # type: ignore[attr-defined]
+            payloads.append(memoryview(chunk).cast("B"))
+        return QueuedBatch(records, taken.record_count, payloads)
+
+    def queued_nbytes(self) -> int:
+        """Bytes that wait to be taken."""
+        return int(self._library.xpool_queued_bytes())
+
+    # ---- for the torch stub
+
+    def request(self, what: str) -> int:
+        """Record a ``fence`` or ``statistics``; the id to wait for."""
+        return int(self._library.xpool_request(_SYNCHRONOUS[what]))
+
+    def memory(self) -> dict[str, int]:
+        """Bytes allocated now, at most, allowed, and the count of allocations."""
+        counters = _Counters()
+        self._library.xpool_memory(ctypes.byref(counters))
+        return {name: int(getattr(counters, name)) for name, _ in _Counters._fields_}
+
+    def reset_peak_memory(self) -> None:
+        """Let the peak begin again at what is allocated now."""
+        self._library.xpool_reset_peak_memory()
+
+    def plan_counters(self) -> dict[str, int]:
+        """How results' shapes were found: from a plan, by inference, by asking."""
+        counters = _PlanCounters()
+        self._library.xpool_plans(ctypes.byref(counters))
+        return {
+            name: int(getattr(counters, name)) for name, _ in _PlanCounters._fields_
+        }
+
+    def expect_default_generator(self) -> None:
+        """Makes this thread's next ``torch.Generator("cuda")`` the default one."""
+        self._library.xpool_expect_default_generator()
+
+    def current_device(self) -> int:
+        """This thread's device index."""
+        return int(self._library.xpool_current_device())
+
+    def current_stream(self) -> int:
+        """This thread's stream id."""
+        return int(self._library.xpool_current_stream())
+
+    def set_current_stream(self, stream: int) -> None:
+        """Make a stream this thread's current one."""
+        self._library.xpool_set_current_stream(stream)
+
+    def close(self) -> None:
+        """Record nothing any more: the interpreter ends."""
+        self._library.xpool_close()
+
+
+class _Owner:
+    """Its end releases a batch whose payloads the transport still reads."""
+
+    __slots__ = ("__weakref__",)

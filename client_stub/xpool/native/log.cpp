@@ -1,0 +1,134 @@
+#include "log.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <new>
+
+#include <unistd.h>
+
+static_assert(std::endian::native == std::endian::little, "the wire is little-endian and so must be this host");
+
+namespace xpool {
+
+Batch::~Batch() {
+  for (char *payload : payloads)
+    free(payload);
+}
+
+Log &Log::instance() {
+  static Log *log = new Log;
+  return *log;
+}
+
+void Log::wake() {
+  const uint64_t one = 1;
+  // A full eventfd counter means that a wake is pending already, so a failed write loses nothing.
+  if (wake_fd_ >= 0 && ::write(wake_fd_, &one, sizeof one) < 0)
+    return;
+}
+
+// The batch to append to: the last one, unless it is full or has no room for this payload.
+Batch &Log::open_batch(size_t payload_bytes) {
+  const bool is_full = batches_.empty() || batches_.back()->records.size() >= kBatchBytes ||
+                       (payload_bytes && (batches_.back()->payload_bytes + payload_bytes > kTransferBytes ||
+                                          batches_.back()->payloads.size() >= kBatchPayloads));
+  if (is_full) {
+    batches_.push_back(new Batch);
+    wake();
+  }
+  return *batches_.back();
+}
+
+uint64_t Log::append_locked(const char *data, size_t nbytes) {
+  Batch &batch = open_batch(0);
+  batch.records.append(data, nbytes);
+  batch.record_count++;
+  queued_bytes_ += nbytes;
+  return record_count_++;
+}
+
+uint64_t Log::append(const Bytes &record) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_)
+    return 0;
+  return append_locked(record.str().data(), record.size());
+}
+
+uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Bytes &tail) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_)
+    return 0;
+  if (operation.id < 0) {
+    operation.id = next_operation_++;
+    Bytes define;
+    define.uint8(kDefineOperation);
+    define.uvarint(operation.id);
+    define.text(operation.name);
+    define.uvarint(operation.argument_names.size());
+    for (const auto &name : operation.argument_names)
+      define.text(name);
+    append_locked(define.str().data(), define.size());
+  }
+  Batch &batch = open_batch(0);
+  const size_t before = batch.records.size();
+  batch.records += head.str();
+  Bytes number;
+  number.uvarint(operation.id);
+  batch.records += number.str();
+  batch.records += tail.str();
+  batch.record_count++;
+  queued_bytes_ += batch.records.size() - before;
+  return record_count_++;
+}
+
+void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes) {
+  while (nbytes) {
+    const size_t part = nbytes <= kInlineBytes ? nbytes : std::min(nbytes, kTransferBytes);
+    std::vector<char *> chunks;
+    for (size_t at = 0; part > kInlineBytes && at < part; at += kChunkBytes) {
+      const size_t length = std::min(kChunkBytes, part - at);
+      char *chunk = static_cast<char *>(malloc(length));
+      if (!chunk)
+        throw std::bad_alloc();
+      memcpy(chunk, data + at, length);
+      chunks.push_back(chunk);
+    }
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_)
+      return;
+    Batch &batch = open_batch(chunks.empty() ? 0 : part);
+    Bytes record;
+    record.uint8(kWrite);
+    record.uvarint(storage);
+    record.uvarint(offset);
+    record.uvarint(part);
+    record.uvarint(chunks.empty() ? 0 : batch.payloads.size() + 1);
+    if (chunks.empty())
+      record.raw(data, part);
+    for (size_t i = 0; i < chunks.size(); i++) {
+      batch.payloads.push_back(chunks[i]);
+      batch.sizes.push_back(std::min(kChunkBytes, part - i * kChunkBytes));
+    }
+    if (!chunks.empty()) {
+      batch.payload_bytes += part;
+      queued_bytes_ += part;
+    }
+    append_locked(record.str().data(), record.size());
+    data += part;
+    offset += part;
+    nbytes -= part;
+  }
+}
+
+Batch *Log::take() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (batches_.empty())
+    return nullptr;
+  Batch *batch = batches_.front();
+  batches_.pop_front();
+  queued_bytes_ -= batch->records.size() + batch->payload_bytes;
+  return batch;
+}
+
+}  // namespace xpool

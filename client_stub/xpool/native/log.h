@@ -1,0 +1,100 @@
+// The session's log on its way out: records in order, cut into batches that the link's I/O thread takes.
+//
+// Every record is appended under one mutex, which gives the log its order. Nothing here waits for the network: when
+// more is queued than the window allows, `wait_for_room` (Python, releases the GIL) is called before the next record.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "bytes.h"
+
+namespace xpool {
+
+// Record numbers of SPEC.md section 5.
+enum Record : uint8_t {
+  kDefineOperation = 1,
+  kCall = 2,
+  kRequestCall = 3,
+  kAllocate = 4,
+  kFree = 5,
+  kWrite = 6,
+  kRead = 7,
+  kFence = 8,
+  kStatistics = 9,
+  kNewGenerator = 10,
+  kSeedGenerator = 11,
+  kReadGenerator = 12,
+  kWriteGenerator = 13,
+  kFreeGenerator = 14,
+};
+
+constexpr size_t kBatchBytes = 64 << 10;
+constexpr size_t kInlineBytes = 64 << 10;
+constexpr size_t kChunkBytes = 1 << 20;
+constexpr size_t kTransferBytes = 16 << 20;
+constexpr size_t kBatchPayloads = 128;  // with one transfer more it stays below the 256 frames of a message
+constexpr uint64_t kGranule = 512;
+constexpr uint64_t kReservedIds = 65536;
+
+// What the C API hands out; `payloads` and `sizes` live until the batch is released.
+struct Batch {
+  std::string records;
+  uint32_t record_count = 0;
+  std::vector<char *> payloads;  // malloc'd
+  std::vector<size_t> sizes;
+  size_t payload_bytes = 0;
+  ~Batch();
+};
+
+// An operation as the session knows it: its number is given at its first use, under the log's mutex.
+struct WireOperation {
+  std::string name;
+  std::vector<std::string> argument_names;
+  int64_t id = -1;
+};
+
+class Log {
+ public:
+  // One for the process, never destroyed: tensors may outlive every other static.
+  static Log &instance();
+
+  uint64_t next_storage(uint64_t count = 1) { return storages_.fetch_add(count); }
+  uint64_t next_request() { return requests_.fetch_add(1); }
+  uint64_t next_generator() { return generators_.fetch_add(1); }
+
+  // Appends one record that names no operation; returns its operation number.
+  uint64_t append(const Bytes &record);
+  // Appends `head` + operation number + `tail`, after defining the operation if this is its first use.
+  uint64_t append_call(WireOperation &operation, const Bytes &head, const Bytes &tail);
+  // Appends WRITE records for any number of bytes, copied from `data`.
+  void append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes);
+
+  // The oldest complete or begun batch, or null. The caller owns it.
+  Batch *take();
+  size_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
+  void set_wake_fd(int fd) { wake_fd_ = fd; }
+
+  // After this nothing is recorded any more: the interpreter ends, or this is a forked child.
+  void close() { closed_ = true; }
+  bool closed() const { return closed_; }
+
+ private:
+  uint64_t append_locked(const char *data, size_t nbytes);
+  void wake();
+  Batch &open_batch(size_t payload_bytes);
+
+  std::mutex mutex_;
+  std::deque<Batch *> batches_;
+  uint64_t record_count_ = 0;
+  int64_t next_operation_ = 0;
+  std::atomic<size_t> queued_bytes_{0};
+  std::atomic<uint64_t> storages_{1}, requests_{1}, generators_{1};
+  std::atomic<bool> closed_{false};
+  int wake_fd_ = -1;
+};
+
+}  // namespace xpool

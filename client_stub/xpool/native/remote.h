@@ -1,0 +1,94 @@
+// What makes a device "cuda" on a machine without one: guard, hooks, generators, pinned memory, and an allocator whose
+// addresses are names. Shared by device.cpp, dispatch.cpp and kernels.cpp.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/GeneratorImpl.h>
+#include <c10/core/Storage.h>
+
+#include <string>
+#include <vector>
+
+#include "bytes.h"
+#include "log.h"
+
+namespace xpool {
+
+constexpr auto kRemote = c10::DeviceType::CUDA;
+constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::CUDA);
+
+inline c10::Device remote_device(int index = 0) { return {kRemote, static_cast<c10::DeviceIndex>(index)}; }
+
+// ---- storages: the DataPtr's context names the storage on the server
+
+struct StorageName {
+  uint64_t id;
+  uint64_t charged;  // bytes counted against the quota, by the server's rule
+};
+
+// Emits an ALLOCATE record, or none: then a call's outputs define the storage.
+c10::Allocator *storage_allocator();
+c10::Allocator *result_allocator();
+// A storage that the server has made under this id already.
+c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes);
+// The storage's id on the server; an empty storage that never saw the allocator is allocated now.
+uint64_t storage_id(const c10::Storage &storage);
+
+struct MemoryCounters {
+  uint64_t allocated, peak, quota, allocation_count;
+};
+MemoryCounters memory_counters();
+void set_memory_quota(uint64_t nbytes);
+void reset_peak_memory();
+
+// ---- generators
+
+struct RemoteGenerator final : c10::GeneratorImpl {
+  explicit RemoteGenerator(uint64_t id);
+  ~RemoteGenerator() override;
+  void set_current_seed(uint64_t value) override;
+  void set_offset(uint64_t value) override;
+  uint64_t get_offset() const override;
+  uint64_t current_seed() const override { return seed_; }
+  uint64_t seed() override;
+  void set_state(const c10::TensorImpl &state) override;
+  c10::intrusive_ptr<c10::TensorImpl> get_state() const override;
+  RemoteGenerator *clone_impl() const override;
+
+  const uint64_t id;
+
+ private:
+  uint64_t seed_ = c10::default_rng_seed_val;
+};
+
+// ---- asking the server (the link lives in Python)
+
+// An answer's memory belongs to the caller's thread until it asks again.
+struct Answer {
+  int32_t status = 0;  // 0 answered, 1 the operation failed, 2 the session is over, 3 interrupted
+  const char *value = nullptr;
+  uint64_t value_nbytes = 0;
+  const char *const *payloads = nullptr;
+  const uint64_t *payload_nbytes = nullptr;
+  uint64_t payload_count = 0;
+  const char *exception = nullptr;  // a name of messages.EXCEPTIONS
+  const char *text = nullptr;
+};
+
+struct Callbacks {
+  void (*request)(uint64_t request, Answer *answer) = nullptr;
+  void (*wait_for_room)() = nullptr;
+  void (*trace)(uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
+};
+extern Callbacks callbacks;
+
+// Waits for the answer and throws what it holds if it is an error.
+Answer await(uint64_t request);
+// To be called before each record that makes the queue longer, without any lock held.
+void leave_room();
+// Throws if this process can't use the device: a forked child, or the interpreter's end.
+void check_usable();
+
+void read_storage(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes);
+
+}  // namespace xpool

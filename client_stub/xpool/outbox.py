@@ -1,0 +1,35 @@
+"""Where a device leaves the records it has encoded, for the link to send.
+
+Two devices fill one: the native library (``native/library.py``) and the pure-Python
+device (``torch/python_device.py``). The link asks for batches whenever it is free and
+watches ``wake_fileno``, which becomes readable when the first record of a batch is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from xpool_protocol.messages import Payload
+
+
+class QueuedBatch(NamedTuple):
+    """Some records, and the payload frames that their WRITEs name."""
+
+    records: bytes
+    record_count: int
+    payloads: Sequence[Payload]
+
+
+class Outbox(Protocol):
+    """A queue of batches with one reader, the link's thread."""
+
+    @property
+    def wake_fileno(self) -> int:
+        """An eventfd, written when there is something to take; read by the link."""
+
+    def take(self) -> QueuedBatch | None:
+        """The oldest batch, or None; never blocks."""
+
+    def queued_nbytes(self) -> int:
+        """Bytes that wait to be taken."""

@@ -1,0 +1,1 @@
+"""PyTorch on a remote device: ``cuda`` by the native library, ``xpool`` in Python."""

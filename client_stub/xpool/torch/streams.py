@@ -1,0 +1,123 @@
+"""``torch.cuda.Stream`` and ``torch.cuda.Event`` of a remote device.
+
+A session runs in one order, so streams differ in name only. An event is a fence in
+the log: it is reached when the server has run everything before it, and its time is
+the arrival of that news on this host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from xpool.torch.faults import raise_local
+
+if TYPE_CHECKING:
+    from xpool.link import Mark
+    from xpool.torch.remote import Remote
+
+
+class RemoteEvent:
+    """Drop-in for ``torch.cuda.Event``; ``remote`` is set on a subclass."""
+
+    remote: Remote
+
+    def __init__(
+        self,
+        enable_timing: bool = False,
+        blocking: bool = False,
+        interprocess: bool = False,
+        external: bool = False,
+    ) -> None:
+        if interprocess:
+            raise NotImplementedError("xpool: events can't be shared between processes")
+        self.enable_timing = enable_timing
+        self._mark: Mark | None = None
+
+    def record(self, stream: Any = None) -> None:
+        """Note this point of the log; does not wait."""
+        self._mark = self.remote.mark()
+
+    def wait(self, stream: Any = None) -> None:
+        """Later work comes after the event by itself: the log has one order."""
+
+    def query(self) -> bool:
+        """Whether the server is past the event."""
+        return self._mark is None or self._mark.reached.is_set()
+
+    def synchronize(self) -> None:
+        """Wait until the server is past the event."""
+        if self._mark is None:
+            return
+        self._mark.reached.wait()
+        if self._mark.error is not None:
+            raise_local(self._mark.error)
+
+    def elapsed_time(self, end_event: RemoteEvent) -> float:
+        """Milliseconds between two recorded events, once both are reached."""
+        if self._mark is None or end_event._mark is None:
+            raise ValueError("Both events must be recorded before calculating time.")
+        self.synchronize()
+        end_event.synchronize()
+        return (end_event._mark.at_ns - self._mark.at_ns) / 1e6
+
+    @property
+    def cuda_event(self) -> int:
+        """A number that is this event's own."""
+        return id(self)
+
+    @property
+    def device(self) -> torch.device:
+        """The device the event belongs to."""
+        return torch.device("cuda", 0)
+
+    def __repr__(self) -> str:
+        return f"<torch.cuda.Event {self.cuda_event:#x}>"
+
+
+class RemoteStream(torch.Stream):
+    """Drop-in for ``torch.cuda.Stream``; ``remote`` is set on a subclass."""
+
+    remote: Remote
+
+    def __new__(
+        cls, device: Any = None, priority: int = 0, **named: Any
+    ) -> RemoteStream:
+        """A new stream, or the one that ``stream_id`` and the like describe."""
+        if named:
+            made = super().__new__(cls, priority=priority, **named)
+        else:
+            made = super().__new__(cls, torch.device("cuda", 0), priority=priority)
+        return made
+
+    def wait_stream(self, stream: Any) -> None:
+        """Nothing to do: the log has one order."""
+
+    def wait_event(self, event: Any) -> None:
+        """Nothing to do: the log has one order."""
+
+    def record_event(self, event: Any = None) -> Any:
+        """Record ``event``, or a new one, here."""
+        event = event if event is not None else type(self).remote.event_class()
+        event.record(self)
+        return event
+
+    def query(self) -> bool:
+        """Whether the server has run everything so far."""
+        mark = type(self).remote.mark()
+        return mark.reached.is_set()
+
+    def synchronize(self) -> None:
+        """Wait until the server has run everything so far."""
+        type(self).remote.synchronize()
+
+    @property
+    def cuda_stream(self) -> int:
+        """The stream's number, in place of a pointer."""
+        return int(self.stream_id)
+
+    @property
+    def _as_parameter_(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self.cuda_stream)
