@@ -1,0 +1,128 @@
+"""What the golden vectors in ``v1/`` hold, by file name.
+
+The bytes were written once, by ``make.py``, and are frozen: a vector that has to
+change is a new protocol version. New kinds get new vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xpool_protocol import values
+from xpool_protocol.messages import (
+    Ack,
+    Batch,
+    Bye,
+    Failure,
+    Fault,
+    Goodbye,
+    Hello,
+    Inquiry,
+    Message,
+    Ping,
+    Pong,
+    Redirect,
+    Reply,
+    Welcome,
+)
+from xpool_protocol.records import (
+    Allocate,
+    Call,
+    DefineOperation,
+    Fence,
+    Free,
+    FreeGenerator,
+    NewGenerator,
+    Read,
+    ReadGenerator,
+    Record,
+    RequestCall,
+    SeedGenerator,
+    Statistics,
+    Write,
+    WriteGenerator,
+)
+from xpool_protocol.values import HostTensor, Tensor, Value
+
+FOLDER = Path(__file__).parent / "v1"
+
+MATRIX = Tensor(7, 6, (2, 3), (3, 1))
+TRANSPOSED = Tensor(300, 9, (3, 2), (1, 3), 4, values.FLAG_CONJ)
+
+VALUES: dict[str, Value] = {
+    "none": None,
+    "false": False,
+    "true": True,
+    "int": -300,
+    "float": 0.1,
+    "complex": complex(1.5, -2.0),
+    "text": "naïve",
+    "list": [None, 2.0, [], [1]],
+    "ints": [0, -1, 64, 1 << 40],
+    "tensor": TRANSPOSED,
+    "host_tensor": HostTensor(3, (2,), bytes([1, 0, 0, 0, 2, 0, 0, 0])),
+    "host_tensor_wrapped": HostTensor(7, (), bytes(8), is_wrapped=True),
+    "dtype": values.DType(15),
+    "device": values.Device(1),
+    "layout": values.Layout(0),
+    "memory_format": values.MemoryFormat(2),
+    "generator": values.Generator(3),
+}
+
+RECORDS: dict[str, Record] = {
+    "define_operation": DefineOperation(0, "aten::add.Tensor", ("self", "other")),
+    "call": Call(0, ((0, MATRIX), (1, 2), (3, "x")), (Tensor(8, 6, (2,), (1,)), None)),
+    "request_call": RequestCall(5, 1000, 129, ((0, MATRIX),)),
+    "allocate": Allocate(7, 24),
+    "free": Free(7),
+    "write": Write(7, 8, 3, 0, b"abc"),
+    "write_payload": Write(7, 0, 1 << 20, 2),
+    "read": Read(6, 7, 0, 24),
+    "fence": Fence(9),
+    "statistics": Statistics(10),
+    "new_generator": NewGenerator(1),
+    "seed_generator": SeedGenerator(1, 0xDEADBEEF),
+    "read_generator": ReadGenerator(11, 1),
+    "write_generator": WriteGenerator(1, b"\x01\x02\x03"),
+    "free_generator": FreeGenerator(1),
+}
+
+MESSAGES: dict[str, Message] = {
+    "hello": Hello(1, 1, "claims.signature", "key", "xpool 0.1", "torch 2.13.0+cpu"),
+    "batch": Batch(3, 17, bytes.fromhex("0507"), (b"payload", b"\x00")),
+    "ping": Ping(0x0102030405060708),
+    "bye": Bye("the program ended"),
+    "inquiry": Inquiry("claims.signature", "key"),
+    "welcome": Welcome(
+        1,
+        "lease-1",
+        2,
+        "node-a",
+        "torch 2.13.0+cpu",
+        "cuda",
+        "A device",
+        30,
+        8 << 30,
+        64 << 20,
+        0,
+        {"total_memory": 8 << 30, "name": "A device", "ratio": 0.5},
+    ),
+    "redirect": Redirect("tcp://10.0.0.1:7071", "key"),
+    "ack": Ack(3, 64 << 20),
+    "reply": Reply(6, b"\x00", (b"\x01\x02",)),
+    "failure": Failure(
+        0, Fault(500, "it is singular", "LinAlgError", 17, "aten::linalg_inv_ex")
+    ),
+    "goodbye": Goodbye(400, "lease lease-1 is over"),
+    "pong": Pong(1),
+}
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The frames (or the one encoding) of a vector: a line of hex each."""
+    lines = path.read_text().splitlines()
+    return [bytes.fromhex(line) for line in lines if not line.startswith("#")]
+
+
+def path_of(group: str, name: str) -> Path:
+    return FOLDER / f"{group}_{name}.hex"

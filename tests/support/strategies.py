@@ -1,0 +1,253 @@
+"""Hypothesis strategies for everything on the wire, made from the structs' own fields.
+
+A field that is added to a message or record is drawn at once; a record's integer
+field without a bound in ``BOUNDS`` is an error, so that nobody forgets one.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+from hypothesis import strategies as st
+from xpool_protocol import limits, messages, records, values
+from xpool_protocol.messages import Message
+from xpool_protocol.records import Record
+from xpool_protocol.values import HostTensor, Tensor, Value
+from xpool_protocol.wire import INT64_MAX, INT64_MIN, UINT64_MAX, Writer
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "operation": (0, limits.MAX_OPERATIONS - 1),
+    "request": (1, limits.MAX_STORAGE_ID),
+    "storage": (0, limits.MAX_STORAGE_ID),
+    "first_storage": (0, limits.MAX_STORAGE_ID),
+    "generator": (0, limits.MAX_STORAGE_ID),
+    "nbytes": (0, limits.MAX_STORAGE_NBYTES),
+    "offset": (0, limits.MAX_STORAGE_NBYTES),
+    "seed": (0, UINT64_MAX),
+}
+"""Least and greatest value of each integer field of a record."""
+
+
+def integers(low: int, high: int) -> st.SearchStrategy[int]:
+    """Mostly small or at an end: where encodings change their length."""
+    small = max(low, -150)
+    return st.one_of(
+        st.integers(small, min(high, small + 300)),
+        st.sampled_from([low, high]),
+        st.integers(low, high),
+    )
+
+
+def texts(limit: int) -> st.SearchStrategy[str]:
+    return st.text(max_size=min(limit // 4, 20))
+
+
+# ---- values
+
+
+@st.composite
+def sizes(draw: st.DrawFn, max_items: int = limits.MAX_ITEMS) -> tuple[int, ...]:
+    """Up to six dimensions whose product, empty ones as one, is bounded."""
+    left = max_items
+    drawn = []
+    for _ in range(draw(st.integers(0, 6))):
+        size = draw(integers(0, min(left, limits.MAX_EXTENT)))
+        left //= size or 1
+        drawn.append(size)
+    return tuple(drawn)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    extents = draw(sizes())
+    strides = values.row_major_strides(extents)
+    if draw(st.booleans()) or any(stride > limits.MAX_EXTENT for stride in strides):
+        shape = strides
+    else:
+        each = [integers(0, limits.MAX_EXTENT) for _ in extents]
+        shape = draw(st.tuples(*each))
+    return Tensor(
+        draw(integers(*BOUNDS["storage"])),
+        draw(st.sampled_from(sorted(values.ITEM_NBYTES))),
+        extents,
+        shape,
+        draw(integers(0, limits.MAX_EXTENT)),
+        draw(st.integers(0, values.FLAG_CONJ | values.FLAG_NEG)),
+    )
+
+
+@st.composite
+def host_tensors(draw: st.DrawFn) -> HostTensor:
+    dtype = draw(st.sampled_from(sorted(values.ITEM_NBYTES)))
+    extents = draw(sizes(max_items=64))
+    nbytes = values.ITEM_NBYTES[dtype] * math.prod(extents)
+    data = draw(st.binary(min_size=nbytes, max_size=nbytes))
+    is_wrapped = not extents and draw(st.booleans())
+    return HostTensor(dtype, extents, data, is_wrapped)
+
+
+CODES = st.integers(0, values.MAX_CODE)
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    integers(INT64_MIN, INT64_MAX),
+    st.floats(allow_nan=False),
+    st.complex_numbers(allow_nan=False),
+    texts(limits.MAX_STRING_NBYTES),
+    tensors(),
+    host_tensors(),
+    st.builds(values.DType, st.sampled_from(sorted(values.ITEM_NBYTES))),
+    st.builds(values.Device, CODES),
+    st.builds(values.Layout, CODES),
+    st.builds(values.MemoryFormat, CODES),
+    st.builds(values.Generator, integers(*BOUNDS["generator"])),
+)
+
+
+def _nested(depth: int) -> st.SearchStrategy[Any]:
+    if depth == 0:
+        return SCALARS
+    packed = st.lists(integers(INT64_MIN, INT64_MAX), max_size=5)
+    mixed = st.lists(_nested(depth - 1), max_size=4)
+    return st.one_of(SCALARS, packed, mixed)
+
+
+WIRE_VALUES: st.SearchStrategy[Value] = _nested(limits.MAX_DEPTH)
+
+ARGUMENTS = st.dictionaries(
+    st.integers(0, limits.MAX_ARGUMENTS - 1), WIRE_VALUES, max_size=4
+).map(lambda found: tuple(sorted(found.items(), key=lambda item: item[0])))
+
+
+# ---- records
+
+NAMES = texts(limits.MAX_NAME_NBYTES)
+FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
+    (records.DefineOperation, "name"): NAMES,
+    (records.DefineOperation, "argument_names"): st.lists(NAMES, max_size=5).map(tuple),
+    (records.Call, "arguments"): ARGUMENTS,
+    (records.Call, "outputs"): st.lists(st.none() | tensors(), max_size=4).map(tuple),
+    (records.RequestCall, "arguments"): ARGUMENTS,
+    (records.Read, "nbytes"): integers(0, limits.TRANSFER_NBYTES),
+    (records.WriteGenerator, "state"): st.binary(max_size=64),
+}
+
+
+def _field_of_record(kind: type, field: msgspec.structs.FieldInfo) -> Any:
+    own = FIELDS.get((kind, field.name))
+    if own is not None:
+        return own
+    assert field.type is int, f"{kind.__name__}.{field.name} has no strategy"
+    return integers(*BOUNDS[field.name])
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> records.Write:
+    storage, offset = draw(integers(*BOUNDS["storage"])), draw(integers(0, 1 << 40))
+    if draw(st.booleans()):
+        data = draw(st.binary(max_size=64))
+        return records.Write(storage, offset, len(data), 0, data)
+    nbytes = draw(integers(0, limits.TRANSFER_NBYTES))
+    return records.Write(storage, offset, nbytes, draw(st.integers(1, 255)))
+
+
+RECORD_KINDS: tuple[type[Record], ...] = get_args(Record)
+
+
+def records_of(kind: type[Record]) -> st.SearchStrategy[Any]:
+    """Records of one kind, with every field drawn."""
+    if kind is records.Write:
+        return writes()
+    fields = msgspec.structs.fields(kind)
+    return st.builds(kind, *[_field_of_record(kind, field) for field in fields])
+
+
+WIRE_RECORDS: st.SearchStrategy[Record] = st.one_of(*map(records_of, RECORD_KINDS))
+
+
+def encoded(written: list[Record]) -> bytes:
+    """The records of one batch as bytes."""
+    writer = Writer()
+    for record in written:
+        records.write_record(writer, record)
+    return bytes(writer.buffer)
+
+
+# ---- messages
+
+
+def of_type(kind: Any) -> st.SearchStrategy[Any]:
+    """What a field of a message may hold, from its type and its bounds."""
+    if get_origin(kind) is Annotated:
+        inner, *metas = get_args(kind)
+        return _bounded(inner, metas[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return st.one_of(*map(of_type, get_args(kind)))
+    if kind is int:
+        return integers(INT64_MIN, INT64_MAX)
+    if kind is float:
+        return st.floats(allow_nan=False)
+    assert issubclass(kind, msgspec.Struct), f"no strategy for {kind}"
+    fields = msgspec.structs.fields(kind)
+    return st.builds(kind, *[of_type(field.type) for field in fields])
+
+
+def _bounded(kind: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
+    if kind is int:
+        assert meta.ge is not None
+        return integers(int(meta.ge), UINT64_MAX if meta.le is None else int(meta.le))
+    assert meta.max_length is not None
+    if kind is str:
+        return texts(meta.max_length)
+    keys, held = get_args(kind)
+    return st.dictionaries(of_type(keys), of_type(held), max_size=4)
+
+
+PAYLOADS = st.lists(st.binary(max_size=40), max_size=4).map(tuple)
+NUMBERS = integers(0, UINT64_MAX)
+RECORD_BYTES = st.lists(WIRE_RECORDS, max_size=3).map(encoded)
+
+
+def _value_bytes(value: Value) -> bytes:
+    writer = Writer()
+    values.write_value(writer, value)
+    return bytes(writer.buffer)
+
+
+# Not msgpack: their bodies are written by hand, and so are their strategies.
+BY_HAND: dict[type[Message], st.SearchStrategy[Any]] = {
+    messages.Batch: st.builds(messages.Batch, NUMBERS, NUMBERS, RECORD_BYTES, PAYLOADS),
+    messages.Ack: st.builds(messages.Ack, NUMBERS, NUMBERS),
+    messages.Reply: st.builds(
+        messages.Reply, NUMBERS, WIRE_VALUES.map(_value_bytes), PAYLOADS
+    ),
+    messages.Failure: st.builds(messages.Failure, NUMBERS, of_type(messages.Fault)),
+    messages.Ping: st.builds(messages.Ping, NUMBERS),
+    messages.Pong: st.builds(messages.Pong, NUMBERS),
+}
+MESSAGE_KINDS: tuple[type[Message], ...] = get_args(Message)
+
+
+def messages_of(kind: type[Message]) -> st.SearchStrategy[Any]:
+    """Messages of one kind, with every field drawn."""
+    return BY_HAND[kind] if kind in BY_HAND else of_type(kind)
+
+
+WIRE_MESSAGES: st.SearchStrategy[Message] = st.one_of(*map(messages_of, MESSAGE_KINDS))
+
+
+# ---- damage
+
+
+@st.composite
+def mutated(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
+    """Bytes with up to three spots replaced, cut out or put in."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        until = draw(st.integers(at, min(len(data), at + 4)))
+        data[at:until] = draw(st.binary(max_size=4))
+    return bytes(data)
