@@ -109,6 +109,9 @@ class FaultyLink(Link):
             self._inner.close()
         raise BrokenError(f"lost the connection to {self.uri} (as planned)")
 
+    def watch(self, fileno: int) -> None:
+        self._inner.watch(fileno)
+
     def wake(self) -> None:
         self._inner.wake()
 

@@ -165,9 +165,9 @@ class Link(_Endpoint):
 
     @abstractmethod
     def receive(self, timeout_s: float | None) -> list[memoryview] | None:
-        """The next message, or None: time is over, ``wake`` was called, or a
-        watched descriptor is readable.
+        """The next message, or None: nothing came in time, or there is other work.
 
+        Other work is a ``wake``, or a watched descriptor that is readable.
         The views may be read-only, and their memory has no particular alignment.
         Everything that arrived before the path broke is returned first.
 

@@ -186,11 +186,9 @@ class InprocLink(Link):
             frames, interrupted = self._inbox.take(first)
             if frames is not None:
                 return self._accepted(frames)
-            if interrupted:
-                return None
             self._look_for_failure()
             self._check()
-            if time.monotonic() >= deadline:
+            if interrupted or time.monotonic() >= deadline:
                 return None
 
     def _accepted(self, frames: list[memoryview]) -> list[memoryview]:

@@ -104,12 +104,12 @@ class ZmqLink(Link):
                 frames = self._read()
                 if frames is not None:
                     return frames
+            elif failed and not readable:
+                self._check()
             elif interrupted:
                 self._owes_none = False
                 self._socket.acknowledge()
                 return None
-            elif failed:
-                self._check()
             elif self._failure is None and time.monotonic() >= deadline:
                 return None
 

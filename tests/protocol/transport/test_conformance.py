@@ -28,6 +28,7 @@ from xpool_protocol.transport import (
 
 # Far above what any step takes here: reached only when something is wrong.
 PATIENCE_S = 10.0
+Pipe = tuple[int, int]
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -73,6 +74,14 @@ class TransportConformance:
     def stack(self) -> Iterator[ExitStack]:
         with ExitStack() as stack:
             yield stack
+
+    @pytest.fixture
+    def pipe(self, stack: ExitStack) -> Pipe:
+        """Stays open until the ends that watch it are closed."""
+        pipe = os.pipe()
+        for fileno in pipe:
+            stack.callback(os.close, fileno)
+        return pipe
 
     @pytest.fixture
     def listener(self, address: str, stack: ExitStack) -> Listener:
@@ -249,33 +258,50 @@ class TransportConformance:
         assert answers.count(None) == 1
         assert [bytes(a[0]) for a in answers if a] == [b"%d" % n for n in range(100)]
 
+    @pytest.mark.parametrize("side", ["link", "listener"])
     def test_a_watched_descriptor_ends_a_receive(
-        self, link: Link, listener: Listener, peer: PeerId
+        self, pipe: Pipe, link: Link, listener: Listener, peer: PeerId, side: str
     ) -> None:
-        reading, writing = os.pipe()
-        try:
-            listener.watch(reading)
-            assert listener.receive(0) is None
-            writer = threading.Thread(target=os.write, args=(writing, b"x"))
-            writer.start()
-            assert listener.receive(None) is None
-            writer.join()
-            # It stays readable, and neither it nor the messages starve.
-            for n in range(10):
-                link.send([b"%d" % n])
-            answers: list[tuple[PeerId, list[memoryview]] | None] = []
-            while sum(answer is not None for answer in answers) < 10:
-                answers.append(listener.receive(PATIENCE_S))
-            assert [bytes(a[1][0]) for a in answers if a] == [
-                b"%d" % n for n in range(10)
-            ]
-            assert listener.receive(PATIENCE_S) is None
-            assert os.read(reading, 1) == b"x"
-            assert listener.receive(0) is None
-        finally:
-            listener.close()
-            os.close(reading)
-            os.close(writing)
+        reading, writing = pipe
+        end: Link | Listener = link if side == "link" else listener
+        end.watch(reading)
+        assert end.receive(0) is None
+        writer = threading.Thread(target=os.write, args=(writing, b"x"))
+        writer.start()
+        assert end.receive(None) is None
+        writer.join()
+        # It stays readable, and neither it nor the messages starve.
+        for n in range(10):
+            link.send([b"%d" % n])
+            listener.send(peer, [b"%d" % n])
+        received: list[bytes] = []
+        nones = 0
+        while len(received) < 10:
+            message = end.receive(PATIENCE_S)
+            nones += message is None
+            if isinstance(message, tuple):
+                message = message[1]
+            received += [bytes(frame) for frame in message or []]
+        assert received == [b"%d" % n for n in range(10)]
+        assert nones >= 9
+        assert end.receive(PATIENCE_S) is None
+        assert os.read(reading, 1) == b"x"
+        assert end.receive(0) is None
+
+    def test_a_break_shows_through_a_readable_descriptor(
+        self, pipe: Pipe, link: Link, listener: Listener, peer: PeerId
+    ) -> None:
+        reading, writing = pipe
+        link.watch(reading)
+        os.write(writing, b"x")
+        listener.send(peer, [b"last"])
+        listener.close()
+        received: list[bytes] = []
+        deadline = time.monotonic() + PATIENCE_S
+        with pytest.raises(BrokenError):  # noqa: PT012  which turn it is is open
+            while time.monotonic() < deadline:
+                received += [bytes(frame) for frame in link.receive(1) or []]
+        assert received == [b"last"]
 
     # ---- beginnings and ends ----
 
@@ -396,6 +422,7 @@ class TransportConformance:
             lambda: listener.send(peer, [b"x"]),
             lambda: listener.receive(0),
             lambda: listener.watch(0),
+            lambda: link.watch(0),
         ]
         for call in calls:
             with pytest.raises(ClosedError, match="is closed"):
