@@ -60,7 +60,7 @@ LEGAL_FOR_CLIENT: Final[dict[State, tuple[type[Message], ...]]] = {
     State.CLOSED: (),
 }
 LEGAL_FOR_SERVER: Final[dict[State, tuple[type[Message], ...]]] = {
-    State.NEW: (Hello, Inquiry, Ping),
+    State.NEW: (Hello, Inquiry),
     State.GREETED: (Bye, Ping),
     State.OPEN: (Batch, Bye, Ping),
     State.CLOSED: (),
@@ -241,9 +241,8 @@ class ServerConnection:
         self._held: deque[tuple[int, int]] = deque()
         self._held_nbytes = 0
         # The next batch's first operation lies between these. That much is seen
-        # without reading records; ``records_counted`` checks the exact number.
+        # without reading records; whoever executes them compares the exact number.
         self._fewest_operations = self._most_operations = 0
-        self._counted = 0
 
     @property
     def held_nbytes(self) -> int:
@@ -296,19 +295,6 @@ class ServerConnection:
         self._held.append((batch.sequence, nbytes))
         self._held_nbytes += nbytes
         return batch
-
-    def records_counted(self, batch: Batch, record_count: int) -> None:
-        """Note how many records a batch held; call it for each batch, in order.
-
-        Raises:
-            PeerError: its first operation's number does not follow the last batch's.
-        """
-        if batch.first_operation != self._counted:
-            raise PeerError(
-                f"batch {batch.sequence} begins at operation {batch.first_operation},"
-                f" {self._counted} were before it"
-            )
-        self._counted += record_count
 
     def welcome(self, welcome: Welcome) -> Frames:
         """Frames that open the session; version and window are this connection's.

@@ -57,7 +57,6 @@ class CreditMachine(RuleBasedStateMachine):
         batch = self.pair.server_takes_batch()
         self.taken += 1
         assert batch.sequence == self.taken
-        self.pair.server.records_counted(batch, len(batch.records) // len(RECORD))
 
     @precondition(lambda self: self.last is not None)
     @rule()
