@@ -784,9 +784,13 @@ bool make_views(const Operation &operation, Stack *stack) {
   Stack metas;
   Stack results = run_meta(operation, arguments, metas);
   auto over_base = [&](const at::Tensor &meta) {
-    at::Tensor view = tensor_over(base.storage(), meta.scalar_type(), meta.sizes(), meta.strides(),
-                                  meta.storage_offset() +
-                                      base.storage_offset() * base.element_size() / meta.element_size());
+    at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(base.storage()),
+                                                               base.key_set(),
+                                                               c10::scalarTypeToTypeMeta(meta.scalar_type()));
+    auto *impl = view.unsafeGetTensorImpl();
+    impl->set_storage_offset(meta.storage_offset() +
+                             base.storage_offset() * base.element_size() / meta.element_size());
+    impl->set_sizes_and_strides(meta.sizes(), meta.strides());
     view._set_conj(meta.is_conj());
     view._set_neg(meta.is_neg());
     return view;
@@ -844,7 +848,8 @@ std::shared_ptr<const Plan> infer(const Operation &operation, const Arguments &a
 
 at::Tensor tensor_over(const c10::Storage &storage, c10::ScalarType dtype, c10::IntArrayRef sizes,
                        c10::IntArrayRef strides, int64_t offset) {
-  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(storage), kKeys,
+  // Not the constructor for views: that one leaves the autograd keys to its caller.
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(storage), kKeys,
                                                                c10::scalarTypeToTypeMeta(dtype));
   auto *impl = tensor.unsafeGetTensorImpl();
   impl->set_storage_offset(offset);

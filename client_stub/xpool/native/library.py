@@ -215,7 +215,7 @@ class NativeLibrary:
         payloads = []
         for i in range(taken.payload_count):
             chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
-            chunk._owner = owner  # type: ignore[attr-defined]
+            chunk._owner = owner
             payloads.append(memoryview(chunk).cast("B"))
         return QueuedBatch(records, taken.record_count, payloads)
 

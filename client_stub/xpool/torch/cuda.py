@@ -110,6 +110,9 @@ def _patch_properties(remote: Remote) -> None:
     cuda.get_device_name = get_device_name
     cuda.get_device_capability = get_device_capability
     cuda.is_bf16_supported = _answer(True)
+    # False is the truth, and the original warns at every recurrent layer.
+    cudnn: Any = torch.backends.cudnn
+    cudnn.is_acceptable = _answer(False)
     cuda.is_tf32_supported = _answer(False)
     cuda.get_arch_list = _answer([])
     cuda.get_gencode_flags = _answer("")

@@ -17,7 +17,7 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     "NotImplementedError": NotImplementedError,
     "ZeroDivisionError": ZeroDivisionError,
     "OutOfMemoryError": torch.OutOfMemoryError,
-    "LinAlgError": torch._C._LinAlgError,
+    "LinAlgError": torch._C._LinAlgError,  # type: ignore[attr-defined]
 }
 
 
