@@ -502,15 +502,15 @@ class NodeState:
     def _start_failed(self, index: int, status: int, now_ns: int) -> list[Instruction]:
         self._failures[index] += 1
         failures = self._failures[index]
-        if failures >= START_FAILURES and not self._has_been_ready:
-            text = (
-                f"the workers of device {index} do not start, the last one ended"
-                f" {_how(status)}: what they said stands above"
-            )
-            return [GiveUp(text)]
         backoff_ns = min(NS_PER_S << (failures - 1), MAX_BACKOFF_NS)
         self._start_after_ns[index] = now_ns + backoff_ns
-        return []
+        if failures < START_FAILURES or self._has_been_ready:
+            return []
+        text = (
+            f"the workers of device {index} do not start, the last one ended"
+            f" {_how(status)}: what they said stands above"
+        )
+        return [GiveUp(text)]
 
     def _tick(self, now_ns: int) -> list[Instruction]:
         instructions = self._answer_inquiries(now_ns)
