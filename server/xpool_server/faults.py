@@ -58,9 +58,10 @@ def _explained(error: Exception, device_kind: str) -> tuple[int, str, str]:
             f"{missing[1]} has no kernel for {device_kind} on this server"
             f" (torch {torch.__version__})",
         )
-    name = type(error).__name__
-    known = name if name in EXCEPTIONS else "RuntimeError"
-    return OperationFailed.code, known, text or name
+    # torch's own class of this name has an underscore before it.
+    names = [kind.__name__.removeprefix("_") for kind in type(error).__mro__]
+    known = next((name for name in names if name in EXCEPTIONS), "RuntimeError")
+    return OperationFailed.code, known, text or names[0]
 
 
 def _is_out_of_memory(error: Exception, text: str) -> bool:
