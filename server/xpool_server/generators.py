@@ -49,7 +49,7 @@ class Generators:
 
     def write(self, generator_id: int, state: bytes) -> None:
         """Set the state; the framework refuses what is none."""
-        data = torch.frombuffer(bytearray(state), dtype=torch.uint8)
+        data = torch.tensor(bytearray(state), dtype=torch.uint8)
         self[generator_id].set_state(data)
 
 

@@ -109,7 +109,7 @@ def test_an_out_that_grows_in_a_call(desk: Desk) -> None:
 
 
 def test_an_out_that_grows_over_the_quota() -> None:
-    desk = Desk(quota_nbytes=4096)
+    desk = Desk(quota_nbytes=4096 + 512)
     out = desk.put(torch.empty(0))
     x = desk.put(torch.ones(512))
     assert not desk.call("aten::neg.out", [None], self=x, out=out)
@@ -133,12 +133,13 @@ def test_foreach_tells_each_list_item(desk: Desk) -> None:
 def test_results_that_can_not_cross(desk: Desk) -> None:
     """A layout without strides must not leave a half-made table behind."""
     count = desk.counter("storage_count")
-    failure = desk.ask("aten::_to_dense", self=X)
-    assert not isinstance(failure, Failure)
-    failure = desk.ask("aten::coalesce", self=X)
+    failure = desk.ask(
+        "aten::_spdiags", diagonals=X, offsets=torch.tensor([0, 1]), shape=[3, 3]
+    )
     assert isinstance(failure, Failure)
     assert failure.fault.code == OperationFailed.code
-    assert desk.counter("storage_count") == count + 3
+    assert "layout torch.sparse_coo" in failure.fault.text
+    assert desk.counter("storage_count") == count + 2
 
 
 def test_result_ids_that_are_in_use(desk: Desk) -> None:
