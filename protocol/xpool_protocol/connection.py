@@ -281,7 +281,7 @@ class ServerConnection:
                 f"batch {batch.sequence} arrived after batch {self._received}"
             )
         # One batch may overdraw: it is sent while any credit at all is left.
-        if self._held_nbytes > self.window_nbytes:
+        if self._held_nbytes >= self.window_nbytes:
             raise PeerError(
                 f"{self._held_nbytes} bytes are unacknowledged,"
                 f" the window is {self.window_nbytes}"

@@ -128,6 +128,19 @@ def test_a_client_that_overdraws_twice_is_refused() -> None:
         server.receive(greedy_batch(5))
 
 
+def test_no_credit_is_no_credit() -> None:
+    """A batch of exactly the window leaves 0 bytes, and 0 bytes send nothing."""
+    pair = pair_in(State.OPEN)
+    overhead = nbytes_of(encode(Batch(1, 0, b"")))
+    pair.batch(0, [LARGE, LARGE, LARGE, LARGE[overhead:]])
+    assert pair.client.room_nbytes == 0
+    with pytest.raises(UsageError, match="wait for an Ack"):
+        pair.client.batch(RECORD, 1)
+    pair.server_takes_batch()
+    with pytest.raises(PeerError, match="are unacknowledged"):
+        pair.server.receive(encode(Batch(2, 0, RECORD)))
+
+
 def test_credit_that_came_back_can_be_spent_again() -> None:
     server = pair_in(State.OPEN).server
     for sequence in range(1, 20):
