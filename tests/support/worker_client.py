@@ -58,8 +58,13 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": f"{ROOT}/protocol:{ROOT}/server"},
+                env=os.environ | self.environment(),
             )
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """What a worker needs besides the environment of the tests."""
+        return {"PYTHONPATH": f"{ROOT}/protocol:{ROOT}/server"}
 
     def hear(self) -> control.FromWorker | None:
         """The worker's next line; None once it has closed its end."""
