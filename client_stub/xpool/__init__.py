@@ -1,1 +1,79 @@
-"""Run AI jobs, unchanged, on accelerators that stand elsewhere."""
+"""Run AI jobs, unchanged, on accelerators that stand elsewhere.
+
+A program needs nothing from here: ``xpool run train.py`` is all. In a notebook, or a
+program that is started by something else, call ``xpool.init()`` before torch is
+imported; from then on ``device="cuda"`` is a slice of the pool.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xpool_protocol.errors import UsageError
+
+if TYPE_CHECKING:
+    from xpool.torch.remote import Remote
+
+__all__ = ["current_remote", "init"]
+
+_remote: Remote | None = None
+
+
+def init(
+    *,
+    registry: str | None = None,
+    slice: str | None = None,  # noqa: A002  the flag's name, which users know
+    memory: str | None = None,
+    mode: str | None = None,
+) -> None:
+    """Lease a slice and make it this process's CUDA device.
+
+    A keeper process holds the lease; it is released when this process ends. Calling
+    again while the session lives does nothing.
+
+    Args:
+        registry: ``HOST:PORT``; as for every argument, None means: from the
+            environment (``XPOOL_REGISTRY``), ``xpool.toml``, or the default.
+        slice: share of a device's compute, ``"30%"``.
+        memory: quota, ``"8GiB"``.
+        mode: ``"elastic"`` or ``"capped"``.
+
+    Raises:
+        UsageError: torch is imported already, or a value makes no sense.
+        PoolError: no registry, no capacity, or no server.
+    """
+    if _remote is not None:
+        over = _remote.session.link.over
+        if over is None:
+            return
+        raise UsageError(f"the session is over ({over}); start the process again")
+    from xpool.config import job_settings
+    from xpool.keeper import start_keeper
+    from xpool.torch.install import install_leased, load_library
+
+    flags = {"registry": registry, "slice": slice, "memory": memory, "mode": mode}
+    settings = job_settings(flags, os.environ, Path.cwd())
+    library = load_library()
+    remember(install_leased(library, start_keeper(settings)))
+
+
+def current_remote() -> Remote:
+    """The remote device of this process: session, link, statistics.
+
+    Raises:
+        UsageError: none is open; start with ``xpool run`` or ``xpool.init()``.
+    """
+    if _remote is None:
+        raise UsageError(
+            "no remote device is open here: start the program with `xpool run`,"
+            " or call xpool.init() before torch is imported"
+        )
+    return _remote
+
+
+def remember(remote: Remote) -> None:
+    """Make a device the process's own; called by whoever opened it."""
+    global _remote
+    _remote = remote

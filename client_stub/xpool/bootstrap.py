@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from xpool_protocol.errors import PoolError, UsageError
 
-from xpool.lease_pipe import Later, LeasePipe
+import xpool
+from xpool.lease_pipe import LeasePipe
+from xpool.native.library import INTERRUPTED
 
 if TYPE_CHECKING:
     from xpool.torch.remote import Remote
@@ -28,8 +31,6 @@ Hook: TypeAlias = Callable[
 ]
 
 EXIT_REFUSED = 1
-LEASE_TIMEOUT_S = None
-"""The keeper decides how long to try; its end is an answer too."""
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -46,20 +47,10 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _prepare(pipe: LeasePipe) -> Remote:
-    from xpool.torch.install import install, leave_at_exit, load_library
+    from xpool.torch.install import install_leased, load_library
 
-    library = load_library()
-    import torch  # noqa: F401  takes a second, and the lease comes meanwhile
-
-    lease = pipe.wait_for_lease(LEASE_TIMEOUT_S)
-    remote = install(library, lease)
-
-    def later(what: Later) -> None:
-        if isinstance(what, PoolError):
-            remote.session.link.end_with(what)
-
-    pipe.watch(later)
-    leave_at_exit(remote, pipe.send_statistics if pipe.wants_statistics else None)
+    remote = install_leased(load_library(), pipe)
+    xpool.remember(remote)
     return remote
 
 
@@ -97,6 +88,12 @@ def _hook(remote: Remote) -> Hook:
         error: BaseException,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            if INTERRUPTED in str(error):
+                time.sleep(1)  # the signal that is pending is delivered here
+        except KeyboardInterrupt:
+            print("KeyboardInterrupt", file=sys.stderr)  # noqa: T201
+            sys.exit(128 + signal.SIGINT)
         over = session.link.over
         if over is not None and str(over) in str(error):
             where = _innermost_line(trace)

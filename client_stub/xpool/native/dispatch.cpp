@@ -39,9 +39,11 @@ uint64_t span_items(c10::IntArrayRef sizes, c10::IntArrayRef strides) {
 
 // ---------------------------------------------------------------- what the schema says
 
-// Meta kernels of these model CUDA where other devices differ (empty statistics in evaluation, offsets), or are wrong
-// for what a server's library returns: the first call of each geometry asks.
+// Meta kernels of these model CUDA where other devices differ (empty statistics in evaluation, offsets), or cannot know
+// which layout a server's library chooses (convolutions): the first call of each geometry asks.
 static const std::unordered_set<std::string> kLearned = {
+    "aten::convolution",
+    "aten::convolution_backward",
     "aten::native_batch_norm",
     "aten::_native_batch_norm_legit",
     "aten::_native_batch_norm_legit.no_stats",

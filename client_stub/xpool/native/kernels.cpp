@@ -38,23 +38,26 @@ Tensor noted(Tensor tensor) {
   return tensor;
 }
 
-void check_strided(std::optional<c10::Layout> layout) {
+void check_options(std::optional<c10::Layout> layout, std::optional<c10::Device> device,
+                   std::optional<bool> pin_memory) {
+  TORCH_CHECK(!device || device->index() < 1, "CUDA error: invalid device ordinal");
+  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
   TORCH_CHECK_NOT_IMPLEMENTED(layout.value_or(c10::kStrided) == c10::kStrided, "xpool: ", *layout,
                               " tensors are not supported on the remote device");
 }
 
 Tensor empty(SymIntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
-             std::optional<c10::Device>, std::optional<bool> pin_memory, std::optional<c10::MemoryFormat> format) {
-  check_strided(layout);
-  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
+             std::optional<c10::Device> device, std::optional<bool> pin_memory,
+             std::optional<c10::MemoryFormat> format) {
+  check_options(layout, device, pin_memory);
   return noted(at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator_now(), kKeys,
                                          c10::dtype_or_default(dtype), format));
 }
 
 Tensor empty_strided(SymIntArrayRef size, SymIntArrayRef stride, std::optional<c10::ScalarType> dtype,
-                     std::optional<c10::Layout> layout, std::optional<c10::Device>, std::optional<bool> pin_memory) {
-  check_strided(layout);
-  TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
+                     std::optional<c10::Layout> layout, std::optional<c10::Device> device,
+                     std::optional<bool> pin_memory) {
+  check_options(layout, device, pin_memory);
   return noted(at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
                                                  allocator_now(), kKeys, c10::dtype_or_default(dtype)));
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xpool.session import Session
 
 ABI: Final = 1
+INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
 
@@ -177,10 +178,11 @@ class NativeLibrary:
             self._refuse(answer, _FAILED, fault.fault.exception, str(fault))
         except PoolError as error:
             self._refuse(answer, _OVER, "RuntimeError", f"xpool: {error}")
-        except KeyboardInterrupt:
-            # ctypes would print and drop it: raise it again where Python can see it.
-            self._refuse(answer, _INTERRUPTED, "RuntimeError", "interrupted")
-            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:  # noqa: BLE001  raised again below
+            # From a signal handler. ctypes would print and drop it, so it is raised
+            # again as soon as Python runs on: behind the error that ends the call.
+            self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
+            _raise_soon(error)
         else:
             views = [memoryview(payload) for payload in reply.payloads]
             addresses = (ctypes.c_void_p * len(views))(*map(_address, views))
@@ -266,6 +268,18 @@ class NativeLibrary:
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self._library.xpool_close()
+
+
+def _raise_soon(error: BaseException) -> None:
+    """Raise what a signal handler raised once more, outside of this callback."""
+    if isinstance(error, KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    elif isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(threading.get_ident()), ctypes.py_object(type(error))
+        )
 
 
 class _Owner:

@@ -19,7 +19,7 @@ from xpool.session import RemoteFault, open_session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xpool.lease_pipe import Lease
+    from xpool.lease_pipe import Later, Lease, LeasePipe
     from xpool.torch.remote import Remote
 
 
@@ -59,6 +59,27 @@ def install(library: NativeLibrary, lease: Lease) -> Remote:
     remote = Remote(session, library)
     patch_torch_cuda(remote)
     patch_storage_methods("cuda")
+    return remote
+
+
+def install_leased(library: NativeLibrary, pipe: LeasePipe) -> Remote:
+    """``install`` with the lease that a keeper sends, for as long as that lives.
+
+    The session ends with the lease; with the interpreter, in good order.
+
+    Raises:
+        PoolError: no lease, or the session can't be opened.
+    """
+    import torch  # noqa: F401  takes a second, and the lease comes meanwhile
+
+    remote = install(library, pipe.wait_for_lease(None))
+
+    def later(what: Later) -> None:
+        if isinstance(what, PoolError):
+            remote.session.link.end_with(what)
+
+    pipe.watch(later)
+    leave_at_exit(remote, pipe.send_statistics if pipe.wants_statistics else None)
     return remote
 
 
