@@ -7,7 +7,6 @@ job, and what it imports is time that the job waits.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,7 +137,7 @@ def run(
     from xpool.run import exit_like, run_job
 
     flags = {"registry": registry, "slice": slice_, "memory": memory, "mode": mode}
-    settings = job_settings(flags, os.environ, Path.cwd())
+    settings = job_settings(flags)
     exit_like(run_job(settings, program, stats_json))
 
 

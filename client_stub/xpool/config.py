@@ -63,18 +63,22 @@ class JobSettings:
 
 
 def job_settings(
-    flags: Mapping[str, str | None], environment: Mapping[str, str], folder: Path
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> JobSettings:
     """Resolve every setting.
 
     Args:
         flags: by key, as the command line gave them; None or missing: not given.
-        environment: the process's variables.
-        folder: where ``xpool.toml`` is looked for, unless XPOOL_CONFIG names one.
+        environment: variables; None: this process's.
+        folder: where ``xpool.toml`` is looked for, unless XPOOL_CONFIG names one;
+            None: where this process stands.
 
     Raises:
         UsageError: a value that makes no sense, or an unreadable file.
     """
+    environment = os.environ if environment is None else environment
     texts = resolve(flags, environment, _texts_of_file(environment, folder))
     memory = texts["memory"]
     return JobSettings(
@@ -104,9 +108,11 @@ def resolve(
     return texts
 
 
-def _texts_of_file(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _texts_of_file(
+    environment: Mapping[str, str], folder: Path | None
+) -> dict[str, str]:
     named = environment.get(CONFIG_VARIABLE)
-    path = Path(named).expanduser() if named else folder / CONFIG_FILE
+    path = Path(named).expanduser() if named else (folder or Path()) / CONFIG_FILE
     try:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
