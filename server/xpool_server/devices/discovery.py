@@ -88,8 +88,8 @@ def _count(text: str, spec: str) -> int:
 def _memory(options: list[str], spec: str) -> int | None:
     if not options:
         return None
-    key, _, size = options[0].partition("=")
-    if len(options) > 1 or key != "memory":
+    key, is_set, size = options[0].partition("=")
+    if len(options) > 1 or key != "memory" or not is_set:
         raise _unreadable(spec)
     return nbytes_from_text(size)
 
