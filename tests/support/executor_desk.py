@@ -39,7 +39,7 @@ QUOTA_NBYTES = 1 << 22
 
 
 def bytes_of(storage: torch.UntypedStorage) -> bytes:
-    return bytes(storage.tolist())
+    return bytes(storage.tolist())  # type: ignore[no-untyped-call]
 
 
 def geometry(tensor: torch.Tensor, storage: int) -> Tensor:
@@ -113,7 +113,7 @@ class Desk:
         (reply,) = self.run(Read(1, wire.storage, 0, nbytes))
         assert isinstance(reply, Reply)
         data = bytearray(b"".join(bytes(frame) for frame in reply.payloads))
-        storage = torch.UntypedStorage(nbytes)
+        storage = torch.UntypedStorage(nbytes)  # type: ignore[no-untyped-call]
         if nbytes:
             storage.copy_(torch.frombuffer(data, dtype=torch.uint8).untyped_storage())
         tensor = torch.empty(0, dtype=DTYPES[wire.dtype])

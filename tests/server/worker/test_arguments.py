@@ -13,7 +13,7 @@ from xpool_protocol.errors import (
     OperationFailed,
     OperationUnknown,
 )
-from xpool_protocol.messages import Fault
+from xpool_protocol.messages import Failure, Fault
 from xpool_protocol.records import Call, DefineOperation
 from xpool_protocol.values import (
     Device,
@@ -381,11 +381,14 @@ def test_faults_from_exceptions(
 
 
 def values_of_every_kind(desk: Desk) -> list[Value]:
+    plain: list[Value] = [None, True, 1, 1.5, 1j, "text", DType(6), Generator(0)]
+    lists: list[Value] = [[], [1], [1.5], [None], [True], [[1]], [DType(6)]]
+    places: list[Value] = [Device(0), Device(9), Layout(0), Layout(7), Generator(5)]
     return [
-        *(None, True, 1, 1.5, 1j, "text", [], [1], [1.5], [None], [True], [[1]]),
-        *(desk.put(X), HostTensor(6, (), bytes(4)), number(1.5)),
-        *(DType(6), Device(0), Device(9), Layout(0), Layout(7), MemoryFormat(0)),
-        *(MemoryFormat(63), Generator(0), Generator(5), [desk.put(X)], [DType(6)]),
+        *(*plain, *lists, *places),
+        *(MemoryFormat(0), MemoryFormat(63), HostTensor(6, (), bytes(4)), number(1.5)),
+        desk.put(X),
+        [desk.put(X)],
     ]
 
 
@@ -427,4 +430,5 @@ def test_any_value_anywhere_is_a_result_or_a_fault(
                     given[one.name] = [1]
         given[argument] = value
         for answer in desk.call(name, [None], **given):
+            assert isinstance(answer, Failure)
             assert answer.fault.code in {500, 501, 502, 503}

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 from support.executor_desk import QUOTA_NBYTES, Desk
-from xpool_protocol.errors import HandleUnknown, OperationFailed, QuotaExceeded
+from xpool_protocol.errors import (
+    HandleUnknown,
+    OperationFailed,
+    PoolError,
+    QuotaExceeded,
+)
 from xpool_protocol.messages import Failure, Fault, Reply
 from xpool_protocol.records import (
     Allocate,
@@ -12,6 +17,7 @@ from xpool_protocol.records import (
     Fence,
     Free,
     Read,
+    Record,
     RequestCall,
     SeedGenerator,
     Write,
@@ -213,7 +219,7 @@ def test_a_failed_request_spoils_what_it_writes(desk: Desk) -> None:
 
 
 def test_failures_beyond_calls_are_told_too(desk: Desk) -> None:
-    cases = [
+    cases: list[tuple[Record, type[PoolError]]] = [
         (Free(99), HandleUnknown),
         (Write(99, 0, 1, 0, b"x"), HandleUnknown),
         (SeedGenerator(9, 1), HandleUnknown),

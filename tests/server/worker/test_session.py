@@ -90,7 +90,6 @@ def opened(stage: Stage) -> Stage:
 
 
 def test_the_key_opens(stage: Stage) -> None:
-    assert not stage.session.is_owned
     (welcome,) = stage.say(hello())
     assert isinstance(welcome, Welcome)
     assert stage.session.is_owned

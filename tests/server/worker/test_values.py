@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from support.executor_desk import Desk
-from xpool_protocol.messages import Failure
 from xpool_protocol.values import Tensor
 from xpool_server.dtypes import DTYPE_CODES
 
@@ -180,27 +179,28 @@ def test_zeros_without_a_storage_become_real(desk: Desk) -> None:
 def test_a_wrong_prediction_is_an_error(
     desk: Desk, predicted: Tensor, why: str
 ) -> None:
-    (failure,) = desk.call("aten::neg", [predicted], self=X)
-    assert isinstance(failure, Failure)
-    assert failure.fault.code == 502
-    assert why in failure.fault.text
+    fault = desk.fault(desk.make_call("aten::neg", [predicted], self=X))
+    assert fault.code == 502
+    assert why in fault.text
     assert not desk.storages.is_live(900)
 
 
 def test_strides_with_overlap_are_refused_by_torch(desk: Desk) -> None:
-    (failure,) = desk.call("aten::neg", [Tensor(900, 6, (3, 4), (0, 0))], self=X)
-    assert failure.fault.code == 500
-    assert "single memory location" in failure.fault.text
+    fault = desk.fault(
+        desk.make_call("aten::neg", [Tensor(900, 6, (3, 4), (0, 0))], self=X)
+    )
+    assert fault.code == 500
+    assert "single memory location" in fault.text
 
 
 def test_the_number_of_results_is_checked(desk: Desk) -> None:
     for outputs in ([], [None, None]):
-        (failure,) = desk.call("aten::neg", outputs, self=X)
-        assert f"predicted {len(outputs)} results, got 1" in failure.fault.text
+        fault = desk.fault(desk.make_call("aten::neg", outputs, self=X))
+        assert f"predicted {len(outputs)} results, got 1" in fault.text
 
 
 def test_an_undefined_result_can_not_be_named(desk: Desk) -> None:
     given = dict(CASES)["aten::convolution_backward"]
     outputs = [desk.new(1), None, None]
-    (failure,) = desk.call("aten::convolution_backward", outputs, **given)
-    assert "got no tensor" in failure.fault.text
+    fault = desk.fault(desk.make_call("aten::convolution_backward", outputs, **given))
+    assert "got no tensor" in fault.text
