@@ -17,19 +17,24 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from types import FrameType, TracebackType
+from typing import IO, NoReturn, Self
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 POLL_S = 0.1
-"""How late the end of a child may be noticed when it writes nothing."""
+"""How late a condition may be noticed that is neither output nor a child's end."""
+
+MAX_LINES = 200
+"""Of a child's last lines: enough to find a ready line and to explain a failure."""
 
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL: a server ends its workers within this time."""
@@ -44,12 +49,26 @@ class ChildTimeout(Exception):  # noqa: N818  a state, as the project's errors a
     """What was waited for did not happen in time."""
 
 
+def end_on_signals(program: str) -> None:
+    """From now on a signal unwinds, so that every child is ended on the way out."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        name = signal.Signals(number).name
+        print(f"{program}: {name}, ending the pool", file=sys.stderr)
+        sys.exit(128 + number)
+
+    for number in ENDING_SIGNALS:
+        signal.signal(number, leave)
+
+
 class Child:
-    """One process and the part of its output that is not yet a whole line."""
+    """One process, its last lines, and what is not yet a whole line."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes]) -> None:
         self.name = name
         self.process = process
+        self.pidfd = os.pidfd_open(process.pid)
+        self.lines: deque[str] = deque(maxlen=MAX_LINES)
         self.partial = b""
 
     @property
@@ -88,11 +107,18 @@ class Children:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+    ) -> Child:
         """Start one process; its output, both kinds, goes to ``on_line``."""
         process = subprocess.Popen(
             argv,
             env=dict(env),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,6 +130,8 @@ class Children:
         self._children.append(child)
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, child)
+        # Its end is noticed at once: what is timed must not wait for a poll.
+        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         return child
 
     def pump(self, until: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -139,6 +167,7 @@ class Children:
         _kill_group(child)
         child.process.wait()
         self._drain()
+        self._forget_pidfd(child)
         self._close(child)
 
     def _die_with_owner(self) -> None:
@@ -154,14 +183,28 @@ class Children:
         ready = self._selector.select(timeout_s)
         for key, _ in ready:
             child: Child = key.data
+            if key.fd == child.pidfd:
+                self._forget_pidfd(child)
+                continue
             data = os.read(key.fd, 65536)
             if not data:
                 self._close(child)
                 continue
             *lines, child.partial = (child.partial + data).split(b"\n")
             for line in lines:
-                self._on_line(child.name, line.decode(errors="replace"))
+                self._take_line(child, line)
         return bool(ready)
+
+    def _take_line(self, child: Child, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        child.lines.append(text)
+        self._on_line(child.name, text)
+
+    def _forget_pidfd(self, child: Child) -> None:
+        if child.pidfd >= 0:
+            self._selector.unregister(child.pidfd)
+            os.close(child.pidfd)
+            child.pidfd = -1
 
     def _drain(self) -> None:
         while self._pass_on(0):
@@ -174,7 +217,7 @@ class Children:
         self._selector.unregister(pipe)
         pipe.close()
         if child.partial:
-            self._on_line(child.name, child.partial.decode(errors="replace"))
+            self._take_line(child, child.partial)
             child.partial = b""
 
 

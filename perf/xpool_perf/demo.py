@@ -13,39 +13,28 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import re
-import signal
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from xpool_protocol.quantities import text_from_nbytes
 
-from xpool_perf.children import ENDING_SIGNALS, Child, Children, ChildTimeout
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "digits_cnn.py"
+from xpool_perf.children import Children, end_on_signals
+from xpool_perf.pool import (
+    RunFailed,
+    example,
+    own_environment,
+    run_to_end,
+    start_pool,
+    xpool_run,
+)
 
 MAX_LOSS_DIFFERENCE = 1e-5
 """Both sides run the same CPU kernels on the same threads: what is left is order."""
 
 MIN_ACCURACY = 0.95
-
-READY_TIMEOUT_S = 120.0
-"""Importing torch from a cold disk takes up to a minute."""
-
-JOB_TIMEOUT_S = 600.0
-"""The local job takes about 5 s; a machine a hundred times slower still passes."""
-
-POOL_READY = re.compile(r"pool ready: registry (\S+:\d+)")
-
-
-class DemoFailed(Exception):  # noqa: N818  a state, as the project's errors are
-    """One sentence: what failed, where, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,80 +150,29 @@ def report(remote: Job, local: Job, stats: ServerCount) -> str:
     )
 
 
-def start_pool(children: Children, folder: Path, env: dict[str, str]) -> Child:
-    """Start ``xpool up`` with a store of its own and a free port."""
-    argv = [sys.executable, "-m", "xpool", "up", "--registry-listen", "127.0.0.1:0"]
-    return children.start("pool", [*argv, "--store", str(folder / "registry.db")], env)
-
-
-def wait_for_pool(children: Children, pool: Child, seen: list[str]) -> str:
-    """The registry's address, once the pool has printed it.
-
-    Raises:
-        DemoFailed: the pool ended or said nothing in time.
-    """
-
-    def is_ready_or_over() -> bool:
-        return bool(seen) or pool.status is not None
-
-    try:
-        children.pump(is_ready_or_over, READY_TIMEOUT_S, "'pool ready'")
-    except ChildTimeout as error:
-        raise DemoFailed(f"the pool did not start: {error}") from error
-    if not seen:
-        raise DemoFailed(
-            f"the pool did not start: `xpool up` ended with status {pool.status};"
-            " its own words stand above"
-        )
-    return seen[0]
-
-
-def run_job(
-    children: Children, name: str, argv: list[str], env: dict[str, str]
-) -> None:
-    """Run one job to its end.
-
-    Raises:
-        DemoFailed: it took too long or ended with an error.
-    """
-    try:
-        status = children.wait(children.start(name, argv, env), JOB_TIMEOUT_S)
-    except ChildTimeout as error:
-        raise DemoFailed(f"the {name} run is stuck: {error}") from error
-    if status != 0:
-        raise DemoFailed(
-            f"the {name} run ended with status {status}; its own words stand above"
-        )
-
-
 def measure(
     folder: Path, env: dict[str, str], epochs: int
 ) -> tuple[Job, Job, ServerCount]:
     """Run the script in a pool, then locally, and read what both wrote.
 
     Raises:
-        DemoFailed: a process failed, or wrote something unreadable.
+        RunFailed: a process failed, or wrote something unreadable.
     """
-    ready: list[str] = []
 
     def show(name: str, line: str) -> None:
         print(f"{name:<6} | {line}", flush=True)
-        found = POOL_READY.match(line)
-        if name == "pool" and found:
-            ready.append(found[1])
 
     def job_argv(output: str) -> list[str]:
-        return [str(SCRIPT), "--epochs", str(epochs), "--json", str(folder / output)]
+        return [str(example()), "--epochs", str(epochs), "--json", str(folder / output)]
 
     with Children(show) as children:
         pool = start_pool(children, folder, env)
-        registry = wait_for_pool(children, pool, ready)
-        xpool_run = [sys.executable, "-m", "xpool", "run", "--registry", registry]
-        xpool_run += ["--stats-json", str(folder / "stats.json")]
-        run_job(children, "remote", [*xpool_run, *job_argv("remote.json")], env)
+        stats = ["--stats-json", str(folder / "stats.json")]
+        remote = xpool_run(pool.registry, *stats, *job_argv("remote.json"))
+        run_to_end(children, "remote", remote, env)
         # The pool goes first: its threads must not slow the run it is compared with.
-        children.end(pool)
-        run_job(children, "local", [sys.executable, *job_argv("local.json")], env)
+        children.end(pool.child)
+        run_to_end(children, "local", [sys.executable, *job_argv("local.json")], env)
     try:
         return (
             job_from_json((folder / "remote.json").read_text()),
@@ -242,15 +180,7 @@ def measure(
             server_count_from_json((folder / "stats.json").read_text()),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DemoFailed(f"a run left no readable figures: {error!r}") from error
-
-
-def child_environment(threads: int | None) -> dict[str, str]:
-    """The caller's environment; with ``threads``, the same count for every child."""
-    env = dict(os.environ, PYTHONUNBUFFERED="1")
-    if threads is not None:
-        env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    return env
+        raise RunFailed(f"a run left no readable figures: {error!r}") from error
 
 
 def as_json(remote: Job, local: Job, stats: ServerCount, failed: list[str]) -> str:
@@ -265,12 +195,6 @@ def as_json(remote: Job, local: Job, stats: ServerCount, failed: list[str]) -> s
     # JSON has no infinity; null says that the losses cannot be compared.
     figures["loss_difference"] = difference if math.isfinite(difference) else None
     return json.dumps(figures, indent=2) + "\n"
-
-
-def leave(number: int, _frame: FrameType | None) -> NoReturn:
-    """Signal handler: unwind, so that every child is ended on the way out."""
-    print(f"demo: {signal.Signals(number).name}, ending the pool", file=sys.stderr)
-    sys.exit(128 + number)
 
 
 def positive(text: str) -> int:
@@ -292,13 +216,12 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures")
     args = parser.parse_args()
-    for number in ENDING_SIGNALS:
-        signal.signal(number, leave)
+    end_on_signals("demo")
     try:
         with tempfile.TemporaryDirectory(prefix="xpool-demo-") as folder:
-            env = child_environment(args.threads)
+            env = own_environment(args.threads)
             remote, local, stats = measure(Path(folder), env, args.epochs)
-    except DemoFailed as error:
+    except RunFailed as error:
         print(f"demo: failed: {error}", file=sys.stderr)
         return 1
     failed = verdict(remote, local, stats)

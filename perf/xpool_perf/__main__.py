@@ -1,0 +1,171 @@
+"""``python -m xpool_perf``: run a scenario, compare two results, render them all."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NoReturn
+
+from xpool_perf import report, results
+from xpool_perf.children import end_on_signals
+from xpool_perf.machine import commit_of, this_machine
+from xpool_perf.main_job import MAIN_JOB
+from xpool_perf.pool import RunFailed, repository
+from xpool_perf.results import Result, ResultUnreadable
+from xpool_perf.scenario import Scenario, Settings
+
+SCENARIOS: Final = {one.name: one for one in (MAIN_JOB,)}
+COMMANDS: Final = (*SCENARIOS, "compare", "render")
+PROGRAM: Final = "xpool_perf"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{PROGRAM}: {message}\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    whole = Parser(
+        prog=f"python -m {PROGRAM}",
+        description="Measure the pool against the same work done locally.",
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for scenario in SCENARIOS.values():
+        add_scenario(commands.add_parser(scenario.name, help=scenario.summary))
+    compare = commands.add_parser(
+        "compare", help="show what changed between two results, and what is noise"
+    )
+    compare.add_argument("before", type=Path, metavar="A.json")
+    compare.add_argument("after", type=Path, metavar="B.json")
+    commands.add_parser("render", help="write perf/RESULTS.md from perf/results/")
+    return whole
+
+
+def add_scenario(options: argparse.ArgumentParser) -> None:
+    """The options that every scenario has."""
+    usual = Settings()
+    options.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of a table"
+    )
+    options.add_argument(
+        "--keep",
+        action="store_true",
+        help="write the result to perf/results/ and render perf/RESULTS.md",
+    )
+    for name, what in (
+        ("runs", "samples of each kind"),
+        ("threads", "CPU threads of each process"),
+        ("epochs", "epochs of the training loop"),
+        ("steps", "training steps that an operation's costs are averaged over"),
+    ):
+        default: int = getattr(usual, name)
+        options.add_argument(
+            f"--{name}",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"{what} (default: {default})",
+        )
+
+
+def say(text: str) -> None:
+    """Show progress; stdout is for the result alone."""
+    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+
+
+def run(scenario: Scenario, settings: Settings) -> Result:
+    """Measure.
+
+    Raises:
+        RunFailed: a process failed.
+    """
+    # Before it takes minutes: what is edited meanwhile is not what runs.
+    commit, now = commit_of(repository()), datetime.now(UTC)
+    samples = scenario.measure(settings, say)
+    return results.result_from_samples(
+        scenario.name,
+        scenario.figures,
+        samples,
+        asdict(settings),
+        this_machine(),
+        commit,
+        now,
+    )
+
+
+def run_scenario(args: argparse.Namespace) -> None:
+    """Measure, show, and keep if that was asked for."""
+    end_on_signals(PROGRAM)
+    settings = Settings(
+        runs=args.runs, threads=args.threads, epochs=args.epochs, steps=args.steps
+    )
+    result = run(SCENARIOS[args.command], settings)
+    text = results.json_from_result(result) if args.json else report.table(result)
+    print(text, end="")
+    if args.keep:
+        say(f"kept in {results.save(result, results_folder())}")
+        render()
+
+
+def render() -> None:
+    """Write perf/RESULTS.md anew."""
+    path = results_folder().with_name("RESULTS.md")
+    path.write_text(report.markdown(results.load_all(results_folder())))
+    say(f"rendered {path}")
+
+
+def results_folder() -> Path:
+    """Where results are kept.
+
+    Raises:
+        RunFailed: this package is not in a checkout.
+    """
+    folder = repository() / "perf" / "results"
+    if not folder.parent.is_dir():
+        raise RunFailed(
+            f"{folder.parent} does not exist: results are kept in a checkout of the"
+            " repository only"
+        )
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] not in (*COMMANDS, "-h", "--help"):
+        known = ", ".join(COMMANDS)
+        say(f"{arguments[0]!r} is no scenario and no command: write one of {known}")
+        return 2
+    args = parser().parse_args(arguments)
+    try:
+        match args.command:
+            case "compare":
+                before, after = results.load(args.before), results.load(args.after)
+                print(report.comparison(before, after), end="")
+            case "render":
+                render()
+            case _:
+                run_scenario(args)
+    except (RunFailed, ResultUnreadable, ValueError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

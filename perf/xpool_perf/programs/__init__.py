@@ -1,0 +1,1 @@
+"""Scripts that a scenario starts; each prints its figures as one JSON line."""

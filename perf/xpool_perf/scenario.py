@@ -1,0 +1,43 @@
+"""What a scenario is: figures, and a function that takes the samples for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from xpool_perf.figures import Figure, Samples
+
+Say: TypeAlias = Callable[[str], None]
+"""Shows one line of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line chooses, for any scenario."""
+
+    runs: int = 5
+    """Samples of each kind, or pairs of samples."""
+
+    threads: int = 1
+    """CPU threads of every process, in the pool and beside it."""
+
+    epochs: int = 4
+    """Of the training loop."""
+
+    steps: int = 100
+    """Training steps that the costs of an operation are averaged over: some 4,500
+    operations, and far less than a client may queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One row of ``__main__``'s table."""
+
+    name: str
+    summary: str
+    """One line for the help."""
+
+    figures: tuple[Figure, ...]
+    measure: Callable[[Settings, Say], Samples]
+    """Raises ``RunFailed``."""
