@@ -94,13 +94,18 @@ class CudaBackend(Backend):
         self._begun = None
         if len(self._spans) > MAX_OPEN_SPANS:
             self._spans[0][1].synchronize()
+            self._read_spans()
+
+    def _read_spans(self) -> None:
+        """Add up the spans that are over."""
+        while self._spans and _is_over(self._spans[0][1]):
+            begun, ended = self._spans.popleft()
+            self._busy_ns += int(begun.elapsed_time(ended) * 1e6)
 
     @property
     def busy_ns(self) -> int:
         """From a batch's first operation to its last, as the device's clock saw it."""
-        while self._spans and _is_over(self._spans[0][1]):
-            begun, ended = self._spans.popleft()
-            self._busy_ns += int(begun.elapsed_time(ended) * 1e6)
+        self._read_spans()
         return self._busy_ns
 
 

@@ -1,0 +1,166 @@
+"""The loop of a session worker: sockets, time, and the end of the session.
+
+One loop, no threads: an operation runs to its end before the next message is read.
+What a message means is decided in ``session``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Final
+
+from xpool_protocol.codec import Frames, decode
+from xpool_protocol.errors import BrokenError, PeerError, PoolError, UsageError
+from xpool_protocol.messages import Hello
+from xpool_protocol.transport import Listener, PeerId
+
+from xpool_server import control
+from xpool_server.devices.base import Backend
+from xpool_server.executor import Executor
+from xpool_server.session import Session, framework, refusal
+
+STATISTICS_INTERVAL_S: Final = 1.0
+
+MAX_UNSENT: Final = 8
+"""Messages with large frames on their way at once: 128 MiB of replies at most."""
+UNSENT_TIMEOUT_S: Final = 60.0
+"""A client that takes none of its replies for so long is not there any more."""
+
+
+class ControlPipe:
+    """The worker's end of the socket pair to its node: lines in, lines out."""
+
+    def __init__(self, fileno: int) -> None:
+        self._socket = socket.socket(fileno=fileno)
+        self._buffer = bytearray()
+        self.is_closed = False
+        """The node is gone."""
+
+    def fileno(self) -> int:
+        """For the listener to watch."""
+        return self._socket.fileno()
+
+    def receive(self) -> list[control.ToWorker]:
+        """Whole lines that have arrived; never blocks."""
+        while not self.is_closed:
+            try:
+                data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            self.is_closed = not data
+            self._buffer += data
+            if len(self._buffer) > control.MAX_LINE_NBYTES:
+                self.is_closed = True
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = bytearray(rest)
+        return [control.to_worker(bytes(line)) for line in lines]
+
+    def send(self, message: control.FromWorker) -> None:
+        """One line to the node; a node that is gone is noticed by ``receive``."""
+        try:
+            self._socket.sendall(control.line_from(message))
+        except OSError:
+            self.is_closed = True
+
+
+class Worker:
+    """Drives one session: sockets, time and the end of the process."""
+
+    def __init__(self, pipe: ControlPipe, listener: Listener, backend: Backend) -> None:
+        self._pipe = pipe
+        self._listener = listener
+        self._backend = backend
+        self._session: Session | None = None
+        self._lease_id = ""
+        self._was_owned = False
+        self._told: dict[str, int] = {}
+        self._told_at_s = 0.0
+        listener.watch(pipe.fileno())
+
+    def run(self) -> None:
+        """Serve until the session ends or the node is gone."""
+        self._pipe.send(
+            control.WorkerReady(self._listener.uri, os.getpid(), framework())
+        )
+        while not self._pipe.is_closed:
+            received = self._listener.receive(STATISTICS_INTERVAL_S)
+            for order in self._pipe.receive():
+                if self._obey(order):
+                    return
+            if received is not None:
+                self._take(*received)
+            if self._session is not None:
+                self._report(self._session)
+                if self._session.ended is not None:
+                    self._close(self._session.ended)
+                    return
+
+    def _obey(self, order: control.ToWorker) -> bool:
+        """Carry out an order of the node; true if it was to end."""
+        match order:
+            case control.OpenSession():
+                if self._session is not None:
+                    raise UsageError("a worker serves one session")
+                self._backend.limit_memory(order.memory_nbytes)
+                executor = Executor(self._backend, order.memory_nbytes)
+                self._session = Session(order, executor, self._send)
+                self._lease_id = order.lease_id
+                return False
+            case control.EndSession(code, text):
+                if self._session is not None:
+                    self._session.end(PoolError.from_wire(code, text))
+                self._close(text)
+                return True
+
+    def _take(self, peer: PeerId, frames: list[memoryview]) -> None:
+        if self._session is not None:
+            self._session.receive(peer, frames)
+        elif _is_hello(frames):
+            self._send(peer, refusal())
+
+    def _send(self, peer: PeerId, frames: Frames) -> None:
+        """Queue one message, once there is room for large ones.
+
+        Raises:
+            BrokenError: the client takes nothing.
+        """
+        if len(frames) > 1:
+            deadline = time.monotonic() + UNSENT_TIMEOUT_S
+            while self._listener.unsent() >= MAX_UNSENT:
+                if time.monotonic() > deadline:
+                    raise BrokenError(
+                        "the client has not taken its replies for"
+                        f" {UNSENT_TIMEOUT_S:.0f} s"
+                    )
+                time.sleep(0.001)
+        self._listener.send(peer, frames)
+
+    def _report(self, session: Session) -> None:
+        if not session.is_owned:
+            return
+        if not self._was_owned:
+            self._was_owned = True
+            self._pipe.send(control.SessionOpened(self._lease_id))
+        now_s = time.monotonic()
+        if now_s - self._told_at_s < STATISTICS_INTERVAL_S:
+            return
+        counters = session.counters()
+        if counters != self._told:
+            self._told, self._told_at_s = counters, now_s
+            self._pipe.send(control.SessionStatistics(counters))
+
+    def _close(self, reason: str) -> None:
+        counters = self._session.counters() if self._session is not None else {}
+        self._listener.close()  # a last Goodbye leaves before we say that we are done
+        self._pipe.send(control.SessionClosed(reason, counters))
+
+
+def _is_hello(frames: list[memoryview]) -> bool:
+    try:
+        return isinstance(decode(frames), Hello)
+    except PeerError:
+        return False
