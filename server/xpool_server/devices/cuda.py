@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import ClassVar, Final
 
 import torch
@@ -83,18 +84,22 @@ class CudaBackend(Backend):
     def default_generator(self) -> torch.Generator:
         return torch.cuda.default_generators[self.device.index]
 
+    # A device that has failed says so to the next operation or fence, which can tell
+    # the client; its clock must not be what ends the session.
+
     def begin_work(self) -> None:
-        self._begun = _timestamp()
+        with suppress(RuntimeError):
+            self._begun = _timestamp()
 
     def end_work(self) -> None:
-        if self._begun is None:
+        begun, self._begun = self._begun, None
+        if begun is None:
             return
-        ended = _timestamp()
-        self._spans.append((self._begun, ended))
-        self._begun = None
-        if len(self._spans) > MAX_OPEN_SPANS:
-            self._spans[0][1].synchronize()
-            self._read_spans()
+        with suppress(RuntimeError):
+            self._spans.append((begun, _timestamp()))
+            if len(self._spans) > MAX_OPEN_SPANS:
+                self._spans[0][1].synchronize()
+                self._read_spans()
 
     def _read_spans(self) -> None:
         """Add up the spans that are over."""
@@ -105,7 +110,8 @@ class CudaBackend(Backend):
     @property
     def busy_ns(self) -> int:
         """From a batch's first operation to its last, as the device's clock saw it."""
-        self._read_spans()
+        with suppress(RuntimeError):
+            self._read_spans()
         return self._busy_ns
 
 
