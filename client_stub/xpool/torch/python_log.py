@@ -1,0 +1,251 @@
+"""The session's log of the pure-Python device: the twin of ``native/log.cpp``.
+
+Records are appended in one order and cut into batches by the same rules, so that both
+devices make the same bytes of the same calls. Nothing here knows torch.
+
+A finalizer runs anywhere, also in the middle of this code and on this thread: it only
+calls ``append_later``, and what it leaves is appended before the next record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from xpool_protocol import limits
+from xpool_protocol.messages import Payload
+from xpool_protocol.records import (
+    Call,
+    DefineOperation,
+    Free,
+    FreeGenerator,
+    Record,
+    RequestCall,
+    Write,
+    write_record,
+)
+from xpool_protocol.values import Tensor, Value
+from xpool_protocol.wire import Writer
+
+from xpool.outbox import QueuedBatch
+
+BATCH_PAYLOADS: Final = 128
+"""Frames of one batch; with one transfer more it stays below a message's 256."""
+
+
+class _OpenBatch:
+    __slots__ = ("payload_nbytes", "payloads", "record_count", "records")
+
+    def __init__(self) -> None:
+        self.records = bytearray()
+        self.record_count = 0
+        self.payloads: list[Payload] = []
+        self.payload_nbytes = 0
+
+
+class PythonLog:
+    """Records on their way out; the link's ``Outbox``. For any thread."""
+
+    def __init__(self, on_record: Callable[[int], None] | None = None) -> None:
+        """An empty log.
+
+        Args:
+            on_record: told the operation number of each call, for ``XPOOL_TRACE``.
+        """
+        self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.on_record = on_record
+        self.is_closed = False
+        # Reentrant: the collector may run a user's finalizer while we hold it.
+        self._lock = threading.RLock()
+        self._batches: deque[_OpenBatch] = deque()
+        self._late: deque[Free | FreeGenerator] = deque()
+        self._operations: dict[str, int] = {}
+        self._next_operation = 0
+        self._record_count = 0
+        self._queued_nbytes = 0
+        self._next_storage = self._next_request = self._next_generator = 1
+
+    # ---- numbers
+
+    def next_storage(self, count: int = 1) -> int:
+        """The first of ``count`` storage ids that nobody else gets."""
+        with self._lock:
+            number = self._next_storage
+            self._next_storage = number + count
+            return number
+
+    def next_request(self) -> int:
+        """A request id."""
+        with self._lock:
+            number = self._next_request
+            self._next_request = number + 1
+            return number
+
+    def next_generator(self) -> int:
+        """A generator id."""
+        with self._lock:
+            number = self._next_generator
+            self._next_generator = number + 1
+            return number
+
+    # ---- records
+
+    def append(self, record: Record) -> int:
+        """Append one record; its operation number."""
+        writer = Writer()
+        write_record(writer, record)
+        return self._append(writer.buffer)
+
+    def append_call(
+        self,
+        name: str,
+        argument_names: tuple[str, ...],
+        arguments: tuple[tuple[int, Value], ...],
+        outputs: tuple[Tensor | None, ...],
+    ) -> None:
+        """Append a CALL, after defining the operation if this is its first use."""
+        operation = self._defined(name, argument_names)
+        self._note(self.append(Call(operation, arguments, outputs)))
+
+    def append_request_call(
+        self,
+        name: str,
+        argument_names: tuple[str, ...],
+        arguments: tuple[tuple[int, Value], ...],
+    ) -> int:
+        """Append a REQUEST_CALL with ids reserved for its results; the request id."""
+        request = self.next_request()
+        first_storage = self.next_storage(limits.MAX_RESERVED_IDS)
+        operation = self._defined(name, argument_names)
+        record = RequestCall(request, first_storage, operation, arguments)
+        self._note(self.append(record))
+        return request
+
+    def append_write(self, storage: int, offset: int, data: memoryview) -> None:
+        """Append WRITE records for any number of bytes, copied from ``data``."""
+        while data.nbytes:
+            is_inline = data.nbytes <= limits.INLINE_NBYTES
+            part = data[: limits.TRANSFER_NBYTES]
+            chunks = [] if is_inline else _chunks(part)
+            with self._lock:
+                if self.is_closed:
+                    return
+                self._flush()
+                batch = self._open_batch(0 if is_inline else part.nbytes)
+                first = 0 if is_inline else len(batch.payloads) + 1
+                inline = bytes(part) if is_inline else b""
+                batch.payloads += chunks
+                if chunks:
+                    batch.payload_nbytes += part.nbytes
+                    self._queued_nbytes += part.nbytes
+                self.append(Write(storage, offset, part.nbytes, first, inline))
+            offset += part.nbytes
+            data = data[part.nbytes :]
+
+    def append_later(self, record: Free | FreeGenerator) -> None:
+        """Append before the next record; for finalizers, takes no lock."""
+        if self.is_closed:
+            return
+        self._late.append(record)
+        if not self._batches:
+            self._wake()
+
+    # ---- the link's outbox
+
+    def take(self) -> QueuedBatch | None:
+        """The oldest batch, or None; never blocks for long."""
+        with self._lock:
+            self._flush()
+            if not self._batches:
+                return None
+            batch = self._batches.popleft()
+            self._queued_nbytes -= len(batch.records) + batch.payload_nbytes
+        return QueuedBatch(bytes(batch.records), batch.record_count, batch.payloads)
+
+    def queued_nbytes(self) -> int:
+        """Bytes that wait to be taken."""
+        return self._queued_nbytes
+
+    def close(self) -> None:
+        """Record nothing any more: the interpreter ends, or this is a forked child."""
+        self.is_closed = True
+
+    def close_copy(self) -> None:
+        """In a forked child, whose parent may have held the lock."""
+        self._lock = threading.RLock()
+        self.is_closed = True
+
+    # ---- within the lock
+
+    def _defined(self, name: str, argument_names: tuple[str, ...]) -> int:
+        number = self._operations.get(name)
+        if number is not None:
+            return number
+        with self._lock:
+            number = self._operations.get(name)
+            if number is None:
+                # A finalizer may define another operation before we are done.
+                number = self._next_operation
+                self._next_operation = number + 1
+                self.append(DefineOperation(number, name, argument_names))
+                self._operations[name] = number
+            return number
+
+    def _append(self, record: bytes | bytearray) -> int:
+        with self._lock:
+            if self.is_closed:
+                return 0
+            self._flush()
+            return self._append_to_batch(record)
+
+    def _flush(self) -> None:
+        while self._late:
+            writer = Writer()
+            write_record(writer, self._late.popleft())
+            self._append_to_batch(writer.buffer)
+
+    def _append_to_batch(self, record: bytes | bytearray) -> int:
+        batch = self._open_batch(0)
+        batch.records += record
+        batch.record_count += 1
+        self._queued_nbytes += len(record)
+        number = self._record_count
+        self._record_count = number + 1
+        return number
+
+    def _open_batch(self, payload_nbytes: int) -> _OpenBatch:
+        """The last batch, unless it is full or has no room for this payload."""
+        last = self._batches[-1] if self._batches else None
+        if (
+            last is None
+            or len(last.records) >= limits.BATCH_NBYTES
+            or (
+                payload_nbytes
+                and (
+                    last.payload_nbytes + payload_nbytes > limits.TRANSFER_NBYTES
+                    or len(last.payloads) >= BATCH_PAYLOADS
+                )
+            )
+        ):
+            last = _OpenBatch()
+            self._batches.append(last)
+            self._wake()
+        return last
+
+    def _note(self, number: int) -> None:
+        if self.on_record is not None:
+            self.on_record(number)
+
+    def _wake(self) -> None:
+        # A full counter means that a wake is pending already.
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self.wake_fileno, 1)
+
+
+def _chunks(data: memoryview) -> list[Payload]:
+    step = limits.CHUNK_NBYTES
+    return [bytes(data[at : at + step]) for at in range(0, data.nbytes, step)]
