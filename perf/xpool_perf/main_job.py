@@ -114,7 +114,7 @@ class Bench:
     @contextmanager
     def pool(self, spares: int) -> Iterator[Pool]:
         """A pool that keeps so many warm workers."""
-        self._say(f"starting a pool that keeps {spares} warm workers")
+        self._say(f"starting a pool, xpool up --spares {spares}")
         folder = self._folder / f"pool-{spares}"
         folder.mkdir()
         pool = start_pool(
