@@ -1,0 +1,156 @@
+"""Runs programs on a device and writes down every batch that it sends.
+
+    recording.py cuda|xpool FILE
+
+Without a lease in ``$LEASE`` nobody answers: the programs in ``BATCHED`` run, and all
+that they record is taken at their end. With one, all programs run against its worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import msgspec
+from xpool.lease_pipe import Lease
+from xpool.outbox import Outbox, QueuedBatch
+from xpool.session import open_session
+from xpool_protocol.messages import Welcome
+
+Recorded = list[tuple[bytes, int, list[tuple[int, str]]]]
+"""Per batch: records, their number, and length and digest of each payload."""
+
+MEMORY_NBYTES = 1 << 32
+
+
+class NoAnswers:
+    """The link of a session that nobody answers."""
+
+    over = None
+
+    def wait_for_room(self) -> None:
+        """There is always room: the recording takes no notice of bytes."""
+
+
+class RecordedSession:
+    """What a device asks of its session, where no answer is needed."""
+
+    is_traced = False
+    is_over = False
+
+    def __init__(self) -> None:
+        self.link = NoAnswers()
+        self.welcome = Welcome(
+            version=1,
+            lease_id="lease",
+            epoch=1,
+            server="nobody",
+            framework="none",
+            device_kind="cpu",
+            device_name="nothing",
+            share_percent=100,
+            memory_nbytes=MEMORY_NBYTES,
+            window_nbytes=MEMORY_NBYTES,
+        )
+
+    def wait(self, request: int) -> None:
+        raise AssertionError(f"request {request} can't be answered")
+
+
+class Tap:
+    """An outbox that writes down what is taken from another one."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.recorded: Recorded = []
+
+    @property
+    def wake_fileno(self) -> int:
+        return self._outbox.wake_fileno
+
+    def queued_nbytes(self) -> int:
+        return self._outbox.queued_nbytes()
+
+    def take(self) -> QueuedBatch | None:
+        batch = self._outbox.take()
+        if batch is not None:
+            payloads = [
+                (len(one), hashlib.sha256(one).hexdigest()) for one in batch.payloads
+            ]
+            self.recorded.append((batch.records, batch.record_count, payloads))
+        return batch
+
+    def drain(self) -> Recorded:
+        """All that is left in the outbox, and what was taken before."""
+        while self.take() is not None:
+            pass
+        recorded, self.recorded = self.recorded, []
+        return recorded
+
+
+def install_cuda(lease: Lease | None) -> tuple[Tap, object]:
+    from xpool.torch.install import load_library
+
+    library = load_library()
+    import torch  # noqa: F401  between loading and registering
+
+    from xpool.torch.cuda import patch_torch_cuda
+    from xpool.torch.remote import Remote
+    from xpool.torch.storage_methods import patch_storage_methods
+
+    library.register()
+    tap = Tap(library)
+    session = open_session(lease, tap, "torch") if lease else RecordedSession()
+    library.connect(session)
+    remote = Remote(session, library)
+    patch_torch_cuda(remote)
+    patch_storage_methods("cuda")
+    return tap, remote
+
+
+def install_xpool(lease: Lease | None) -> tuple[Tap, object]:
+    from xpool.torch.python_install import install_python_device
+    from xpool.torch.python_log import PythonLog
+
+    log = PythonLog()
+    tap = Tap(log)
+    session = open_session(lease, tap, "torch") if lease else RecordedSession()
+    return tap, install_python_device(session, log)
+
+
+def main() -> None:
+    device, file = sys.argv[1:]
+    text = os.environ.get("LEASE")
+    lease = msgspec.json.decode(text, type=Lease) if text else None
+    tap, remote = {"cuda": install_cuda, "xpool": install_xpool}[device](lease)
+
+    import torch
+    from recorded_programs import BATCHED, PROGRAMS
+
+    warnings.simplefilter("ignore")
+    recorded: dict[str, Recorded] = {}
+    gc.disable()  # frees come from reference counts alone, at the same places
+    for name in PROGRAMS if lease else BATCHED:
+        torch.manual_seed(0)
+        PROGRAMS[name](device)
+        if lease:
+            try:
+                remote.synchronize()  # the link has taken all there is
+            except RuntimeError as error:
+                raise RuntimeError(f"program {name}: {error}") from None
+            recorded[name], tap.recorded = tap.recorded, []
+        else:
+            recorded[name] = tap.drain()
+    Path(file).write_bytes(msgspec.msgpack.encode(recorded))
+    if lease:
+        remote.session.leave("the recording is over")
+    sys.stdout.flush()
+    os._exit(0)  # nothing that ends later may record any more
+
+
+if __name__ == "__main__":
+    main()
