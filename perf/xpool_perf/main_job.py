@@ -20,6 +20,7 @@ from xpool_perf.children import Child, Children
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.pool import (
     Pool,
+    RunFailed,
     example,
     json_line,
     own_environment,
@@ -140,8 +141,9 @@ class Bench:
         job += ["--threads", str(self._settings.threads), "--json", str(output)]
 
         def sample(name: str, argv: Sequence[str]) -> None:
+            output.unlink(missing_ok=True)  # the former job's figures are not its own
             self._calm_run(pool, name, argv)
-            self._take({name: float(json.loads(output.read_text())["train_s"])})
+            self._take({name: train_seconds(output)})
 
         self._in_pairs(
             lambda: sample("train_remote_s", xpool_run(pool.registry, *job)),
@@ -200,6 +202,18 @@ class Bench:
 
     def _run(self, name: str, argv: Sequence[str]) -> tuple[Child, float]:
         return run_to_end(self._children, name, argv, self._env, self._folder)
+
+
+def train_seconds(path: Path) -> float:
+    """What the example wrote about its training loop.
+
+    Raises:
+        RunFailed: nothing, or something else.
+    """
+    try:
+        return float(json.loads(path.read_text())["train_s"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunFailed(f"the example left no readable figures: {error!r}") from error
 
 
 def measure(settings: Settings, say: Say) -> Samples:

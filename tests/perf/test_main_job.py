@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from support.waiting import eventually
-from xpool_perf.main_job import FIGURES
-from xpool_perf.pool import job_environment
+from xpool_perf.main_job import FIGURES, train_seconds
+from xpool_perf.pool import RunFailed, job_environment
 from xpool_perf.results import result_from_json
 
 PERF = [sys.executable, "-m", "xpool_perf"]
@@ -118,3 +118,12 @@ def test_a_job_starts_from_a_known_environment() -> None:
     assert job_environment(given, None) == kept
     threads = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     assert job_environment(given, 3) == kept | threads
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"train_s": "soon"}'])
+def test_a_job_that_leaves_no_figures_is_one_sentence(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "job.json").write_text(text)
+    with pytest.raises(RunFailed, match="no readable figures"):
+        train_seconds(tmp_path / "job.json")

@@ -12,6 +12,7 @@ import pytest
 from xpool_perf import report
 from xpool_perf.figures import Figure
 from xpool_perf.machine import Machine, commit_of, this_machine
+from xpool_perf.pool import repository
 from xpool_perf.results import (
     Result,
     ResultUnreadable,
@@ -122,6 +123,14 @@ def test_rendering_shows_the_newest_and_the_history() -> None:
         "| 2026-02-01 | abc | ACME 9 (Big), 4 cores | 3 | 1.5 |",
     ]
     assert "Nothing has been kept yet" in report.markdown([])
+
+
+def test_results_md_is_what_the_kept_results_render_to() -> None:
+    perf = repository() / "perf"
+    kept = load_all(perf / "results")
+    assert (perf / "RESULTS.md").read_text() == report.markdown(kept), (
+        "run python -m xpool_perf render"
+    )
 
 
 def test_a_table_has_every_figure() -> None:
