@@ -5,20 +5,14 @@ Only ``node_state.py`` changes these.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeVar
 
 from xpool_protocol.control.token import LeaseClaims
 from xpool_protocol.errors import PoolError
 from xpool_protocol.transport.base import PeerId
 
 from xpool_server.node_facts import WorkerId
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 
 class SessionState(Enum):
@@ -86,34 +80,3 @@ class OpenInquiry:
     peer: PeerId
     worker: WorkerId
     deadline_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of a session."""
-
-    epoch: int
-    key: str
-    error: PoolError
-
-
-class Recent(Generic[K, V]):
-    """A dictionary that forgets what was set longest ago."""
-
-    def __init__(self, max_count: int) -> None:
-        self._max_count = max_count
-        self._items: OrderedDict[K, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def get(self, key: K) -> V | None:
-        """The value, or None if there is none any more."""
-        return self._items.get(key)
-
-    def set(self, key: K, value: V) -> None:
-        """Keep a value; the oldest one goes if there are too many."""
-        self._items[key] = value
-        self._items.move_to_end(key)
-        if len(self._items) > self._max_count:
-            self._items.popitem(last=False)

@@ -15,7 +15,6 @@ A worker starts, becomes a spare, serves, ends:
 from __future__ import annotations
 
 import itertools
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -23,11 +22,9 @@ from xpool_protocol.control.token import LeaseClaims
 from xpool_protocol.errors import (
     EpochStale,
     LeaseExpired,
-    LeaseUnknown,
     NoCapacity,
     PoolError,
     TokenInvalid,
-    UsageError,
     WorkerLost,
 )
 from xpool_protocol.quantities import text_from_nbytes
@@ -40,6 +37,7 @@ from xpool_server.control import (
     SessionStatistics,
     WorkerReady,
 )
+from xpool_server.lease_book import LeaseBook
 from xpool_server.node_facts import (
     Fact,
     GiveUp,
@@ -63,17 +61,14 @@ from xpool_server.node_facts import (
     WorkerSaid,
 )
 from xpool_server.node_records import (
-    Ended,
     OpenInquiry,
-    Recent,
     Session,
     SessionState,
     Wish,
     Worker,
     WorkerState,
 )
-
-NS_PER_S: Final = 1_000_000_000
+from xpool_server.worker_starts import NS_PER_S, StartBackoff, how_it_ended
 
 WORKER_START_NS: Final = 120 * NS_PER_S
 """Importing the framework from a cold disk takes up to a minute."""
@@ -97,14 +92,6 @@ INQUIRY_NS: Final = NS_PER_S // 2
 
 MAX_WISHES: Final = 1024
 """Each needs a genuine token, and a device has at most 100 slices."""
-
-MAX_REMEMBERED: Final = 16_384
-"""Leases that are over, and epochs: what a registry takes in one heartbeat."""
-
-START_FAILURES: Final = 3
-"""Failed starts in a row after which a node that never had a worker gives up."""
-
-MAX_BACKOFF_NS: Final = 30 * NS_PER_S
 
 
 class NodeState:
@@ -136,12 +123,8 @@ class NodeState:
         self._worker_ids = itertools.count(1)
         self._wishes: list[Wish] = []
         self._inquiries: list[OpenInquiry] = []
-        self._ended: Recent[str, Ended] = Recent(MAX_REMEMBERED)
-        self._epochs: Recent[str, int] = Recent(MAX_REMEMBERED)
-        #: Failed starts in a row, and when to try again, by device index.
-        self._failures = dict.fromkeys(self.memory_nbytes, 0)
-        self._start_after_ns = dict.fromkeys(self.memory_nbytes, 0)
-        self._has_been_ready = False
+        self._leases = LeaseBook(node_name)
+        self._starts = StartBackoff(self.memory_nbytes)
 
     # ---- reading ----
 
@@ -176,7 +159,7 @@ class NodeState:
         moments += [inquiry.deadline_ns for inquiry in self._inquiries]
         if not self.is_closing:
             moments += [
-                self._start_after_ns[index]
+                self._starts.not_before_ns(index)
                 for index in self.memory_nbytes
                 if self._missing(index) > 0
             ]
@@ -212,7 +195,7 @@ class NodeState:
         refusal = self._refusal_of(claims)
         if refusal is not None:
             return [SendGoodbye(fact.peer, refusal)]
-        self._epochs.set(claims.lease_id, claims.epoch)
+        self._leases.asked(claims)
         newer = EpochStale(
             f"epoch {claims.epoch} of lease {claims.lease_id} took its place: this"
             " holder has lost it"
@@ -225,36 +208,16 @@ class NodeState:
 
     def _refusal_of(self, claims: LeaseClaims) -> PoolError | None:
         """Why a genuine token gets no session, if it gets none."""
-        lease = claims.lease_id
         if self.is_closing:
             return NoCapacity(f"the server {self.node_name} is shutting down")
-        if claims.node_name != self.node_name:
-            return TokenInvalid(
-                f"lease {lease} is for the server {claims.node_name[:128]!r}, this is"
-                f" {self.node_name}: connect to the address that came with the lease"
-            )
         if claims.device_index not in self.memory_nbytes:
             return TokenInvalid(
-                f"lease {lease} is for device {claims.device_index}, which the server"
-                f" {self.node_name} does not have: acquire a new lease"
-            )
-        newest = self._epochs.get(lease)
-        if newest is not None and claims.epoch < newest:
-            return EpochStale(
-                f"lease {lease} has epoch {newest} by now: the holder of epoch"
-                f" {claims.epoch} has lost it"
-            )
-        ended = self._ended.get(lease)
-        if ended is not None and claims.epoch <= ended.epoch:
-            return ended.error
-        if claims.epoch == newest:
-            return UsageError(
-                f"lease {lease} has a session on {self.node_name} already: a lease"
-                " has one session, acquire another lease for another one"
+                f"lease {claims.lease_id} is for device {claims.device_index}, which"
+                f" the server {self.node_name} does not have: acquire a new lease"
             )
         if len(self._wishes) >= MAX_WISHES:
             return NoCapacity(f"{MAX_WISHES} clients wait at the server already")
-        return None
+        return self._leases.refusal_of(claims)
 
     def _is_full(self, claims: LeaseClaims) -> bool:
         share, nbytes = self._taken(claims.device_index)
@@ -327,7 +290,7 @@ class NodeState:
     def _refuse(self, wish: Wish, error: PoolError) -> SendGoodbye:
         """Refuse for good: the same token gets the same answer again."""
         claims = wish.claims
-        self._ended.set(claims.lease_id, Ended(claims.epoch, "", error))
+        self._leases.ended(claims, "", error)
         return SendGoodbye(wish.peer, error)
 
     def _no_room(self, claims: LeaseClaims) -> NoCapacity:
@@ -354,14 +317,7 @@ class NodeState:
                     OpenInquiry(fact.peer, worker_id, now_ns + INQUIRY_NS)
                 )
                 return []
-        ended = self._ended.get(claims.lease_id)
-        if ended is not None and ended.key == key:
-            return [SendGoodbye(fact.peer, ended.error)]
-        unknown = LeaseUnknown(
-            f"the server {self.node_name} has no such session of lease"
-            f" {claims.lease_id}: it may have been restarted; start the job again"
-        )
-        return [SendGoodbye(fact.peer, unknown)]
+        return [SendGoodbye(fact.peer, self._leases.fate_of(claims, key))]
 
     def _answer_inquiries(self, now_ns: int) -> list[Instruction]:
         """Tell those whose worker seems to live after all where it is."""
@@ -441,8 +397,7 @@ class NodeState:
                 worker.state = WorkerState.SPARE
                 worker.deadline_ns = None
                 worker.address, worker.pid = fact.message.address, fact.message.pid
-                self._failures[worker.device_index] = 0
-                self._has_been_ready = True
+                self._starts.succeeded(worker.device_index)
                 return []
             case SessionOpened() if session is not None:
                 if session.state is SessionState.OPENING:
@@ -486,10 +441,10 @@ class NodeState:
         lease_id = session.claims.lease_id
         error = session.ended_by or WorkerLost(
             f"the worker of lease {lease_id} on server {self.node_name} ended"
-            f" {_how(fact.status)}; the job's device memory is gone: start the job"
-            " again"
+            f" {how_it_ended(fact.status)}; the job's device memory is gone: start the"
+            " job again"
         )
-        self._ended.set(lease_id, Ended(session.claims.epoch, session.key, error))
+        self._leases.ended(session.claims, session.key, error)
         busy_ns = session.counters.get("busy_ns", 0)
         self.finished_busy_ns[worker.device_index] += busy_ns
         told = [one for one in self._inquiries if one.worker == fact.worker]
@@ -500,15 +455,11 @@ class NodeState:
         ]
 
     def _start_failed(self, index: int, status: int, now_ns: int) -> list[Instruction]:
-        self._failures[index] += 1
-        failures = self._failures[index]
-        backoff_ns = min(NS_PER_S << (failures - 1), MAX_BACKOFF_NS)
-        self._start_after_ns[index] = now_ns + backoff_ns
-        if failures < START_FAILURES or self._has_been_ready:
+        if not self._starts.failed(index, now_ns):
             return []
         text = (
             f"the workers of device {index} do not start, the last one ended"
-            f" {_how(status)}: what they said stands above"
+            f" {how_it_ended(status)}: what they said stands above"
         )
         return [GiveUp(text)]
 
@@ -546,24 +497,10 @@ class NodeState:
             return []
         instructions: list[Instruction] = []
         for index in self.memory_nbytes:
-            if now_ns < self._start_after_ns[index]:
+            if now_ns < self._starts.not_before_ns(index):
                 continue
             for _ in range(self._missing(index)):
                 worker_id = WorkerId(next(self._worker_ids))
                 self.workers[worker_id] = Worker(index, now_ns + WORKER_START_NS)
                 instructions.append(StartWorker(worker_id, index))
         return instructions
-
-
-def _how(status: int) -> str:
-    """How a process ended, for a sentence.
-
-    >>> _how(-9), _how(1)
-    ('by signal 9 (SIGKILL)', 'with exit status 1')
-    """
-    if status >= 0:
-        return f"with exit status {status}"
-    try:
-        return f"by signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:  # a real-time signal has no name
-        return f"by signal {-status}"

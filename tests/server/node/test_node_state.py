@@ -26,6 +26,7 @@ from xpool_server.control import (
     SessionStatistics,
     WorkerReady,
 )
+from xpool_server.lease_book import Recent
 from xpool_server.load_report import LoadMeter, session_reports
 from xpool_server.node_facts import (
     Fact,
@@ -49,17 +50,17 @@ from xpool_server.node_facts import (
     WorkerId,
     WorkerSaid,
 )
-from xpool_server.node_records import Recent, SessionState, WorkerState
+from xpool_server.node_records import SessionState, WorkerState
 from xpool_server.node_state import (
     GRACE_NS,
     INQUIRY_NS,
-    NS_PER_S,
     OPENING_NS,
     ROOM_NS,
     WISH_NS,
     WORKER_START_NS,
     NodeState,
 )
+from xpool_server.worker_starts import NS_PER_S
 
 GIB = 1 << 30
 ME, YOU = PeerId(b"me"), PeerId(b"you")
