@@ -73,6 +73,11 @@ def current_remote() -> Remote:
     return _remote
 
 
+def current_remote_or_none() -> Remote | None:
+    """The remote device of this process, or None where none is open."""
+    return _remote
+
+
 def remember(remote: Remote) -> None:
     """Make a device the process's own; called by whoever opened it."""
     global _remote

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from xpool_protocol.errors import PoolError, UsageError
@@ -35,15 +35,48 @@ EXIT_REFUSED = 1
 
 def main(arguments: list[str]) -> NoReturn:
     """Run ``SCRIPT ARGS…``, ``-m MODULE ARGS…`` or ``-c CODE ARGS…``."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGINT, _on_signal)
     try:
-        pipe = LeasePipe.from_environment()
-        remote = _prepare(pipe)
+        remote = _prepare(LeasePipe.from_environment())
     except PoolError as error:
         _fail(error)
     sys.excepthook = _hook(remote)
-    _run(arguments)
+    try:
+        _run_interruptibly(arguments)
+    except _Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)  # noqa: T201
+        sys.exit(128 + signal.SIGINT)
     sys.exit(0)
+
+
+class _Interrupted(Exception):  # noqa: N818  a state
+    """Ctrl-C while the program waited for the server; the text names the line."""
+
+
+def _run_interruptibly(arguments: list[str]) -> None:
+    """Run the program; see to it that a deferred signal takes effect here at last."""
+    try:
+        _run(arguments)
+    except RuntimeError as error:
+        if INTERRUPTED not in str(error):
+            raise
+        place = _innermost_line(error.__traceback__)
+        try:
+            time.sleep(1)  # the deferred signal is delivered here
+        except KeyboardInterrupt:
+            raise _Interrupted(f"KeyboardInterrupt{place}") from None
+        raise
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """SIGTERM is an ordinary exit, so that the session is closed in good order."""
+    remote = xpool.current_remote_or_none()
+    if remote is not None and remote.library.defer_signal(number, frame):
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 def _prepare(pipe: LeasePipe) -> Remote:
@@ -74,11 +107,6 @@ def _run(arguments: list[str]) -> None:
             _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
-    """SIGTERM as an ordinary exit, so that the session is closed in good order."""
-    raise SystemExit(128 + number)
-
-
 def _hook(remote: Remote) -> Hook:
     """What becomes of the program's uncaught exceptions."""
     session = remote.session
@@ -88,12 +116,6 @@ def _hook(remote: Remote) -> Hook:
         error: BaseException,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if INTERRUPTED in str(error):
-                time.sleep(1)  # the signal that is pending is delivered here
-        except KeyboardInterrupt:
-            print("KeyboardInterrupt", file=sys.stderr)  # noqa: T201
-            sys.exit(128 + signal.SIGINT)
         over = session.link.over
         if over is not None and str(over) in str(error):
             where = _innermost_line(trace)

@@ -163,6 +163,27 @@ class LeasePipe:
         self.wants_statistics = line.wants_statistics
         return line.lease
 
+    def latest(self, lease: Lease) -> Lease:
+        """The lease with the newest token that has come meanwhile; does not wait.
+
+        Tokens live as long as the lease's TTL; building the native library, once,
+        can take longer.
+
+        Raises:
+            PoolError: the lease has ended meanwhile.
+        """
+        while True:
+            try:
+                line = self._next(0)
+            except BrokenError:  # nothing more has come
+                return lease
+            if line is None:
+                raise _keeper_gone()
+            if line.ended is not None:
+                raise line.ended.error
+            if line.renewed is not None:
+                lease = msgspec.structs.replace(lease, token=line.renewed.token)
+
     def watch(self, on_later: Callable[[Later], None]) -> None:
         """Call back from a thread of its own for everything that follows.
 

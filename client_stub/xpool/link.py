@@ -34,6 +34,14 @@ MAX_REMEMBERED_FAULTS: Final = 64
 """Late failures kept for the report at the end; one error often causes many."""
 
 
+class Interrupted(Exception):  # noqa: N818  a state
+    """The main thread's wait was ended by ``interrupt``."""
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 class Mark:
     """A point of the log; set when the server has executed up to it."""
 
@@ -67,6 +75,7 @@ class SessionLink:
         """Failures by operation number that nobody has been told of yet."""
         self.sent_nbytes = 0
         self._leaving: str | None = None
+        self._is_interrupted = False
         self._thread = threading.Thread(
             target=self._run, name="xpool-link", daemon=True
         )
@@ -88,6 +97,9 @@ class SessionLink:
             while request not in self._answers:
                 if self.over is not None:
                     raise self.over
+                if self._is_interrupted and _is_main_thread():
+                    self._is_interrupted = False
+                    raise Interrupted
                 self._changed.wait()
             answer = self._answers.pop(request)
             if isinstance(answer, Failure):
@@ -102,6 +114,12 @@ class SessionLink:
                 and self._outbox.queued_nbytes() > limits.TRANSFER_NBYTES
             ):
                 self._changed.wait()
+
+    def interrupt(self) -> None:
+        """End the main thread's wait with ``Interrupted``; for its signal handlers."""
+        self._is_interrupted = True
+        with self._changed:
+            self._changed.notify_all()
 
     def add_mark(self, request: int) -> Mark:
         """A mark for a FENCE record that carries this request id."""

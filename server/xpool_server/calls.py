@@ -92,7 +92,10 @@ class Calls:
             raise
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             fault = self._fault(error, record.operation)
-        self._poison(record, (), fault)
+        # An unknown operation has not run, and its caller is told so at once: what it
+        # would have written is as it was.
+        if record.operation in self._operations:
+            self._poison(record, (), fault)
         return self._failures.refused(record.request, fault)
 
     def _requested(self, record: RequestCall) -> Value:

@@ -21,6 +21,9 @@ SKIPPED = {"__pycache__", "build", ".hypothesis"}
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
 UNSAFE_CALLS = {"eval", "exec"}
 
+# `xpool run -c CODE` runs the user's own text, as python -c does.
+USER_PROGRAMS = {"client_stub/xpool/bootstrap.py": {"exec"}}
+
 HOME = re.compile(
     r"(?<![\w.])/(?:home|Users)/[a-z]\w*/|(?<![\w.])/r[o]ot/|[A-Z]:\\Users"
 )
@@ -86,7 +89,7 @@ def test_unsafe_uses_are_seen(text: str, found: set[str]) -> None:
 
 @pytest.mark.parametrize("path", PACKAGE_SOURCES, ids=relative)
 def test_nothing_decodes_by_running(path: Path) -> None:
-    assert not unsafe_uses(path.read_text())
+    assert unsafe_uses(path.read_text()) == USER_PROGRAMS.get(relative(path), set())
 
 
 def test_own_paths_are_seen() -> None:

@@ -7,6 +7,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/util/Exception.h>
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -24,6 +25,9 @@ Callbacks callbacks;
 static std::atomic<bool> forked{false};
 
 void check_usable() {
+  // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
+  if (Log::instance().closed() && !forked && callbacks.wait_for_room)
+    callbacks.wait_for_room();
   TORCH_CHECK(!forked, "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use "
                        "the 'spawn' start method");
   TORCH_CHECK(!Log::instance().closed(), "xpool: the session is closed; no remote operation can run any more");
@@ -52,11 +56,22 @@ void leave_room() {
   C10_THROW_ERROR(Error, text);
 }
 
+static void deliver_again(int signal) {
+  using Deliver = int (*)(int);
+  static const auto deliver = reinterpret_cast<Deliver>(dlsym(RTLD_DEFAULT, "PyErr_SetInterruptEx"));
+  if (deliver && signal)
+    deliver(signal);
+}
+
 Answer await(uint64_t request) {
   check_usable();
   TORCH_CHECK(callbacks.request, "xpool: no session is open; run the program with `xpool run`, or call xpool.init()");
   Answer answer;
   callbacks.request(request, &answer);
+  // A signal handler raised while Python waited, inside a callback from which nothing can be raised. The signal is
+  // delivered again, to be handled as soon as the error below has ended this call.
+  if (answer.status == 3)
+    deliver_again(answer.signal);
   if (answer.status != 0)
     raise(answer);
   return answer;

@@ -754,10 +754,11 @@ Stack requested_results(Operation &operation, const Arguments &arguments, const 
   BytesReader reader(answer.value, answer.value_nbytes);
   check_reply(reader.uint8() == kList && reader.uvarint() == 2);
   const auto &returns = operation.schema.returns();
-  check_reply(reader.uint8() == (returns.empty() ? kList : kList) && reader.uvarint() == returns.size());
+  const uint8_t form = reader.uint8();  // a list of integers alone comes packed
+  check_reply((form == kList || form == kInts) && reader.uvarint() == returns.size());
   Stack results;
   for (size_t i = 0; i < returns.size(); i++)
-    results.push_back(read_result(reader, replied, returns[i].type()));
+    results.push_back(form == kInts ? c10::IValue(reader.svarint()) : read_result(reader, replied, returns[i].type()));
   check_reply(reader.uint8() == kList);
   const auto leaves = written_leaves(operation, arguments);
   const uint64_t count = reader.uvarint();
@@ -940,6 +941,8 @@ void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
     structured = nullptr;
     throw;
   }
+  if (!now.is_swallowed && !now.is_broken)
+    announce();  // it allocated and called nothing, as new_empty_strided does
   structured = nullptr;
   if (!now.is_swallowed)
     return;

@@ -9,12 +9,15 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import PoolError, UsageError
 from xpool_protocol.records import FENCE, STATISTICS
 
+from xpool.link import Interrupted
 from xpool.outbox import QueuedBatch
+from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
     from xpool.session import Session
@@ -28,6 +31,7 @@ _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
 class _Answer(ctypes.Structure):
     _fields_ = (
         ("status", ctypes.c_int32),
+        ("signal", ctypes.c_int32),
         ("value", ctypes.c_void_p),
         ("value_nbytes", ctypes.c_uint64),
         ("payloads", ctypes.c_void_p),
@@ -117,6 +121,8 @@ class NativeLibrary:
             raise UsageError(f"{path} was built from other sources: remove it")
         self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._session: Session | None = None
+        self._is_closed = False
+        self._pending_signal = 0
         self._kept = threading.local()
         self._callbacks: tuple[Any, ...] = ()
 
@@ -155,7 +161,7 @@ class NativeLibrary:
         self._session = session
         self._callbacks = (
             _REQUEST(self._on_request),
-            _WAIT(session.link.wait_for_room),
+            _WAIT(self._wait),
             _TRACE(session.trace) if session.is_traced else _TRACE(),
         )
         welcome = session.welcome
@@ -167,32 +173,62 @@ class NativeLibrary:
         )
         os.eventfd_write(self.wake_fileno, 1)
 
+    def _wait(self) -> None:
+        """Called by the library: wait for room, or for ever if all is over."""
+        assert self._session is not None
+        if not self._is_closed:
+            self._session.link.wait_for_room()
+        elif threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+
     def _on_request(self, request: int, answer: Any) -> None:
         """Called by the library; must not raise, so every end is a status."""
-        from xpool.session import RemoteFault
+        try:
+            self._answer(request, answer)
+        except PoolError as error:
+            if self._is_closed:
+                self._wait()
+            self._refuse(answer, _OVER, "RuntimeError", f"xpool: {error}")
+        except Interrupted:
+            self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
+            answer.contents.signal, self._pending_signal = self._pending_signal, 0
+        except BaseException as error:  # noqa: BLE001  raised again below
+            # A signal handler of the program's own. ctypes would print and drop it,
+            # so the signal is delivered again behind the error that ends the call.
+            self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
+            answer.contents.signal = _signal_behind(error)
 
+    def _answer(self, request: int, answer: Any) -> None:
         assert self._session is not None
         try:
             reply = self._session.wait(request)
         except RemoteFault as fault:
             self._refuse(answer, _FAILED, fault.fault.exception, str(fault))
-        except PoolError as error:
-            self._refuse(answer, _OVER, "RuntimeError", f"xpool: {error}")
-        except BaseException as error:  # noqa: BLE001  raised again below
-            # From a signal handler. ctypes would print and drop it, so it is raised
-            # again as soon as Python runs on: behind the error that ends the call.
-            self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
-            _raise_soon(error)
-        else:
-            views = [memoryview(payload) for payload in reply.payloads]
-            addresses = (ctypes.c_void_p * len(views))(*map(_address, views))
-            sizes = (ctypes.c_uint64 * len(views))(*(view.nbytes for view in views))
-            self._kept.value = (reply, views, addresses, sizes)
-            answer.contents.value = _address(reply.value)
-            answer.contents.value_nbytes = len(reply.value)
-            answer.contents.payloads = ctypes.addressof(addresses)
-            answer.contents.payload_nbytes = ctypes.addressof(sizes)
-            answer.contents.payload_count = len(views)
+            return
+        views = [memoryview(payload) for payload in reply.payloads]
+        addresses = (ctypes.c_void_p * len(views))(*map(_address, views))
+        sizes = (ctypes.c_uint64 * len(views))(*(view.nbytes for view in views))
+        self._kept.value = (reply, views, addresses, sizes)
+        answer.contents.value = _address(reply.value)
+        answer.contents.value_nbytes = len(reply.value)
+        answer.contents.payloads = ctypes.addressof(addresses)
+        answer.contents.payload_nbytes = ctypes.addressof(sizes)
+        answer.contents.payload_count = len(views)
+
+    def defer_signal(self, number: int, frame: FrameType | None) -> bool:
+        """For a signal handler: whether it must not raise here, and is called again.
+
+        Inside a callback from the library nothing can be raised. The wait is ended
+        instead, and the signal is delivered again when the call has failed.
+        """
+        while frame is not None:
+            if frame.f_code in _CALLBACKS:
+                if self._session is not None and not self._is_closed:
+                    self._pending_signal = number
+                    self._session.link.interrupt()
+                return True
+            frame = frame.f_back
+        return False
 
     def _refuse(self, answer: Any, status: int, exception: str, text: str) -> None:
         kept = (exception.encode(), text.encode())
@@ -267,19 +303,31 @@ class NativeLibrary:
 
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
+        self._is_closed = True
         self._library.xpool_close()
 
 
-def _raise_soon(error: BaseException) -> None:
-    """Raise what a signal handler raised once more, outside of this callback."""
-    if isinstance(error, KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    elif isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:
-        signal.raise_signal(signal.SIGTERM)
-    else:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(threading.get_ident()), ctypes.py_object(type(error))
-        )
+def _signal_behind(error: BaseException) -> int:
+    """The signal whose handler raised; read from the handler's own first argument."""
+    trace = error.__traceback__
+    handlers = {
+        getattr(handler, "__code__", None): number
+        for number in signal.valid_signals()
+        if callable(handler := signal.getsignal(number))
+    }
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code in handlers:
+            arguments = trace.tb_frame.f_locals
+            first = arguments.get(code.co_varnames[0]) if code.co_argcount else None
+            return first if isinstance(first, int) else handlers[code]
+        trace = trace.tb_next
+    return int(signal.SIGINT)
+
+
+_CALLBACKS: Final = frozenset(
+    method.__code__ for method in (NativeLibrary._on_request, NativeLibrary._wait)
+)
 
 
 class _Owner:

@@ -66,6 +66,7 @@ struct RemoteGenerator final : c10::GeneratorImpl {
 // An answer's memory belongs to the caller's thread until it asks again.
 struct Answer {
   int32_t status = 0;  // 0 answered, 1 the operation failed, 2 the session is over, 3 interrupted
+  int32_t signal = 0;  // with 3: the signal to deliver again once Python runs on
   const char *value = nullptr;
   uint64_t value_nbytes = 0;
   const char *const *payloads = nullptr;

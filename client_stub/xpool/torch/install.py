@@ -7,6 +7,7 @@ here. Between the two the process can import torch while the lease is on its way
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def install_leased(library: NativeLibrary, pipe: LeasePipe) -> Remote:
     """
     import torch  # noqa: F401  takes a second, and the lease comes meanwhile
 
-    remote = install(library, pipe.wait_for_lease(None))
+    remote = install(library, pipe.latest(pipe.wait_for_lease(None)))
 
     def later(what: Later) -> None:
         if isinstance(what, PoolError):
@@ -87,8 +88,11 @@ def leave_at_exit(
     remote: Remote, on_statistics: Callable[[dict[str, int]], None] | None
 ) -> None:
     """At the interpreter's end: report late failures, say goodbye, record no more."""
+    owner = os.getpid()
 
     def leave() -> None:
+        if os.getpid() != owner:
+            return  # a forked child has no session to leave
         try:
             if not remote.session.is_over:
                 counters = remote.statistics()
