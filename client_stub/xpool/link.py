@@ -76,6 +76,7 @@ class SessionLink:
         self.sent_nbytes = 0
         self._leaving: str | None = None
         self._is_interrupted = False
+        self._tell_over: Callable[[PoolError], None] | None = None
         self._thread = threading.Thread(
             target=self._run, name="xpool-link", daemon=True
         )
@@ -135,6 +136,14 @@ class SessionLink:
             mark.error = self.over
             mark.reached.set()
         return mark
+
+    def on_over(self, tell: Callable[[PoolError], None]) -> None:
+        """Call ``tell`` once when the session is over, or now if it is."""
+        with self._changed:
+            self._tell_over = tell
+            error = self.over
+        if error is not None:
+            tell(error)
 
     def end_with(self, error: PoolError) -> None:
         """End the session from outside: the keeper says that the lease is over."""
@@ -226,9 +235,12 @@ class SessionLink:
         with self._changed:
             if self.over is None:
                 self.over = error
+            tell, self._tell_over = self._tell_over, None
             marks = list(self._marks.values())
             self._marks.clear()
             self._changed.notify_all()
+        if tell is not None:
+            tell(error)
         for mark in marks:
             mark.error = self.over
             mark.reached.set()

@@ -6,6 +6,7 @@
 
 namespace xpool {
 void expect_default_generator();
+void end_session(const char *text);
 int current_device();
 int64_t current_stream();
 void set_current_stream(int64_t id);
@@ -16,7 +17,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 1; }
+XPOOL_API int32_t xpool_abi() { return 2; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register() {
@@ -38,6 +39,8 @@ XPOOL_API void xpool_connect(int32_t wake_fd, void (*request)(uint64_t, Answer *
   Log::instance().set_wake_fd(wake_fd);
 }
 
+// The session is over: from now on every operation fails with this text.
+XPOOL_API void xpool_end(const char *text) { end_session(text); }
 XPOOL_API void xpool_close() { Log::instance().close(); }
 
 struct TakenBatch {

@@ -24,12 +24,22 @@ Callbacks callbacks;
 
 static std::atomic<bool> forked{false};
 
+static std::atomic<const std::string *> over{nullptr};
+
+void end_session(const char *text) {
+  const std::string *expected = nullptr, *reason = new std::string(text);  // kept: other threads may be reading it
+  if (!over.compare_exchange_strong(expected, reason))
+    delete reason;
+}
+
 void check_usable() {
   // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
   if (Log::instance().closed() && !forked && callbacks.wait_for_room)
     callbacks.wait_for_room();
   TORCH_CHECK(!forked, "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use "
                        "the 'spawn' start method");
+  if (const std::string *reason = over)
+    C10_THROW_ERROR(Error, *reason);
   TORCH_CHECK(!Log::instance().closed(), "xpool: the session is closed; no remote operation can run any more");
 }
 

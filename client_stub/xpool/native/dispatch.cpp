@@ -347,7 +347,7 @@ void put_value(Encoding &to, const Operation &operation, size_t argument, bool i
 // Whether a value equals its schema default and so is left out: same kind and same value.
 bool is_default(const c10::IValue &value, const c10::IValue &standard) {
   if (standard.isNone())
-    return value.isNone();
+    return value.isNone() || (value.isTensor() && !value.toTensor().defined());
   if (standard.isBool())
     return value.isBool() && value.toBool() == standard.toBool();
   if (standard.isInt())
@@ -389,12 +389,11 @@ void put_arguments(Encoding &to, const Operation &operation, const Arguments &ar
 // ---------------------------------------------------------------- shape inference
 
 at::Tensor meta_of(const at::Tensor &tensor) {
-  if (!tensor.defined())
+  // A wrapped number stays what it is: meta kernels in Python take it as a number, and a meta tensor has no value.
+  if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number())
     return tensor;
   const auto options = at::TensorOptions(tensor.scalar_type()).device(c10::kMeta);
   at::Tensor meta = at::empty_strided(tensor.sizes(), tensor.strides(), options);
-  if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
-    meta.unsafeGetTensorImpl()->set_wrapped_number(true);
   if (tensor.is_conj())
     meta._set_conj(true);
   if (tensor.is_neg())
@@ -975,7 +974,6 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   if (!spare.empty())
     spare.pop_back();
   encoding->clear();
-  encoding->key.raw(&operation.schema, 0);
   const void *identity = &operation;
   encoding->key.raw(&identity, sizeof identity);
   put_arguments(*encoding, operation, arguments);

@@ -170,10 +170,13 @@ bool is_set_to(const Tensor &self, const Tensor &other) {
 // ---------------------------------------------------------------- between host and device
 
 void write_row_major(const Tensor &remote, const Tensor &host) {
-  leave_room();
   const Tensor dense = host.resolve_conj().resolve_neg().contiguous();
-  Log::instance().append_write(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(),
-                               static_cast<const char *>(dense.const_data_ptr()), dense.nbytes());
+  const uint64_t storage = storage_id(remote.storage()), offset = remote.storage_offset() * remote.element_size();
+  const auto *data = static_cast<const char *>(dense.const_data_ptr());
+  for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
+    leave_room();
+    Log::instance().append_write(storage, offset + at, data + at, std::min<uint64_t>(kTransferBytes, dense.nbytes() - at));
+  }
 }
 
 void copy_to_device(Tensor &self, const Tensor &host) {

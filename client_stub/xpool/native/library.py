@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from xpool_protocol.errors import PoolError, UsageError
+from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool.link import Interrupted
@@ -22,7 +22,7 @@ from xpool.session import RemoteFault
 if TYPE_CHECKING:
     from xpool.session import Session
 
-ABI: Final = 1
+ABI: Final = 2
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
@@ -143,6 +143,7 @@ class NativeLibrary:
             ctypes.c_uint64,
             ctypes.c_int32,
         ]
+        library.xpool_end.argtypes = [ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
         library.xpool_set_current_stream.argtypes = [ctypes.c_int64]
 
@@ -171,7 +172,13 @@ class NativeLibrary:
             welcome.memory_nbytes,
             int(welcome.device_kind == "cpu"),
         )
+        session.link.on_over(self._end)
         os.eventfd_write(self.wake_fileno, 1)
+
+    def _end(self, error: PoolError) -> None:
+        # Not at our own exit: other exit handlers may still drop tensors.
+        if not isinstance(error, ClosedError):
+            self._library.xpool_end(f"xpool: {error}".encode())
 
     def _wait(self) -> None:
         """Called by the library: wait for room, or for ever if all is over."""

@@ -8,6 +8,7 @@ that share one make it refuse both.
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,8 @@ def _patch_presence(remote: Remote) -> None:
     cuda._initialized = True
     _set("is_available is_initialized _is_compiled", lambda: _answer(True))
     _set("_lazy_init init ipc_collect", lambda: _answer(None))
-    _set("_is_in_bad_fork", lambda: _answer(False))
+    owner = os.getpid()
+    cuda._is_in_bad_fork = lambda: os.getpid() != owner
     _set("device_count _device_count_nvml _raw_device_count_nvml", lambda: _answer(1))
     _set("_lazy_call", lambda: lambda call, **_: call())
 
@@ -81,7 +83,7 @@ def _patch_presence(remote: Remote) -> None:
     )
     _set("_cuda_getDeviceCount", lambda: _answer(1), core)
     _set("_cuda_setDevice _cuda_init", lambda: _answer(None), core)
-    _set("_cuda_isInBadFork", lambda: _answer(False), core)
+    core._cuda_isInBadFork = lambda: os.getpid() != owner
     core._cuda_synchronize = lambda: remote.synchronize()
     core._cuda_getArchFlags = _answer("")
     core._cuda_isCurrentStreamCapturing = _answer(False)
