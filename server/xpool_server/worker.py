@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from xpool_protocol import transport
+from xpool_protocol import limits, transport
 from xpool_protocol.errors import PoolError
 
 from xpool_server.leash import die_with_parent
@@ -42,7 +42,9 @@ def _serve(options: argparse.Namespace) -> None:
 
     The address comes first: if it is no good, nobody waits for the framework.
     """
-    with transport.listen(options.listen) as listener:
+    with transport.listen(
+        options.listen, max_message_nbytes=limits.MAX_MESSAGE_NBYTES
+    ) as listener:
         import torch
 
         from xpool_server.devices import open_backend
