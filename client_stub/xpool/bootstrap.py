@@ -21,7 +21,7 @@ from xpool_protocol.errors import PoolError, UsageError
 
 import xpool
 from xpool.lease_pipe import LeasePipe
-from xpool.native.library import INTERRUPTED
+from xpool.native.library import INTERRUPTED, NativeLibrary
 
 if TYPE_CHECKING:
     from xpool.torch.remote import Remote
@@ -72,7 +72,8 @@ def _run_interruptibly(arguments: list[str]) -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """SIGTERM is an ordinary exit, so that the session is closed in good order."""
     remote = xpool.current_remote_or_none()
-    if remote is not None and remote.library.defer_signal(number, frame):
+    library = remote.library if remote is not None else None
+    if isinstance(library, NativeLibrary) and library.defer_signal(number, frame):
         return
     if number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xpool_protocol.errors import PoolError
+from xpool_protocol.errors import PoolError, UsageError
 
 from xpool.native import build
 from xpool.native.library import NativeLibrary
@@ -24,13 +24,30 @@ if TYPE_CHECKING:
     from xpool.torch.remote import Remote
 
 
-def load_library() -> NativeLibrary:
+def load_library() -> NativeLibrary | None:
     """Load the native library, building it the first time.
 
+    None where the pure-Python device is to be used: ``XPOOL_DEVICE=python`` asks for
+    it, or there is neither a built library nor a compiler.
+
     Raises:
-        UsageError: no torch, no compiler, or torch is imported already.
+        UsageError: no torch, torch is imported already, or an unknown XPOOL_DEVICE.
+        BuildFailed: the compiler refused.
     """
+    chosen = os.environ.get("XPOOL_DEVICE") or "native"
+    if chosen not in ("native", "python"):
+        raise UsageError(f"XPOOL_DEVICE is {chosen!r}: write native or python")
+    if chosen == "python":
+        return None
     path = build.built_library()
+    if path is None and build.compiler() is None:
+        print(  # noqa: T201  the program would otherwise wonder where cuda is
+            "xpool: no C++ compiler was found, so device 'cuda' is not available and"
+            " device 'xpool' is: apt-get install g++",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
     if path is None:
         print(  # noqa: T201  progress: this takes half a minute, once
             "xpool: building the native library for this torch, once…",
@@ -63,8 +80,8 @@ def install(library: NativeLibrary, lease: Lease) -> Remote:
     return remote
 
 
-def install_leased(library: NativeLibrary, pipe: LeasePipe) -> Remote:
-    """``install`` with the lease that a keeper sends, for as long as that lives.
+def install_leased(library: NativeLibrary | None, pipe: LeasePipe) -> Remote:
+    """``install``, or its Python twin, for as long as a keeper's lease lives.
 
     The session ends with the lease; with the interpreter, in good order.
 
@@ -73,7 +90,13 @@ def install_leased(library: NativeLibrary, pipe: LeasePipe) -> Remote:
     """
     import torch  # noqa: F401  takes a second, and the lease comes meanwhile
 
-    remote = install(library, pipe.latest(pipe.wait_for_lease(None)))
+    lease = pipe.latest(pipe.wait_for_lease(None))
+    if library is not None:
+        remote = install(library, lease)
+    else:
+        from xpool.torch.python_install import install_python
+
+        remote = install_python(lease)
 
     def later(what: Later) -> None:
         if isinstance(what, PoolError):
