@@ -110,6 +110,10 @@ class Operation:
         self.argument_names = tuple(one.name for one in self.parameters)
         self.written = [i for i, one in enumerate(self.parameters) if one.is_written]
         self.has_out = any(schema.arguments[i].is_out for i in self.written)
+        self.takes_numbers = torch._C._should_allow_numbers_as_tensors(
+            schema.name.removeprefix("aten::")
+        )
+        """torch lets a Python number stand for a tensor here."""
         self.takes_device = "device" in self.argument_names
         self.return_to_argument = [_alias_of(one, schema) for one in schema.returns]
         """Per return: the argument it is, or None for a new value."""
@@ -125,8 +129,6 @@ class Operation:
             one.alias_info is not None and not one.alias_info.is_write
             for one in schema.returns
         )
-        self.is_inplace_view = torch.Tag.inplace_view in function.tags
-        """Changes its argument's metadata: torch's composites do that here."""
         self.is_dynamic = bool(
             {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
             & set(function.tags)
@@ -202,6 +204,11 @@ def is_default(value: Any, default: Any) -> bool:
 
 _CODES: Final[dict[Any, int]] = {**DTYPE_CODES, **LAYOUT_CODES, **MEMORY_FORMAT_CODES}
 _CODED: Final = (torch.dtype, torch.layout, torch.memory_format)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one of Python's numbers."""
+    return type(value) in _NUMBERS
 
 
 def is_gather(operation: Operation, values: Sequence[Any]) -> bool:

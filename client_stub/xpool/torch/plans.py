@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 
-from xpool.torch.operation import Operation
+from xpool.torch.operation import Operation, is_number
 
 MAX_PLANS: Final = 200_000
 """Beyond it all are forgotten: a program that never repeats a geometry."""
@@ -111,6 +111,14 @@ def _meta_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return torch._neg_view(meta) if tensor.is_neg() else meta
 
 
+def _number_like(number: Any, values: Sequence[Any]) -> torch.Tensor:
+    """A number in a tensor's place: of the dtype that it has beside the tensors."""
+    tensors = [one for one in values if isinstance(one, torch.Tensor)]
+    widest = max(tensors, key=lambda one: one.dim(), default=torch.empty(0))
+    dtype = torch.result_type(_meta_tensor(widest), number)
+    return torch.empty((), dtype=dtype, device="meta")
+
+
 def run_meta(operation: Operation, values: Sequence[Any]) -> tuple[Any, list[Any]]:
     """Run an operation on meta tensors: what it returned, and its arguments.
 
@@ -121,10 +129,13 @@ def run_meta(operation: Operation, values: Sequence[Any]) -> tuple[Any, list[Any
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
     for value, meta, parameter in zip(values, metas, operation.parameters, strict=True):
+        wanted = meta
+        if not operation.takes_numbers and parameter.is_tensor and is_number(value):
+            wanted = _number_like(value, values)
         if not parameter.is_keyword_only:
-            positional.append(meta)
+            positional.append(wanted)
         elif value is not parameter.default:
-            keywords[parameter.name] = meta
+            keywords[parameter.name] = wanted
     if operation.takes_device:
         keywords["device"] = torch.device("meta")
     # A torch.device used as a context would send Python meta kernels elsewhere.

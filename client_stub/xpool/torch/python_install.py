@@ -66,7 +66,14 @@ def install_python_device(session: Session, log: PythonLog) -> Remote:
     patch_storage_methods(DEVICE_TYPE)
     _patch_storage_class(device)
     patch_generator_class(device)
+    _import_meta_kernels()
     return remote
+
+
+def _import_meta_kernels() -> None:
+    """Make torch import them now: it takes a second, and an import that torch tries
+    and gives up keeps the frames, and so the tensors, of whoever was first."""
+    torch.empty(1, device="meta").add(1)
 
 
 def _host_pinning() -> Any:

@@ -318,18 +318,49 @@ def register(device: PythonDevice) -> list[torch.library.Library]:
     for name, kernel in (*Kernels(device).own(), *Cells(device).own()):
         aten.impl(name, kernel, KEY)
         taken.add(name)
+    for bare in sorted(_sent_whole()):
+        operation = device.operation_of(overload_named(bare))
+        if bare not in taken and not operation.is_view:
+            aten.impl(bare, _sender(device, operation), KEY)
+    return [boxed, aten]
+
+
+def _sent_whole() -> Iterator[str]:
+    """Operations to register for the key, so that no composite kernel beats us to them.
+
+    Those that are structured, torch would take apart into ``empty`` and ``op.out``.
+    """
     for name in torch._C._dispatch_get_all_op_names():
         bare = name.removeprefix("aten::")
-        if bare == name or bare in taken:
+        if bare == name:
             continue
-        if torch._C._dispatch_has_kernel_for_dispatch_key(name, KEY):
-            continue
-        is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(name, _COMPOSITE)
-        if bare in WHOLE or bare.startswith("_foreach_") or is_composite:
-            operation = device.operation_of(overload_named(bare))
-            if not operation.is_view and not operation.is_inplace_view:
-                aten.impl(bare, _sender(device, operation), KEY)
-    return [boxed, aten]
+        if (
+            bare in WHOLE
+            or bare.startswith("_foreach_")
+            or (_has_kernel(name, _COMPOSITE) and _is_structured(bare))
+        ):
+            yield bare
+
+
+def _is_structured(bare: str) -> bool:
+    """Whether some ``out=`` overload of the same operation has a kernel of its own.
+
+    ``new_empty_strided`` and the like have none: their composite kernels are right.
+    """
+    base = bare.partition(".")[0]
+    if base.endswith("_") and not base.endswith("__"):
+        base = base[:-1]
+    packet = getattr(_aten, base)
+    overloads = (getattr(packet, name) for name in packet.overloads())
+    return any(
+        any(argument.is_out for argument in overload._schema.arguments)
+        and _has_kernel(overload.name(), "CPU")
+        for overload in overloads
+    )
+
+
+def _has_kernel(name: str, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
 
 
 def _sender(device: PythonDevice, operation: Any) -> Callable[..., Any]:

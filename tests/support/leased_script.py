@@ -11,11 +11,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 from support.worker_client import WorkerProcess, lease
 from xpool.lease_pipe import Lease
 from xpool_protocol import transport
@@ -23,10 +22,9 @@ from xpool_protocol.codec import decode, encode
 from xpool_protocol.messages import Hello, Redirect
 from xpool_server import control
 
-HERE = Path(__file__).parent
 RUN_S = 240
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Ended = subprocess.CompletedProcess[str]
 
 
 @contextlib.contextmanager
@@ -81,29 +79,24 @@ def open_worker(memory_nbytes: int = 1 << 29) -> Iterator[Lease]:
         process.close()
 
 
-@pytest.fixture(scope="session")
-def run_leased() -> Run:
-    """Runs a script of this folder as the holder of a lease on a new worker."""
-
-    def run(
-        script: str,
-        *arguments: str,
-        memory_nbytes: int = 1 << 29,
-        env: dict[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        with open_worker(memory_nbytes) as lease:
-            text = msgspec.json.encode(lease).decode()
-            return run_script(script, *arguments, env={**(env or {}), "LEASE": text})
-
-    return run
+def run_leased(
+    script: Path,
+    *arguments: str,
+    memory_nbytes: int = 1 << 29,
+    env: dict[str, str] | None = None,
+) -> Ended:
+    """Runs a script as the holder of a lease (``$LEASE``) on a new worker."""
+    with open_worker(memory_nbytes) as lease:
+        text = msgspec.json.encode(lease).decode()
+        return run_script(script, *arguments, env={**(env or {}), "LEASE": text})
 
 
 def run_script(
-    script: str, *arguments: str, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Runs a script of this folder; as many threads as the worker has."""
+    script: Path, *arguments: str, env: dict[str, str] | None = None
+) -> Ended:
+    """Runs a script; with as many threads as the worker has."""
     return subprocess.run(
-        [sys.executable, str(HERE / script), *arguments],
+        [sys.executable, str(script), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
