@@ -32,7 +32,7 @@ from xpool.torch.plans import Leaf, Plan, Plans, plan_from, results_of, run_meta
 from xpool.torch.python_generator import Generators
 from xpool.torch.python_memory import MemoryLedger
 from xpool.torch.python_replies import Replied
-from xpool.torch.python_storage import Storages, seat, span_items, tensor_over
+from xpool.torch.python_storage import Handle, Storages, seat, span_items, tensor_over
 
 if TYPE_CHECKING:
     from xpool_protocol.messages import Reply
@@ -175,6 +175,7 @@ class PythonDevice:
         """Record a call with named results."""
         outputs: list[Tensor | None] = []
         results: list[Any] = []
+        made: list[Handle] = []
         for argument, prediction in zip(
             operation.return_to_argument, plan, strict=True
         ):
@@ -182,9 +183,9 @@ class PythonDevice:
                 results.append(values[argument])
                 outputs += [None] * sum(1 for _ in _places(values[argument]))
             elif isinstance(prediction, list):
-                results.append([self._result(one, outputs) for one in prediction])
+                results.append([self._result(one, outputs, made) for one in prediction])
             else:
-                results.append(self._result(prediction, outputs))
+                results.append(self._result(prediction, outputs, made))
         self.leave_room()
         self.log.append_call(
             operation.name,
@@ -192,18 +193,21 @@ class PythonDevice:
             encoded.arguments,
             tuple(outputs),
         )
+        for handle in made:
+            handle.is_recorded = True
         return results
 
     def _result(
-        self, leaf: Leaf | None, outputs: list[Tensor | None]
+        self, leaf: Leaf | None, outputs: list[Tensor | None], made: list[Handle]
     ) -> torch.Tensor | None:
         if leaf is None:
             outputs.append(None)
             return None
         dtype, sizes, strides = leaf
         storage = self.storages.unrecorded(span_items(sizes, strides) * dtype.itemsize)
-        number = self.storages.number_of(storage)
-        outputs.append(Tensor(number, dtype_code(dtype), sizes, strides))
+        handle = self.storages.handle_of(storage)
+        made.append(handle)
+        outputs.append(Tensor(handle.number, dtype_code(dtype), sizes, strides))
         return tensor_over(storage, dtype, sizes, strides)
 
     def _requested(

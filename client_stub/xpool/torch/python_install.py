@@ -71,8 +71,11 @@ def install_python_device(session: Session, log: PythonLog) -> Remote:
 
 
 def _import_meta_kernels() -> None:
-    """Make torch import them now: it takes a second, and an import that torch tries
-    and gives up keeps the frames, and so the tensors, of whoever was first."""
+    """Make torch import them now.
+
+    It takes a second, and an import that torch tries and gives up keeps the frames,
+    and so the tensors, of whoever was first.
+    """
     torch.empty(1, device="meta").add(1)
 
 

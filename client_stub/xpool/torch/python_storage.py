@@ -34,25 +34,30 @@ _CPU: Final = DispatchKey.CPU
 class Handle:
     """A storage's name on the server. Its end only leaves a note."""
 
-    __slots__ = ("_ledger", "_log", "nbytes", "number")
+    __slots__ = ("_ledger", "_log", "is_recorded", "nbytes", "number")
 
     def __init__(
         self, log: PythonLog, ledger: MemoryLedger, number: int, nbytes: int
     ) -> None:
         self.number = number
         self.nbytes = nbytes
+        self.is_recorded = False
+        """The server knows it, or will; else there is nothing to free there."""
         self._log, self._ledger = log, ledger
 
     def __del__(self) -> None:
         if self._log.is_closed:  # nobody is left to tell, and modules may be gone
             return
         self._ledger.release(charged_nbytes(self.nbytes))
-        self._log.append_later(Free(self.number))
+        if self.is_recorded:
+            self._log.append_later(Free(self.number))
 
     def swap(self, other: Handle) -> None:
         """Exchange what the two name."""
         self.number, other.number = other.number, self.number
         self.nbytes, other.nbytes = other.nbytes, self.nbytes
+        flags = other.is_recorded, self.is_recorded
+        self.is_recorded, other.is_recorded = flags
 
 
 def span_items(sizes: Sequence[int], strides: Sequence[int]) -> int:
@@ -78,12 +83,16 @@ class Storages:
     def allocate(self, nbytes: int) -> torch.UntypedStorage:
         """A new storage of undefined bytes, recorded as ALLOCATE."""
         storage = self.unrecorded(nbytes)
-        self._log.append(Allocate(self.number_of(storage), nbytes))
+        handle = self.handle_of(storage)
+        self._log.append(Allocate(handle.number, nbytes))
+        handle.is_recorded = True
         return storage
 
     def unrecorded(self, nbytes: int) -> torch.UntypedStorage:
-        """A new storage that a call's outputs will define."""
-        return self.adopted(self._log.next_storage(), nbytes)
+        """A new storage that a call's outputs will define; then it is recorded."""
+        self._ledger.charge(charged_nbytes(nbytes))
+        number = self._log.next_storage()
+        return self._over(Handle(self._log, self._ledger, number, nbytes), nbytes)
 
     def adopted(self, number: int, nbytes: int) -> torch.UntypedStorage:
         """A storage that the server has under this id.
@@ -92,7 +101,9 @@ class Storages:
             torch.OutOfMemoryError: the quota does not hold it.
         """
         self._ledger.charge(charged_nbytes(nbytes))
-        return self._over(Handle(self._log, self._ledger, number, nbytes), nbytes)
+        handle = Handle(self._log, self._ledger, number, nbytes)
+        handle.is_recorded = True
+        return self._over(handle, nbytes)
 
     def handle_of(self, storage: torch.UntypedStorage) -> Handle:
         """What the storage is on the server; one that has no name yet gets one."""
@@ -103,6 +114,7 @@ class Storages:
             handle = Handle(self._log, self._ledger, number, nbytes)
             storage._xpool_handle = handle  # type: ignore[attr-defined]
             self._log.append(Allocate(number, nbytes))
+            handle.is_recorded = True
         return handle
 
     def number_of(self, storage: torch.UntypedStorage) -> int:
