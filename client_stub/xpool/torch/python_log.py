@@ -10,6 +10,7 @@ calls ``append_later``, and what it leaves is appended before the next record.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Final
 from xpool_protocol import limits
 from xpool_protocol.messages import Payload
 from xpool_protocol.records import (
-    Call,
+    CALL,
     DefineOperation,
     Free,
     FreeGenerator,
@@ -28,7 +29,13 @@ from xpool_protocol.records import (
     Write,
     write_record,
 )
-from xpool_protocol.values import Tensor, Value
+from xpool_protocol.values import (
+    TAG_TENSOR,
+    Tensor,
+    Value,
+    write_tensor,
+    write_value,
+)
 from xpool_protocol.wire import Writer
 
 from xpool.outbox import QueuedBatch
@@ -109,7 +116,9 @@ class PythonLog:
     ) -> None:
         """Append a CALL, after defining the operation if this is its first use."""
         operation = self._defined(name, argument_names)
-        self._note(self.append(Call(operation, arguments, outputs)))
+        writer = Writer()
+        _write_call(writer, operation, arguments, outputs)
+        self._note(self._append(writer.buffer))
 
     def append_request_call(
         self,
@@ -244,6 +253,54 @@ class PythonLog:
         # A full counter means that a wake is pending already.
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.wake_fileno, 1)
+
+
+def _write_call(
+    writer: Writer,
+    operation: int,
+    arguments: tuple[tuple[int, Value], ...],
+    outputs: tuple[Tensor | None, ...],
+) -> None:
+    """A CALL as ``write_record`` writes it, but quicker: shapes repeat."""
+    writer.uint8(CALL)
+    writer.uvarint(operation)
+    writer.uvarint(len(arguments))
+    for position, value in arguments:
+        writer.uvarint(position)
+        if type(value) is Tensor:
+            writer.uint8(TAG_TENSOR)
+            writer.uvarint(value.storage)
+            writer.raw(_geometry_of(value))
+        else:
+            write_value(writer, value)
+    writer.uvarint(len(outputs))
+    for output in outputs:
+        if output is None:
+            writer.uint8(0)
+        else:
+            writer.uint8(1)
+            writer.uvarint(output.storage)
+            writer.raw(_geometry_of(output))
+
+
+def _geometry_of(tensor: Tensor) -> bytes:
+    """What follows the storage's id."""
+    return _geometry(
+        tensor.dtype, tensor.sizes, tensor.strides, tensor.offset, tensor.flags
+    )
+
+
+@functools.lru_cache(maxsize=16384)
+def _geometry(
+    dtype: int,
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+    flags: int,
+) -> bytes:
+    writer = Writer()
+    write_tensor(writer, Tensor(0, dtype, sizes, strides, offset, flags))
+    return bytes(writer.buffer[1:])  # storage 0 is one byte
 
 
 def _chunks(data: memoryview) -> list[Payload]:
