@@ -101,7 +101,7 @@ def comparable(batches: list[Batch]) -> list[tuple[Any, ...]]:
             if isinstance(record, Write) and record.payload:
                 count = -(-record.nbytes // limits.CHUNK_NBYTES)
                 first = record.payload - 1
-                held = [tuple(one) for one in payloads[first : first + count]]
+                held = payloads[first : first + count]
                 assert sum(length for length, _ in held) == record.nbytes
                 found.append((record.storage, record.offset, *held))
             else:
@@ -245,7 +245,8 @@ class StandIns:
     def tensor(self, value: Tensor) -> torch.Tensor:
         dtype = DTYPES[value.dtype]
         tensor = torch.empty(0, dtype=dtype, device="meta")
-        storage = torch.UntypedStorage(1 << 40, device="meta")
+        make: Any = torch.UntypedStorage
+        storage = make(1 << 40, device="meta")
         tensor.set_(storage, value.offset, value.sizes, value.strides)
         if value.flags & FLAG_CONJ:
             tensor = torch._conj(tensor)

@@ -13,6 +13,7 @@ import torch
 from xpool.torch.python_log import BATCH_PAYLOADS, PythonLog
 from xpool.torch.python_memory import MemoryLedger
 from xpool_protocol import limits
+from xpool_protocol.codec import encode
 from xpool_protocol.connection import ClientConnection
 from xpool_protocol.messages import Welcome
 from xpool_protocol.records import (
@@ -48,7 +49,7 @@ def is_awake(log: PythonLog) -> bool:
     return bool(select.select([log.wake_fileno], [], [], 0)[0])
 
 
-def test_records_come_out_in_order(log):
+def test_records_come_out_in_order(log: PythonLog) -> None:
     log.append(Allocate(1, 4))
     log.append_call("aten::neg", ("self",), (), ())
     log.append_call("aten::neg", ("self",), (), ())
@@ -68,8 +69,8 @@ def test_records_come_out_in_order(log):
     assert log.queued_nbytes() == 0
 
 
-def test_operation_numbers_count_all_records(log):
-    told = []
+def test_operation_numbers_count_all_records(log: PythonLog) -> None:
+    told: list[int] = []
     log.on_record = told.append
     assert log.append(Allocate(1, 4)) == 0
     log.append_call("aten::neg", ("self",), (), ())
@@ -78,7 +79,7 @@ def test_operation_numbers_count_all_records(log):
     assert told == [2, 4]
 
 
-def test_frees_come_before_the_next_record_and_by_themselves(log):
+def test_frees_come_before_the_next_record_and_by_themselves(log: PythonLog) -> None:
     log.append(Allocate(1, 4))
     log.append(Allocate(2, 4))
     log.append_later(Free(2))
@@ -92,7 +93,7 @@ def test_frees_come_before_the_next_record_and_by_themselves(log):
     assert taken(log) == [Free(3)]
 
 
-def test_a_batch_ends_at_its_size(log):
+def test_a_batch_ends_at_its_size(log: PythonLog) -> None:
     for number in range(20_000):
         log.append(Allocate(number, 1))
     sizes = []
@@ -104,7 +105,7 @@ def test_a_batch_ends_at_its_size(log):
     )
 
 
-def test_each_new_batch_wakes_the_link(log):
+def test_each_new_batch_wakes_the_link(log: PythonLog) -> None:
     assert not is_awake(log)
     log.append(Allocate(1, 1))
     assert os.eventfd_read(log.wake_fileno) == 1
@@ -122,7 +123,7 @@ def test_each_new_batch_wakes_the_link(log):
         3 * limits.TRANSFER_NBYTES + 5,
     ],
 )
-def test_writes_hold_their_bytes(log, nbytes):
+def test_writes_hold_their_bytes(log: PythonLog, nbytes: int) -> None:
     data = bytes(range(251)) * (nbytes // 251 + 1)
     log.append_write(7, 100, memoryview(data)[:nbytes])
     found = bytearray(nbytes)
@@ -145,7 +146,7 @@ def test_writes_hold_their_bytes(log, nbytes):
     assert log.queued_nbytes() == 0
 
 
-def test_a_batch_has_a_bounded_number_of_payloads(log):
+def test_a_batch_has_a_bounded_number_of_payloads(log: PythonLog) -> None:
     piece = memoryview(bytes(limits.INLINE_NBYTES + 1))
     for _ in range(3 * BATCH_PAYLOADS):
         log.append_write(1, 0, piece)
@@ -156,7 +157,7 @@ def test_a_batch_has_a_bounded_number_of_payloads(log):
     assert sum(counts) == 3 * BATCH_PAYLOADS
 
 
-def test_batches_pass_as_messages(log):
+def test_batches_pass_as_messages(log: PythonLog) -> None:
     """A connection accepts every batch, whatever is in it."""
     connection = ClientConnection()
     connection.hello("token", "key", "test", "none")
@@ -172,8 +173,6 @@ def test_batches_pass_as_messages(log):
         memory_nbytes=1 << 30,
         window_nbytes=limits.WINDOW_NBYTES,
     )
-    from xpool_protocol.codec import encode
-
     connection.receive(encode(welcome))
     log.append_write(1, 0, memoryview(bytes(2 * limits.TRANSFER_NBYTES)))
     for number in range(30_000):
@@ -183,7 +182,7 @@ def test_batches_pass_as_messages(log):
         assert sum(map(len, frames)) <= limits.MAX_MESSAGE_NBYTES
 
 
-def test_a_closed_log_records_nothing(log):
+def test_a_closed_log_records_nothing(log: PythonLog) -> None:
     log.append(Allocate(1, 1))
     log.close()
     log.append(Allocate(2, 1))
@@ -192,7 +191,7 @@ def test_a_closed_log_records_nothing(log):
     assert taken(log) == [Allocate(1, 1)]
 
 
-def test_threads_define_before_they_call(log):
+def test_threads_define_before_they_call(log: PythonLog) -> None:
     """Whoever names an operation first: its definition stands before every call."""
     barrier = threading.Barrier(4)
 
@@ -221,7 +220,7 @@ def test_threads_define_before_they_call(log):
     assert (len(defined), calls, frees) == (300, 1200, 1200)
 
 
-def test_a_finalizer_may_record_in_the_middle_of_a_record(log):
+def test_a_finalizer_may_record_in_the_middle_of_a_record(log: PythonLog) -> None:
     """The collector runs it on this thread, while the log's lock is held."""
 
     class Loop:
@@ -250,7 +249,7 @@ def test_a_finalizer_may_record_in_the_middle_of_a_record(log):
     )
 
 
-def test_ledger_keeps_the_quota():
+def test_ledger_keeps_the_quota() -> None:
     ledger = MemoryLedger(2048)
     ledger.charge(1024)
     ledger.charge(1024)

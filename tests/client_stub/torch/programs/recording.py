@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from xpool.lease_pipe import Lease
@@ -97,10 +98,11 @@ class Tap:
         return recorded
 
 
-def install_cuda(lease: Lease | None) -> tuple[Tap, object]:
+def install_cuda(lease: Lease | None) -> tuple[Tap, Any]:
     from xpool.torch.install import load_library
 
     library = load_library()
+    assert library is not None, "XPOOL_DEVICE asks for the other device"
     import torch  # noqa: F401  between loading and registering
     from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
@@ -108,7 +110,9 @@ def install_cuda(lease: Lease | None) -> tuple[Tap, object]:
 
     library.register()
     tap = Tap(library)
-    session = open_session(lease, tap, "torch") if lease else RecordedSession()
+    session: Any = RecordedSession()
+    if lease is not None:
+        session = open_session(lease, tap, "torch")
     library.connect(session)
     remote = Remote(session, library)
     patch_torch_cuda(remote)
@@ -116,13 +120,15 @@ def install_cuda(lease: Lease | None) -> tuple[Tap, object]:
     return tap, remote
 
 
-def install_xpool(lease: Lease | None) -> tuple[Tap, object]:
+def install_xpool(lease: Lease | None) -> tuple[Tap, Any]:
     from xpool.torch.python_install import install_python_device
     from xpool.torch.python_log import PythonLog
 
     log = PythonLog()
     tap = Tap(log)
-    session = open_session(lease, tap, "torch") if lease else RecordedSession()
+    session: Any = RecordedSession()
+    if lease is not None:
+        session = open_session(lease, tap, "torch")
     return tap, install_python_device(session, log)
 
 
