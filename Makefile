@@ -10,6 +10,7 @@ SHELL := /bin/bash
 
 PYTHON     ?=
 TESTARGS   ?=
+TESTWORKERS ?= 2
 RUNARGS    ?=
 BENCHARGS  ?=
 TORCH_ARGS ?=
@@ -58,7 +59,8 @@ types: setup ## strict static types
 
 .PHONY: test
 test: native ## unit, property, conformance, fault and end-to-end tests on the CPU
-	@exec $(BIN)/python -m pytest -m "not gpu" $(TESTARGS)
+	@exec $(BIN)/python -m pytest -m "not gpu" -n $(TESTWORKERS) --dist loadfile \
+	  $(TESTARGS)
 
 .PHONY: test-gpu
 test-gpu: native ## the tests that need a CUDA device

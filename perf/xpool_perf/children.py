@@ -85,8 +85,11 @@ class Children:
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._owner_pid = os.getpid()
+        self._older: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
+        # Whoever is here already is somebody else's business, also at the end.
+        self._older = frozenset(_direct_children())
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         return self
 
@@ -101,7 +104,7 @@ class Children:
         try:
             for child in reversed(self._children):
                 self.end(child)
-            _end_orphans()
+            _end_orphans(self._older)
             self._selector.close()
             _prctl(_PR_SET_CHILD_SUBREAPER, 0)
         finally:
@@ -229,11 +232,11 @@ def _kill_group(child: Child) -> None:
         return
 
 
-def _end_orphans() -> None:
+def _end_orphans(older: frozenset[int]) -> None:
     """End what had left its group: whoever lost its parent is our child by now."""
     started = time.monotonic()
     told: set[tuple[int, signal.Signals]] = set()
-    while orphans := _direct_children():
+    while orphans := [pid for pid in _direct_children() if pid not in older]:
         waited_s = time.monotonic() - started
         number = signal.SIGTERM if waited_s < GRACE_S else signal.SIGKILL
         for pid in orphans:

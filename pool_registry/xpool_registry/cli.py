@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from xpool_protocol.errors import PoolError
+from xpool_protocol.errors import PoolError, UsageError
 
 if TYPE_CHECKING:
     from xpool_protocol.control.rpc import RegistryClient
@@ -149,12 +149,12 @@ def _show(
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    """A refusal goes to stderr as it is; the exit status is 1."""
+    """A refusal goes to stderr; 2 if the call was wrong, 1 if the pool refused."""
     try:
         yield
     except PoolError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        typer.echo(f"xpool: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
 
 
 def _quiet_grpc() -> None:

@@ -126,3 +126,15 @@ def test_the_holders_death_ends_its_child(number: signal.Signals) -> None:
         holder.send_signal(number)
         holder.wait(DEADLINE_S)
     wait_until(lambda: is_gone(pid))
+
+
+def test_older_children_are_left_alone():
+    """Only what was started inside the block is ended with it."""
+    older = subprocess.Popen([sys.executable, "-c", STAYS], stdout=subprocess.PIPE)
+    try:
+        with Children(lambda _name, _line: None):
+            pass
+        assert older.poll() is None
+    finally:
+        older.kill()
+        older.communicate()

@@ -39,10 +39,11 @@ def admin(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def refused(*options: str) -> str:
     """The one sentence that ``xpool registry`` ends with."""
     done = python("-m", "xpool_registry", *options)
-    assert done.returncode == 1
+    assert done.returncode == 2  # the call was wrong; 1 would be the pool's refusal
     assert done.stdout == ""
     [sentence] = done.stderr.splitlines()
-    return sentence
+    assert sentence.startswith("xpool: ")
+    return sentence.removeprefix("xpool: ")
 
 
 def test_listings(start_registry: StartRegistry, make_node: type[Node]) -> None:
@@ -123,7 +124,8 @@ def test_no_registry_is_one_sentence() -> None:
     done = admin("nodes", "--registry", "127.0.0.1:1")
     assert (done.returncode, done.stdout) == (1, "")
     [sentence] = done.stderr.splitlines()
-    assert sentence.startswith("no registry answers at 127.0.0.1:1: start one with")
+    expected = "xpool: no registry answers at 127.0.0.1:1: start one with"
+    assert sentence.startswith(expected)
 
 
 def test_the_command_line_loads_without_grpc_and_rich() -> None:

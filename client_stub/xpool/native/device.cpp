@@ -147,18 +147,20 @@ void release(void *context) {
   auto *name = static_cast<StorageName *>(context);
   if (!forked) {
     allocated -= name->charged;
-    Bytes record;
-    record.uint8(kFree);
-    record.uvarint(name->id);
-    Log::instance().append(record);
+    if (name->is_known) {
+      Bytes record;
+      record.uint8(kFree);
+      record.uvarint(name->id);
+      Log::instance().append(record);
+    }
   }
   delete name;
 }
 
-c10::DataPtr named(uint64_t id, uint64_t nbytes) {
+c10::DataPtr named(uint64_t id, uint64_t nbytes, bool is_known) {
   const uint64_t charged = charged_bytes(nbytes);
   charge(charged);
-  auto *name = new StorageName{id, charged};
+  auto *name = new StorageName{id, charged, is_known};
   auto *address = reinterpret_cast<void *>(next_address.fetch_add(charged));
   return {address, name, &release, remote_device()};
 }
@@ -168,7 +170,7 @@ struct RemoteAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t nbytes) override {
     leave_room();
     const uint64_t id = Log::instance().next_storage();
-    auto data = named(id, nbytes);
+    auto data = named(id, nbytes, is_recorded_);
     if (is_recorded_) {
       Bytes record;
       record.uint8(kAllocate);
@@ -199,7 +201,11 @@ c10::Allocator *result_allocator() {
   return &allocator;
 }
 
-c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes) { return named(id, nbytes); }
+c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes) { return named(id, nbytes, true); }
+
+void mark_known(const c10::Storage &storage) {
+  static_cast<StorageName *>(storage.data_ptr().get_context())->is_known = true;
+}
 
 uint64_t storage_id(const c10::Storage &storage) {
   auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());

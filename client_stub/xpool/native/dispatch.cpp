@@ -549,6 +549,18 @@ const Bytes &call_head() {
   return head;
 }
 
+// After the call is recorded: the server knows its results.
+void mark_results(const c10::IValue *results, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (results[i].isTensor() && is_remote(results[i].toTensor()))
+      mark_known(results[i].toTensor().storage());
+    else if (results[i].isTensorList())
+      for (const auto &tensor : results[i].toTensorVector())
+        if (is_remote(tensor))
+          mark_known(tensor.storage());
+  }
+}
+
 template <class Arguments>
 uint64_t leaf_count(const Arguments &arguments, int argument) {
   return arguments[argument].isTensorList() ? arguments[argument].toTensorVector().size() : 1;
@@ -876,7 +888,7 @@ void call_writing(Operation &operation, const std::vector<c10::IValue> &argument
 
 struct Structured {
   const Operation *outer;
-  std::vector<std::pair<uint64_t, uint64_t>> unannounced;  // storage id and bytes
+  std::vector<c10::Storage> unannounced;
   bool is_broken = false, is_swallowed = false;
 };
 static thread_local Structured *structured = nullptr;
@@ -885,17 +897,18 @@ bool in_structured() { return structured && !structured->is_broken && !structure
 bool after_structured() { return structured && structured->is_swallowed; }
 
 void note_unannounced(const c10::Storage &storage) {
-  structured->unannounced.emplace_back(storage_id(storage), storage.nbytes());
+  structured->unannounced.push_back(storage);
 }
 
 static void announce() {
   structured->is_broken = true;
-  for (const auto &[id, nbytes] : structured->unannounced) {
+  for (const auto &storage : structured->unannounced) {
     Bytes record;
     record.uint8(kAllocate);
-    record.uvarint(id);
-    record.uvarint(nbytes);
+    record.uvarint(storage_id(storage));
+    record.uvarint(storage.nbytes());
     Log::instance().append(record);
+    mark_known(storage);
   }
 }
 
@@ -957,6 +970,8 @@ void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
   encoding.wire.uvarint(operation.return_to_argument.size());
   encoding.wire.append(outputs);
   record(operation, call_head(), encoding.wire);
+  const size_t results = operation.return_to_argument.size();
+  mark_results(stack->data() + stack->size() - results, results);
 }
 
 void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
@@ -1001,6 +1016,7 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
     if (plan) {
       results = predicted_results(operation, arguments, *plan, encoding->wire);
       record(operation, call_head(), encoding->wire);
+      mark_results(results.data(), results.size());
     } else {
       const std::string key = encoding->key.str();
       results = requested_results(operation, arguments, *encoding);

@@ -6,6 +6,7 @@
 #include <c10/core/GeneratorImpl.h>
 #include <c10/core/Storage.h>
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ inline c10::Device remote_device(int index = 0) { return {kRemote, static_cast<c
 struct StorageName {
   uint64_t id;
   uint64_t charged;  // bytes counted against the quota, by the server's rule
+  std::atomic<bool> is_known;  // a record has named it, so its end must be told
 };
 
 // Emits an ALLOCATE record, or none: then a call's outputs define the storage.
@@ -31,6 +33,8 @@ c10::Allocator *storage_allocator();
 c10::Allocator *result_allocator();
 // A storage that the server has made under this id already.
 c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes);
+// The result is named by a record by now: its end will be told.
+void mark_known(const c10::Storage &storage);
 // The storage's id on the server; an empty storage that never saw the allocator is allocated now.
 uint64_t storage_id(const c10::Storage &storage);
 

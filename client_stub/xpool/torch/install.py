@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,9 @@ def leave_at_exit(
     def leave() -> None:
         if os.getpid() != owner:
             return  # a forked child has no session to leave
+        # Whoever wants this process to end has got it; a second Ctrl-C does it now.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             if not remote.session.is_over:
                 counters = remote.statistics()

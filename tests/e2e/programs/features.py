@@ -324,6 +324,25 @@ def case_out_of_memory_at_the_call(device: str) -> None:
     assert torch.ones(3, device=device).sum().item() == 3
 
 
+def case_out_of_memory_of_results(device: str) -> None:
+    """A call whose results do not fit leaves nothing behind, also at the next fence."""
+    module = getattr(torch, device)
+    gc.collect()
+    before = module.memory_allocated()
+    free = module.mem_get_info()[0]
+    x = torch.zeros(free // 2, dtype=torch.uint8, device=device)
+    for call in (torch.sort, torch.Tensor.float, lambda tensor: tensor + 1.0):
+        try:
+            call(x)
+        except torch.OutOfMemoryError:
+            continue
+        raise AssertionError("the quota was not kept")
+    module.synchronize()
+    del x
+    assert module.memory_allocated() == before
+    module.synchronize()
+
+
 def case_late_error_names_the_operation(device: str) -> None:
     table = torch.zeros(3, 2, device=device)
     bad = F.embedding(torch.tensor([5], device=device), table)
