@@ -266,7 +266,8 @@ def _take(service: Service, line: str, *, is_stdout: bool) -> None:
 def _death_of(service: Service) -> PoolError:
     status = service.process.returncode
     how = f"with exit status {status}" if status >= 0 else f"by signal {-status}"
-    why = " / ".join(line.strip() for line in service.tail if line.strip())
+    lines = (line.strip().removeprefix("xpool: ") for line in service.tail)
+    why = " / ".join(line for line in lines if line)
     hint = ""
     if "ModuleNotFoundError" in why:
         hint = f"; is it installed? pip install 'xpool[{service.name}]'"

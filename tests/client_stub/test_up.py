@@ -81,7 +81,7 @@ def test_an_address_in_use_is_one_sentence(pool: Pool) -> None:
         up = start(pool, listen=address)
         assert up.process.wait(20) == 1
     last = up.logged().splitlines()[-1]
-    assert last.startswith("xpool: the registry ended with exit status 1: ")
+    assert last.startswith("xpool: the registry ended with exit status 2: ")
     assert "cannot listen on" in last
     assert "Traceback" not in up.logged()
 
