@@ -71,8 +71,12 @@ class Session:
         self.link = transport.connect(at.address, linger_s=0.2)
         self.connection = ClientConnection()
         self.link.send(self.connection.hello(token, self.key, "test", "none"))
-        welcome = self.receive()
-        assert isinstance(welcome, Welcome), welcome
+        try:
+            welcome = self.receive()
+            assert isinstance(welcome, Welcome), welcome
+        except BaseException:
+            self.link.close()
+            raise
         self.welcome = welcome
 
     def __enter__(self) -> Self:

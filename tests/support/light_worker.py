@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import socket
 import sys
 
@@ -48,10 +49,11 @@ class LightWorker:
         self.say(WorkerReady(self.listener.uri, os.getpid(), "light"))
         while True:
             message = self.listener.receive(None)
+            # The node's word first: it told us of the session before its client.
+            while select.select([self.control], [], [], 0)[0]:
+                self.hear_node()
             if message is not None:
                 self.hear_client(*message)
-            else:
-                self.hear_node()
 
     def hear_node(self) -> None:
         data = self.control.recv(MAX_LINE_NBYTES)
