@@ -13,6 +13,11 @@ from hypothesis import HealthCheck, settings
 for _name in [name for name in os.environ if name.startswith("XPOOL_")]:
     del os.environ[_name]
 
+# gRPC lives in some of the test processes; at a fork it would write into the output
+# of the process that is being started.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 # No deadline and no complaint about slow data: two shared cores are slow at times.
 settings.register_profile(
     "xpool",

@@ -363,7 +363,7 @@ const std::unordered_set<std::string> kWhole = {
     "aten::fill_.Scalar",         "aten::fill_.Tensor",                "aten::zero_",
     "aten::equal",                "aten::uniform_",                    "aten::normal_",
     "aten::bernoulli_.float",     "aten::random_",                     "aten::random_.to",
-    "aten::random_.from",
+    "aten::random_.from",         "aten::mode.values",
 };
 
 using Boxed = void(const c10::OperatorHandle &, Stack *);
@@ -436,6 +436,8 @@ void register_kernels() {
   boxed<&softmax_backward>(*aten, "_log_softmax_backward_data");
   boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss");
   boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss.Tensor");
+  boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss");
+  boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss.Tensor");
   register_by_schema(*aten);
 }
 
