@@ -13,6 +13,7 @@ TESTARGS   ?=
 TESTWORKERS ?= 2
 RUNARGS    ?=
 BENCHARGS  ?=
+CONFORMANCEARGS ?=
 TORCH_ARGS ?=
 
 TORCH    := torch==2.13.0
@@ -65,6 +66,10 @@ test: native ## unit, property, conformance, fault and end-to-end tests on the C
 .PHONY: test-gpu
 test-gpu: native ## the tests that need a CUDA device
 	@exec $(BIN)/python -m pytest -m gpu $(TESTARGS)
+
+.PHONY: conformance
+conformance: native ## torch's own operator samples through a pool, against the CPU
+	@exec $(BIN)/python tests/compat/run_op_suite.py $(CONFORMANCEARGS)
 
 .PHONY: bench
 bench: native ## measure the main scenario; one JSON object on stdout

@@ -121,7 +121,8 @@ class Storages:
     def _over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
         item_nbytes = ITEM_NBYTES[wire.dtype]
         span = span_nbytes(wire.dtype, wire.sizes, wire.strides)
-        if wire.offset * item_nbytes + span > entry.nbytes:
+        # An empty view may stand anywhere: it reaches nothing.
+        if span and wire.offset * item_nbytes + span > entry.nbytes:
             raise ArgumentInvalid(
                 f"a tensor of sizes {list(wire.sizes)}, strides {list(wire.strides)} at"
                 f" offset {wire.offset} reaches outside its storage of"

@@ -203,6 +203,19 @@ c10::Allocator *result_allocator() {
 
 c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes) { return named(id, nbytes, true); }
 
+void recharge(const c10::Storage &storage, uint64_t nbytes) {
+  auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
+  const uint64_t charged = charged_bytes(nbytes);
+  if (charged > name->charged) {
+    const uint64_t now = allocated += charged - name->charged;  // the server has found room for it
+    name->charged = charged;
+    uint64_t highest = peak;
+    while (highest < now && !peak.compare_exchange_weak(highest, now)) {
+    }
+  }
+  storage.unsafeGetStorageImpl()->set_nbytes(nbytes);
+}
+
 void mark_known(const c10::Storage &storage) {
   static_cast<StorageName *>(storage.data_ptr().get_context())->is_known = true;
 }

@@ -466,26 +466,37 @@ Stack run_meta(const Operation &operation, const Arguments &arguments, Stack &me
   return stack;
 }
 
-bool has_size_of(const at::Tensor &tensor, const at::Tensor &meta) {
-  return !is_remote(tensor) || tensor.sizes() == meta.sizes();
+// An out= tensor of another size is resized as its meta twin was: new storage where the old one is too small.
+bool resize_like(const at::Tensor &tensor, const at::Tensor &meta) {
+  if (tensor.sizes() == meta.sizes())
+    return false;
+  const uint64_t needed = span_items(meta.sizes(), meta.strides()) * tensor.element_size();
+  auto *impl = tensor.unsafeGetTensorImpl();
+  c10::Storage storage = tensor.storage();
+  if (storage.nbytes() < needed) {
+    storage.set_data_ptr_noswap(storage_allocator()->allocate(needed));
+    storage.set_nbytes(needed);
+  }
+  impl->set_storage_offset(0);
+  impl->set_sizes_and_strides(meta.sizes(), meta.strides());
+  return true;
 }
 
-// Whether an out= tensor has another size than the operation gives it, and so will be resized.
 template <class Arguments>
-bool will_resize(const Operation &operation, const Arguments &arguments, const Stack &metas) {
+bool resize_written(const Operation &operation, const Arguments &arguments, const Stack &metas) {
+  bool is_resized = false;
   for (const int i : operation.written) {
-    if (arguments[i].isTensor()) {
-      if (!has_size_of(arguments[i].toTensor(), metas[i].toTensor()))
-        return true;
+    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor())) {
+      is_resized |= resize_like(arguments[i].toTensor(), metas[i].toTensor());
     } else if (arguments[i].isTensorList()) {
       const auto tensors = arguments[i].toTensorVector();
       const auto twins = metas[i].toTensorVector();
       for (size_t k = 0; k < tensors.size(); k++)
-        if (!has_size_of(tensors[k], twins[k]))
-          return true;
+        if (is_remote(tensors[k]))
+          is_resized |= resize_like(tensors[k], twins[k]);
     }
   }
-  return false;
+  return is_resized;
 }
 
 // ---------------------------------------------------------------- plans
@@ -660,7 +671,7 @@ c10::Storage storage_of(Replied &replied, const Geometry &geometry) {
                       storage_allocator(), true);
     found = replied.storages.emplace(geometry.storage, std::move(made)).first;
   } else if (found->second.nbytes() < needed) {
-    found->second.set_nbytes(needed);
+    recharge(found->second, needed);
   }
   return found->second;
 }
@@ -834,16 +845,15 @@ bool is_gather(const Operation &operation, const Arguments &arguments) {
 
 // The plan of a call without one yet: from the meta kernel, or null where the server must say.
 template <class Arguments>
-std::shared_ptr<const Plan> infer(const Operation &operation, const Arguments &arguments) {
+std::shared_ptr<const Plan> infer(const Operation &operation, const Arguments &arguments, bool &is_resized) {
   if (operation.must_learn)
     return nullptr;
   auto plan = std::make_shared<Plan>();
   try {
     Stack metas;
     const Stack results = run_meta(operation, arguments, metas);
-    // In which layout is the library's choice: the server does it, and tells.
-    if (operation.has_out && will_resize(operation, arguments, metas))
-      return nullptr;
+    if (operation.has_out)
+      is_resized = resize_written(operation, arguments, metas);
     if (!plan_from(operation, results, *plan))
       return nullptr;
   } catch (const std::exception &) {
@@ -999,9 +1009,14 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
     plan_hits += plan != nullptr;
     if (!plan && !must_ask) {
       plan_misses++;
-      plan = infer(operation, arguments);
-      if (plan)
+      bool is_resized = false;
+      plan = infer(operation, arguments, is_resized);
+      if (is_resized) {  // encode the out= argument as it is now; the next one of the old size needs the same again
+        encoding->clear();
+        put_arguments(*encoding, operation, arguments);
+      } else if (plan) {
         remember_plan(encoding->key.str(), plan);
+      }
     }
     if (plan) {
       results = predicted_results(operation, arguments, *plan, encoding->wire);

@@ -33,6 +33,8 @@ c10::Allocator *storage_allocator();
 c10::Allocator *result_allocator();
 // A storage that the server has made under this id already.
 c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes);
+// The server has made this storage larger: an out= argument that it resized.
+void recharge(const c10::Storage &storage, uint64_t nbytes);
 // The result is named by a record by now: its end will be told.
 void mark_known(const c10::Storage &storage);
 // The storage's id on the server; an empty storage that never saw the allocator is allocated now.

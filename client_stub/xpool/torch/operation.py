@@ -49,6 +49,11 @@ LEARNED: Final = frozenset(
         "aten::_embedding_bag",
         "aten::_embedding_bag_forward_only",
         "aten::native_group_norm",
+        "aten::native_layer_norm_backward",
+        "aten::_fft_r2c",
+        "aten::_fft_c2r",
+        "aten::_fft_c2c",
+        "aten::linalg_eig",
     }
 )
 """Meta kernels of these model CUDA where other devices differ, or can't know which

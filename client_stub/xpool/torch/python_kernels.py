@@ -42,6 +42,7 @@ WHOLE: Final = frozenset(
         "random_",
         "random_.to",
         "random_.from",
+        "mode.values",
     }
 )
 """A composite kernel would beat the boxed fallback and take these apart, or take a
