@@ -85,6 +85,7 @@ class Replied:
         if storage is None:
             storage = self._storages.adopted(wire.storage, nbytes)
             self._known[wire.storage] = storage
+        self._storages.handle_of(storage).grown_to(nbytes)
         return self._storages.with_room(storage, nbytes)
 
     def _reseat(self, tensor: torch.Tensor, wire: Tensor) -> None:

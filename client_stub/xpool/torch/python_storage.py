@@ -52,6 +52,12 @@ class Handle:
         if self.is_recorded:
             self._log.append_later(Free(self.number))
 
+    def grown_to(self, nbytes: int) -> None:
+        """The server has made it larger: an out= argument that it resized."""
+        if nbytes > self.nbytes:
+            self._ledger.charge(charged_nbytes(nbytes) - charged_nbytes(self.nbytes))
+            self.nbytes = nbytes
+
     def swap(self, other: Handle) -> None:
         """Exchange what the two name."""
         self.number, other.number = other.number, self.number
