@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import torch
+from msgspec.structs import replace
 from xpool_protocol.errors import (
     ArgumentInvalid,
     HandleUnknown,
@@ -121,8 +122,11 @@ class Storages:
     def _over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
         item_nbytes = ITEM_NBYTES[wire.dtype]
         span = span_nbytes(wire.dtype, wire.sizes, wire.strides)
-        # An empty view may stand anywhere: it reaches nothing.
-        if span and wire.offset * item_nbytes + span > entry.nbytes:
+        if wire.offset * item_nbytes + span > entry.nbytes:
+            if span == 0:
+                # torch lets an empty view stand anywhere. Ours begins at 0: were it
+                # an out= argument, its offset would count when it is resized.
+                return self.over(entry.storage, replace(wire, offset=0))
             raise ArgumentInvalid(
                 f"a tensor of sizes {list(wire.sizes)}, strides {list(wire.strides)} at"
                 f" offset {wire.offset} reaches outside its storage of"

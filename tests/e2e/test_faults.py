@@ -202,3 +202,17 @@ def test_trace_names_the_line(xpool_run, tmp_path):
     assert ended.returncode == 1
     assert "IndexError" in ended.stderr
     assert f"issued at {script}:3" in ended.stderr, ended.stderr
+
+
+def test_no_capacity(pool: Pool, jobs: list[Job], xpool_run):
+    """Refused at once, with what is short and where; the running job is not harmed."""
+    job = Job(pool, "--slice", "70%", "--memory", "1GiB")
+    jobs.append(job)
+    refused = xpool_run("--slice", "60%", "-c", "print('never')")
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert_one_sentence(refused.stderr, "60%", "one/0", "30%")
+    greedy = xpool_run("--memory", "900GiB", "-c", "print('never')")
+    assert greedy.returncode == 1
+    assert_one_sentence(greedy.stderr, "900 GiB")
+    assert job.process.poll() is None

@@ -195,7 +195,6 @@ FAR = 1 << 46
         Tensor(0, 6, (FAR, FAR), (FAR, FAR)),
         Tensor(0, 6, (FAR,), (1,)),
         Tensor(0, 6, (1,), (1,), FAR),
-        Tensor(0, 6, (0,), (1,), FAR),
         Tensor(0, 6, (), (), 6),
     ],
 )
@@ -206,6 +205,14 @@ def test_a_tensor_outside_its_storage(desk: Desk, view: Tensor) -> None:
     assert fault.code == ArgumentInvalid.code
     assert "'self'" in fault.text
     assert "reaches outside its storage of 24 bytes" in fault.text
+
+
+def test_an_empty_view_stands_anywhere_and_begins_at_the_start(desk: Desk) -> None:
+    """Were its offset believed, resizing it as an out= argument would be vast."""
+    storage = desk.put(X).storage
+    view = desk.executor.storages.tensor(Tensor(storage, 6, (0,), (1,), FAR))
+    assert view.storage_offset() == 0
+    assert view.shape == (0,)
 
 
 @pytest.mark.parametrize(
