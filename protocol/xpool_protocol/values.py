@@ -171,13 +171,6 @@ def span_items(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int:
     return last
 
 
-def write_geometry(
-    writer: Writer, dtype: int, sizes: tuple[int, ...], strides: tuple[int, ...]
-) -> None:
-    """Dtype, flags, dimensions: the part that tensors and outputs share."""
-    _write_geometry(writer, dtype, 0, 0, sizes, strides)
-
-
 def _write_geometry(
     writer: Writer,
     dtype: int,
