@@ -21,15 +21,12 @@ from dataclasses import dataclass
 from typing import NewType, Self, TypeAlias
 
 from xpool_protocol.errors import UsageError
+from xpool_protocol.limits import MAX_FRAMES as MAX_FRAMES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 PeerId = NewType("PeerId", bytes)
 """One connection as its listener names it; never used again for another one."""
-
-MAX_FRAMES = 256
-"""Frames in one message: a batch of calls needs a few for its header and some
-dozens of inline tensors; more is an attempt to fill memory with empty frames."""
 
 DEFAULT_MAX_MESSAGE_NBYTES = 64 << 20
 """64 MiB, the default credit window: a larger message could never be sent."""
