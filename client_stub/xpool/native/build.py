@@ -1,8 +1,9 @@
 """Builds the native library for the torch that is installed, once, and finds it again.
 
-The library lies in a cache folder under a name made of everything it depends on:
-its sources, the compiler's version, torch's version and Python's. A changed source or
-another torch is another file; nothing is ever overwritten in place.
+The library lies in a cache folder under a name made of everything it depends on: its
+sources, the flags and torch's version. A changed source or another torch is another
+file; nothing is ever overwritten in place. So is each compiled source, so that a change
+compiles only what it touches.
 
     python -m xpool.native.build        builds if need be and prints the path
 """
@@ -14,6 +15,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +27,16 @@ from typing import Final
 
 from xpool_protocol.errors import PoolError, UsageError
 
-SOURCES: Final = ("log.cpp", "device.cpp", "dispatch.cpp", "kernels.cpp", "api.cpp")
-HEADERS: Final = ("bytes.h", "log.h", "remote.h", "dispatch.h")
-FLAGS: Final = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
 HERE: Final = Path(__file__).parent
+SOURCES: Final = tuple(sorted(path.name for path in HERE.glob("*.cpp")))
+HEADERS: Final = tuple(sorted(path.name for path in HERE.glob("*.h")))
+FLAGS: Final = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
+
+OBJECTS_KEPT: Final = 200
+"""Compiled sources in the cache, the last used ones; some 2 MB each."""
+
+
+_INCLUDE: Final = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
 class BuildFailed(UsageError):  # noqa: N818  a state, as the error tree names them
@@ -108,8 +116,56 @@ def _run(command: list[str], what: str) -> None:
         raise BuildFailed(f"the native library could not be built ({what}):\n{lines}")
 
 
+def included(source: str) -> tuple[str, ...]:
+    """A source and the headers of this folder that it includes, directly or not."""
+    found: dict[str, None] = {}
+    waiting = [source]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += _INCLUDE.findall((HERE / name).read_text())
+    return tuple(sorted(found))
+
+
+def object_path(source: str, cxx: str) -> Path:
+    """The file that holds a compiled source for this torch and this compiler."""
+    digest = hashlib.sha256()
+    for name in included(source):
+        digest.update((HERE / name).read_bytes())
+    version = torch_version(torch_folder())
+    digest.update(repr((FLAGS, cxx, os.stat(cxx).st_mtime_ns, version)).encode())
+    return cache_folder() / "objects" / f"{source}-{digest.hexdigest()[:16]}.o"
+
+
+def _compile(source: str, cxx: str, torch: Path) -> Path:
+    """The object file of a source, compiled unless it is there."""
+    made = object_path(source, cxx)
+    if made.exists():
+        made.touch()
+        return made
+    include = torch / "include"
+    includes = [f"-isystem{include}", f"-isystem{include}/torch/csrc/api/include"]
+    unfinished = made.with_suffix(f".{os.getpid()}")
+    try:
+        _run(
+            [cxx, *FLAGS, *includes, "-c", str(HERE / source), "-o", str(unfinished)],
+            source,
+        )
+        unfinished.rename(made)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return made
+
+
+def _forget_old_objects(folder: Path) -> None:
+    by_age = sorted(folder.glob("*.o"), key=lambda path: path.stat().st_mtime)
+    for path in by_age[:-OBJECTS_KEPT]:
+        path.unlink(missing_ok=True)
+
+
 def build() -> Path:
-    """Builds the library unless it is there; about half a minute of two cores.
+    """Builds the library unless it is there; about a minute of two cores.
 
     Raises:
         UsageError: no torch, or no C++ compiler.
@@ -126,42 +182,27 @@ def build() -> Path:
                 " apt-get install g++ (device 'xpool' works without)"
             )
         torch = torch_folder()
-        include = torch / "include"
-        includes = [
-            f"-isystem{include}",
-            f"-isystem{include}/torch/csrc/api/include",
-        ]
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            objects = [str(Path(folder) / f"{name}.o") for name in SOURCES]
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-                jobs = [
-                    pool.submit(
-                        _run,
-                        [cxx, *FLAGS, *includes, "-c", str(HERE / name), "-o", made],
-                        name,
-                    )
-                    for name, made in zip(SOURCES, objects, strict=True)
-                ]
-                for job in jobs:
-                    job.result()
-            library = Path(folder) / "library.so"
-            libraries = f"-L{torch / 'lib'}"
-            _run(
-                [
-                    cxx,
-                    "-shared",
-                    *objects,
-                    "-o",
-                    str(library),
-                    libraries,
-                    "-lc10",
-                    "-ltorch_cpu",
-                    "-lpthread",
-                ],
-                "linking",
-            )
-            library.rename(path)
+        folder = path.parent / "objects"
+        folder.mkdir(exist_ok=True)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            jobs = [pool.submit(_compile, name, cxx, torch) for name in SOURCES]
+            objects = [str(job.result()) for job in jobs]
+        _link(objects, path, cxx, torch)
+        _forget_old_objects(folder)
     return path
+
+
+def _link(objects: list[str], path: Path, cxx: str, torch: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        library = Path(folder) / "library.so"
+        _run(
+            [
+                *(cxx, "-shared", *objects, "-o", str(library)),
+                *(f"-L{torch / 'lib'}", "-lc10", "-ltorch_cpu", "-lpthread"),
+            ],
+            "linking",
+        )
+        library.rename(path)
 
 
 def main() -> int:

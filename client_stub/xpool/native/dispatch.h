@@ -13,6 +13,7 @@
 namespace xpool {
 
 using torch::jit::Stack;
+using Arguments = c10::ArrayRef<c10::IValue>;
 
 // Value tags of SPEC.md section 4.
 enum Tag : uint8_t {
@@ -59,20 +60,9 @@ struct Operation {
 
 Operation &operation_of(const c10::OperatorHandle &handle);
 
-struct Leaf {
-  bool is_defined;
-  c10::ScalarType dtype;
-  std::vector<int64_t> sizes, strides;
-};
-// Geometry of all new results; `counts` per return: leaves of a list, or -1 for a single tensor.
-struct Plan {
-  std::vector<Leaf> leaves;
-  std::vector<int> counts;
-};
-
 void dispatch(const c10::OperatorHandle &handle, Stack *stack);  // the boxed fallback
 
-// The same for operations whose results torch can infer in C++ (see dispatch.cpp).
+// The same for operations whose results torch can infer in C++ (see structured.cpp).
 void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack);
 
 // Whether outputs of a structured operation are being made now, or post-processed.
@@ -109,5 +99,6 @@ struct PlanCounters {
   uint64_t hits, misses, requests;
 };
 PlanCounters plan_counters();
+void count_request();
 
 }  // namespace xpool

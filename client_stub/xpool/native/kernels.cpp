@@ -1,18 +1,14 @@
-// Kernels of the remote device that are more than "send it": metadata, copies, host reads, and what a composite would
-// choose by device type alone.
-#include "dispatch.h"
+// Kernels of the remote device that are more than "send it": creation, views, storages; and what is registered how.
+#include "kernels.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/alias_native.h>
 #include <ATen/ops/as_strided_native.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <unordered_set>
@@ -23,10 +19,6 @@ namespace {
 using at::Tensor;
 using c10::IntArrayRef;
 using c10::SymIntArrayRef;
-
-Operation &operation_named(const char *name, const char *overload = "") {
-  return operation_of(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload));
-}
 
 // ---------------------------------------------------------------- creation
 
@@ -167,190 +159,8 @@ bool is_set_to(const Tensor &self, const Tensor &other) {
          self.strides() == other.strides();
 }
 
-// ---------------------------------------------------------------- between host and device
-
-void write_row_major(const Tensor &remote, const Tensor &host) {
-  const Tensor dense = host.resolve_conj().resolve_neg().contiguous();
-  const uint64_t storage = storage_id(remote.storage()), offset = remote.storage_offset() * remote.element_size();
-  const auto *data = static_cast<const char *>(dense.const_data_ptr());
-  for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
-    leave_room();
-    Log::instance().append_write(storage, offset + at, data + at, std::min<uint64_t>(kTransferBytes, dense.nbytes() - at));
-  }
-}
-
-void copy_to_device(Tensor &self, const Tensor &host) {
-  if (host.dim() == 0) {
-    call_writing(operation_named("aten::copy_"), {self, host, false});
-  } else if (self.scalar_type() == host.scalar_type() && self.sizes() == host.sizes() && self.is_contiguous() &&
-             !self.is_conj() && !self.is_neg()) {
-    write_row_major(self, host);
-  } else {
-    call_writing(operation_named("aten::copy_"), {self, upload(host), false});
-  }
-}
-
-void read_row_major(const Tensor &remote, char *to) {
-  read_storage(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(), to, remote.nbytes());
-}
-
-void copy_to_host(Tensor &self, const Tensor &remote) {
-  const Tensor dense = remote.resolve_conj().resolve_neg().contiguous();
-  if (self.is_contiguous() && self.scalar_type() == dense.scalar_type() && self.sizes() == dense.sizes() &&
-      !self.is_conj() && !self.is_neg()) {
-    read_row_major(dense, static_cast<char *>(self.mutable_data_ptr()));
-    return;
-  }
-  Tensor staged = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
-  read_row_major(dense, static_cast<char *>(staged.mutable_data_ptr()));
-  self.copy_(staged);
-}
-
-Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
-  if (after_structured())  // torch copies a stand-in output back: the server's call has written the real one
-    return self;
-  StructuredPause pause;
-  if (self.numel() == 0 && source.numel() == 0)
-    return self;
-  if (is_remote(self) && is_remote(source)) {
-    if (!self.is_same(source))
-      call_writing(operation_named("aten::copy_"), {self, source, non_blocking});
-  } else if (is_remote(self)) {
-    TORCH_CHECK(source.device().is_cpu(), "xpool: a copy from ", source.device(), " to a remote device is not possible");
-    copy_to_device(self, source);
-  } else {
-    TORCH_CHECK(self.device().is_cpu(), "xpool: a copy from a remote device to ", self.device(), " is not possible");
-    if (self.sizes() == source.sizes())
-      copy_to_host(self, source);
-    else
-      self.copy_(source.cpu());
-  }
-  return self;
-}
-
-Tensor copy_from(const Tensor &self, const Tensor &to, bool non_blocking) {
-  Tensor target = to;
-  copy_(target, self, non_blocking);
-  return target;
-}
-
-Tensor copy_from_and_resize(const Tensor &self, const Tensor &to) {
-  Tensor target = to;
-  target.resize_(self.sizes());
-  copy_(target, self, false);
-  return target;
-}
-
-at::Scalar local_scalar(const Tensor &self) {
-  StructuredPause pause;
-  Tensor host = at::detail::empty_cpu({}, self.scalar_type());
-  read_storage(storage_id(self.storage()), self.storage_offset() * self.element_size(),
-               static_cast<char *>(host.mutable_data_ptr()), self.element_size());
-  host._set_conj(self.is_conj());
-  host._set_neg(self.is_neg());
-  return host.item();
-}
-
 void record_stream(Tensor &, c10::Stream) {}
 bool is_pinned(const Tensor &, std::optional<c10::Device>) { return false; }
-
-// ---------------------------------------------------------------- what a composite chooses by device type
-//
-// On a "cuda" tensor torch picks kernels that only CUDA has. A CPU server gets the same mathematics in other words.
-
-Tensor joined(const std::vector<Tensor> &gates) { return at::cat(gates, 1); }
-
-void lstm_cell(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!server_is_cpu())
-    return dispatch(handle, stack);
-  const auto arguments = torch::jit::pop(*stack, 5);
-  Tensor gates = arguments[0].toTensor() + arguments[1].toTensor();
-  for (const int bias : {3, 4})
-    if (arguments[bias].isTensor() && arguments[bias].toTensor().defined())
-      gates = gates + arguments[bias].toTensor();
-  const auto parts = gates.chunk(4, 1);
-  const Tensor in = parts[0].sigmoid(), forget = parts[1].sigmoid(), cell = parts[2].tanh(), out = parts[3].sigmoid();
-  const Tensor cy = forget * arguments[2].toTensor() + in * cell;
-  torch::jit::push(*stack, out * cy.tanh(), cy, joined({in, forget, cell, out}));
-}
-
-Tensor or_zero(const c10::IValue &gradient, const Tensor &like) {
-  return gradient.isTensor() && gradient.toTensor().defined() ? gradient.toTensor() : at::zeros_like(like);
-}
-
-void lstm_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!server_is_cpu())
-    return dispatch(handle, stack);
-  const auto arguments = torch::jit::pop(*stack, 6);
-  const Tensor cx = arguments[2].toTensor(), cy = arguments[3].toTensor();
-  const auto parts = arguments[4].toTensor().chunk(4, 1);
-  const Tensor in = parts[0], forget = parts[1], cell = parts[2], out = parts[3];
-  const Tensor grad_hy = or_zero(arguments[0], cx), squashed = cy.tanh();
-  const Tensor grad_cy = grad_hy * out * (1 - squashed * squashed) + or_zero(arguments[1], cx);
-  const Tensor gates = joined({grad_cy * cell * in * (1 - in), grad_cy * cx * forget * (1 - forget),
-                               grad_cy * in * (1 - cell * cell), grad_hy * squashed * out * (1 - out)});
-  torch::jit::push(*stack, gates, grad_cy * forget, arguments[5].toBool() ? gates.sum(0) : Tensor());
-}
-
-void gru_cell(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!server_is_cpu())
-    return dispatch(handle, stack);
-  const auto arguments = torch::jit::pop(*stack, 5);
-  Tensor input = arguments[0].toTensor(), hidden = arguments[1].toTensor();
-  const Tensor hx = arguments[2].toTensor();
-  if (arguments[3].isTensor() && arguments[3].toTensor().defined())
-    input = input + arguments[3].toTensor();
-  if (arguments[4].isTensor() && arguments[4].toTensor().defined())
-    hidden = hidden + arguments[4].toTensor();
-  const auto i = input.chunk(3, 1), h = hidden.chunk(3, 1);
-  const Tensor reset = (i[0] + h[0]).sigmoid(), update = (i[1] + h[1]).sigmoid();
-  const Tensor fresh = (i[2] + reset * h[2]).tanh();
-  torch::jit::push(*stack, fresh + update * (hx - fresh), joined({reset, update, fresh, hx, h[2]}));
-}
-
-void gru_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!server_is_cpu())
-    return dispatch(handle, stack);
-  const auto arguments = torch::jit::pop(*stack, 3);
-  const Tensor grad = arguments[0].toTensor();
-  const auto parts = arguments[1].toTensor().chunk(5, 1);
-  const Tensor reset = parts[0], update = parts[1], fresh = parts[2], hx = parts[3], hn = parts[4];
-  const Tensor grad_update = grad * (hx - fresh) * update * (1 - update);
-  const Tensor grad_in = grad * (1 - update) * (1 - fresh * fresh);
-  const Tensor grad_reset = grad_in * hn * reset * (1 - reset);
-  const Tensor input = joined({grad_reset, grad_update, grad_in});
-  const Tensor hidden = joined({grad_reset, grad_update, grad_in * reset});
-  const bool has_bias = arguments[2].toBool();
-  torch::jit::push(*stack, input, hidden, grad * update, has_bias ? input.sum(0) : Tensor(),
-                   has_bias ? hidden.sum(0) : Tensor());
-}
-
-// softmax(x, dtype=float32) of a half tensor: CUDA converts inside the kernel, a CPU kernel refuses.
-void softmax(const c10::OperatorHandle &handle, Stack *stack) {
-  if (server_is_cpu() && torch::jit::peek(*stack, 2, 3).toBool()) {
-    auto arguments = torch::jit::pop(*stack, 3);
-    torch::jit::push(*stack, arguments[0].toTensor().to(c10::kFloat), arguments[1], false);
-  }
-  dispatch_structured(handle, stack);
-}
-
-void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
-  const auto wanted = static_cast<c10::ScalarType>(torch::jit::peek(*stack, 3, 4).toInt());
-  const auto given = torch::jit::peek(*stack, 0, 4).toTensor().scalar_type();
-  const bool converts = server_is_cpu() && wanted != given;
-  if (converts)
-    torch::jit::peek(*stack, 3, 4) = static_cast<int64_t>(given);
-  dispatch_structured(handle, stack);
-  if (converts)
-    torch::jit::push(*stack, torch::jit::pop(*stack).toTensor().to(wanted));
-}
-
-void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!server_is_cpu())
-    return dispatch(handle, stack);
-  torch::jit::drop(*stack, handle.schema().arguments().size());
-  torch::jit::push(*stack, false);
-}
 
 // ---------------------------------------------------------------- registration
 
@@ -394,12 +204,6 @@ void register_by_schema(torch::Library &aten) {
 }
 
 }  // namespace
-
-Tensor upload(const Tensor &host) {
-  const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(), kKeys, host.scalar_type(), {});
-  write_row_major(remote, host);
-  return remote;
-}
 
 void register_kernels() {
   static auto *fallback = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);

@@ -1,5 +1,5 @@
 // What makes a device "cuda" on a machine without one: guard, hooks, generators, pinned memory, and an allocator whose
-// addresses are names. Shared by device.cpp, dispatch.cpp and kernels.cpp.
+// addresses are names. Shared by all files of this folder.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
@@ -93,6 +93,9 @@ extern Callbacks callbacks;
 Answer await(uint64_t request);
 // To be called before each record that makes the queue longer, without any lock held.
 void leave_room();
+// A forked child has no session: nothing may be recorded there.
+bool is_forked();
+void note_fork();
 // Throws if this process can't use the device: a forked child, or the interpreter's end.
 void check_usable();
 

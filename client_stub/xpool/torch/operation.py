@@ -1,8 +1,9 @@
 """What torch's schema says about an operation, and its arguments as wire values.
 
-The twin of the first half of ``native/dispatch.cpp``: the same call makes the same
-values on both devices, those equal to their default left out. ``Encoded.key`` is what
-decides the geometry of the results; storages, offsets and most numbers are not in it.
+The twin of ``native/operation.cpp`` and ``native/encoding.cpp``: the same call makes
+the same values on both devices, those equal to their default left out. ``Encoded.key``
+is what decides the geometry of the results; storages, offsets and most numbers are not
+in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Kernels of the pure-Python device that are more than "send it".
 
-The twin of ``native/kernels.cpp``: metadata, copies, host reads, and which operations
-must be registered for the key itself.
+The twin of ``native/kernels.cpp`` and ``copies.cpp``: metadata, copies, host reads, and
+which operations must be registered for the key itself.
 """
 
 from __future__ import annotations

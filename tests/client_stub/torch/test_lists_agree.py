@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from xpool.torch.operation import HOST_INDICES, LEARNED
 
-DISPATCH = Path(__file__).parents[3] / "client_stub/xpool/native/dispatch.cpp"
+OPERATION = Path(__file__).parents[3] / "client_stub/xpool/native/operation.cpp"
 
 
 @pytest.mark.parametrize(
     ("name", "twin"), [("kLearned", LEARNED), ("kHostIndices", HOST_INDICES)]
 )
 def test_the_native_list_is_the_python_list(name: str, twin: frozenset[str]) -> None:
-    block = re.search(rf"{name} = {{(.*?)}};", DISPATCH.read_text(), re.DOTALL)
+    block = re.search(rf"{name} = {{(.*?)}};", OPERATION.read_text(), re.DOTALL)
     assert block is not None
     assert set(re.findall(r'"(aten::[^"]+)"', block[1])) == twin

@@ -1,0 +1,108 @@
+// Questions to the server, and the end of the session: the link that answers lives in Python.
+#include "remote.h"
+
+#include <c10/util/Exception.h>
+
+#include <dlfcn.h>
+
+namespace xpool {
+
+Callbacks callbacks;
+
+static std::atomic<bool> forked{false};
+
+bool is_forked() { return forked; }
+void note_fork() { forked = true; }
+
+static std::atomic<const std::string *> over{nullptr};
+
+void end_session(const char *text) {
+  const std::string *expected = nullptr, *reason = new std::string(text);  // kept: other threads may be reading it
+  if (!over.compare_exchange_strong(expected, reason))
+    delete reason;
+}
+
+void check_usable() {
+  // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
+  if (Log::instance().closed() && !forked && callbacks.wait_for_room)
+    callbacks.wait_for_room();
+  TORCH_CHECK(!forked, "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use "
+                       "the 'spawn' start method");
+  if (const std::string *reason = over)
+    C10_THROW_ERROR(Error, *reason);
+  TORCH_CHECK(!Log::instance().closed(), "xpool: the session is closed; no remote operation can run any more");
+}
+
+void leave_room() {
+  check_usable();
+  if (Log::instance().queued_bytes() > kTransferBytes && callbacks.wait_for_room)
+    callbacks.wait_for_room();
+}
+
+[[noreturn]] static void raise(const Answer &answer) {
+  const std::string kind = answer.exception ? answer.exception : "", text = answer.text ? answer.text : "";
+  if (kind == "IndexError")
+    C10_THROW_ERROR(IndexError, text);
+  if (kind == "ValueError")
+    C10_THROW_ERROR(ValueError, text);
+  if (kind == "TypeError")
+    C10_THROW_ERROR(TypeError, text);
+  if (kind == "NotImplementedError")
+    C10_THROW_ERROR(NotImplementedError, text);
+  if (kind == "OutOfMemoryError")
+    C10_THROW_ERROR(OutOfMemoryError, text);
+  if (kind == "LinAlgError")
+    C10_THROW_ERROR(LinAlgError, text);
+  C10_THROW_ERROR(Error, text);
+}
+
+static void deliver_again(int signal) {
+  using Deliver = int (*)(int);
+  static const auto deliver = reinterpret_cast<Deliver>(dlsym(RTLD_DEFAULT, "PyErr_SetInterruptEx"));
+  if (deliver && signal)
+    deliver(signal);
+}
+
+Answer await(uint64_t request) {
+  check_usable();
+  TORCH_CHECK(callbacks.request, "xpool: no session is open; run the program with `xpool run`, or call xpool.init()");
+  Answer answer;
+  callbacks.request(request, &answer);
+  // A signal handler raised while Python waited, inside a callback from which nothing can be raised. The signal is
+  // delivered again, to be handled as soon as the error below has ended this call.
+  if (answer.status == 3)
+    deliver_again(answer.signal);
+  if (answer.status != 0)
+    raise(answer);
+  return answer;
+}
+
+void read_storage(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes) {
+  std::vector<uint64_t> requests;
+  std::vector<uint64_t> lengths;
+  for (uint64_t at = 0; at < nbytes; at += kTransferBytes) {
+    const uint64_t length = std::min<uint64_t>(kTransferBytes, nbytes - at);
+    requests.push_back(Log::instance().next_request());
+    lengths.push_back(length);
+    Bytes record;
+    record.uint8(kRead);
+    record.uvarint(requests.back());
+    record.uvarint(storage);
+    record.uvarint(offset + at);
+    record.uvarint(length);
+    Log::instance().append(record);
+  }
+  for (size_t i = 0; i < requests.size(); i++) {
+    const Answer answer = await(requests[i]);
+    uint64_t got = 0;
+    for (uint64_t k = 0; k < answer.payload_count; k++) {
+      TORCH_CHECK(answer.payload_nbytes[k] <= lengths[i] - got, "xpool: the server sent more bytes than were asked for");
+      memcpy(to + got, answer.payloads[k], answer.payload_nbytes[k]);
+      got += answer.payload_nbytes[k];
+    }
+    TORCH_CHECK(got == lengths[i], "xpool: the server sent ", got, " bytes where ", lengths[i], " were asked for");
+    to += got;
+  }
+}
+
+}  // namespace xpool

@@ -1,0 +1,102 @@
+// Bytes between host and device, and numbers read back.
+#include "kernels.h"
+
+#include <ATen/EmptyTensor.h>
+
+namespace xpool {
+
+using at::Tensor;
+
+namespace {
+
+void write_row_major(const Tensor &remote, const Tensor &host) {
+  const Tensor dense = host.resolve_conj().resolve_neg().contiguous();
+  const uint64_t storage = storage_id(remote.storage()), offset = remote.storage_offset() * remote.element_size();
+  const auto *data = static_cast<const char *>(dense.const_data_ptr());
+  for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
+    leave_room();
+    Log::instance().append_write(storage, offset + at, data + at, std::min<uint64_t>(kTransferBytes, dense.nbytes() - at));
+  }
+}
+
+void copy_to_device(Tensor &self, const Tensor &host) {
+  if (host.dim() == 0) {
+    call_writing(operation_named("aten::copy_"), {self, host, false});
+  } else if (self.scalar_type() == host.scalar_type() && self.sizes() == host.sizes() && self.is_contiguous() &&
+             !self.is_conj() && !self.is_neg()) {
+    write_row_major(self, host);
+  } else {
+    call_writing(operation_named("aten::copy_"), {self, upload(host), false});
+  }
+}
+
+void read_row_major(const Tensor &remote, char *to) {
+  read_storage(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(), to, remote.nbytes());
+}
+
+void copy_to_host(Tensor &self, const Tensor &remote) {
+  const Tensor dense = remote.resolve_conj().resolve_neg().contiguous();
+  if (self.is_contiguous() && self.scalar_type() == dense.scalar_type() && self.sizes() == dense.sizes() &&
+      !self.is_conj() && !self.is_neg()) {
+    read_row_major(dense, static_cast<char *>(self.mutable_data_ptr()));
+    return;
+  }
+  Tensor staged = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
+  read_row_major(dense, static_cast<char *>(staged.mutable_data_ptr()));
+  self.copy_(staged);
+}
+
+}  // namespace
+
+Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
+  if (after_structured())  // torch copies a stand-in output back: the server's call has written the real one
+    return self;
+  StructuredPause pause;
+  if (self.numel() == 0 && source.numel() == 0)
+    return self;
+  if (is_remote(self) && is_remote(source)) {
+    if (!self.is_same(source))
+      call_writing(operation_named("aten::copy_"), {self, source, non_blocking});
+  } else if (is_remote(self)) {
+    TORCH_CHECK(source.device().is_cpu(), "xpool: a copy from ", source.device(), " to a remote device is not possible");
+    copy_to_device(self, source);
+  } else {
+    TORCH_CHECK(self.device().is_cpu(), "xpool: a copy from a remote device to ", self.device(), " is not possible");
+    if (self.sizes() == source.sizes())
+      copy_to_host(self, source);
+    else
+      self.copy_(source.cpu());
+  }
+  return self;
+}
+
+Tensor copy_from(const Tensor &self, const Tensor &to, bool non_blocking) {
+  Tensor target = to;
+  copy_(target, self, non_blocking);
+  return target;
+}
+
+Tensor copy_from_and_resize(const Tensor &self, const Tensor &to) {
+  Tensor target = to;
+  target.resize_(self.sizes());
+  copy_(target, self, false);
+  return target;
+}
+
+at::Scalar local_scalar(const Tensor &self) {
+  StructuredPause pause;
+  Tensor host = at::detail::empty_cpu({}, self.scalar_type());
+  read_storage(storage_id(self.storage()), self.storage_offset() * self.element_size(),
+               static_cast<char *>(host.mutable_data_ptr()), self.element_size());
+  host._set_conj(self.is_conj());
+  host._set_neg(self.is_neg());
+  return host.item();
+}
+
+Tensor upload(const Tensor &host) {
+  const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(), kKeys, host.scalar_type(), {});
+  write_row_major(remote, host);
+  return remote;
+}
+
+}  // namespace xpool

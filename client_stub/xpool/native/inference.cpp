@@ -1,0 +1,181 @@
+// Where results' geometry comes from: plans, and meta kernels at a miss.
+#include "inference.h"
+
+#include <ATen/core/List.h>
+#include <ATen/ops/empty_strided.h>
+
+#include <mutex>
+#include <shared_mutex>
+#include <unordered_map>
+
+namespace xpool {
+
+namespace {
+
+at::Tensor meta_of(const at::Tensor &tensor) {
+  // A wrapped number stays what it is: meta kernels in Python take it as a number, and a meta tensor has no value.
+  if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number())
+    return tensor;
+  const auto options = at::TensorOptions(tensor.scalar_type()).device(c10::kMeta);
+  at::Tensor meta = at::empty_strided(tensor.sizes(), tensor.strides(), options);
+  if (tensor.is_conj())
+    meta._set_conj(true);
+  if (tensor.is_neg())
+    meta._set_neg(true);
+  return meta;
+}
+
+c10::IValue meta_value(const c10::IValue &value) {
+  if (value.isTensor())
+    return meta_of(value.toTensor());
+  if (value.isTensorList()) {
+    std::vector<at::Tensor> metas;
+    for (const auto &tensor : value.toTensorVector())
+      metas.push_back(meta_of(tensor));
+    return metas;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> metas;
+    for (const std::optional<at::Tensor> &tensor : value.toOptionalTensorVector())
+      metas.push_back(tensor ? std::optional<at::Tensor>(meta_of(*tensor)) : std::nullopt);
+    return metas;
+  }
+  if (value.isDevice())
+    return c10::Device(c10::kMeta);
+  if (value.isGenerator())
+    return c10::IValue();
+  return value;
+}
+
+void add_leaf(Plan &plan, const at::Tensor &tensor) {
+  if (!tensor.defined())
+    plan.leaves.push_back({false, c10::ScalarType::Undefined, {}, {}});
+  else
+    plan.leaves.push_back({true, tensor.scalar_type(), tensor.sizes().vec(), tensor.strides().vec()});
+}
+
+}  // namespace
+
+// Geometry of the results on the stack; false if some result is no tensor.
+bool plan_from(const Operation &operation, const Stack &results, Plan &plan) {
+  for (size_t i = 0; i < results.size(); i++) {
+    plan.counts.push_back(-1);
+    if (operation.return_to_argument[i] >= 0)
+      continue;
+    if (results[i].isTensor()) {
+      add_leaf(plan, results[i].toTensor());
+    } else if (results[i].isTensorList()) {
+      const auto tensors = results[i].toTensorVector();
+      plan.counts.back() = static_cast<int>(tensors.size());
+      for (const auto &tensor : tensors)
+        add_leaf(plan, tensor);
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+Stack run_meta(const Operation &operation, Arguments arguments, Stack &meta_arguments) {
+  for (const auto &argument : arguments)
+    meta_arguments.push_back(meta_value(argument));
+  Stack stack = meta_arguments;
+  if (operation.device_argument >= 0)
+    stack[operation.device_argument] = c10::Device(c10::kMeta);
+  operation.handle.callBoxed(&stack);
+  return stack;
+}
+
+namespace {
+
+// An out= tensor of another size is resized as its meta twin was: new storage where the old one is too small.
+bool resize_like(const at::Tensor &tensor, const at::Tensor &meta) {
+  if (tensor.sizes() == meta.sizes())
+    return false;
+  const uint64_t needed = span_items(meta.sizes(), meta.strides()) * tensor.element_size();
+  auto *impl = tensor.unsafeGetTensorImpl();
+  c10::Storage storage = tensor.storage();
+  if (storage.nbytes() < needed) {
+    storage.set_data_ptr_noswap(storage_allocator()->allocate(needed));
+    storage.set_nbytes(needed);
+  }
+  impl->set_storage_offset(0);
+  impl->set_sizes_and_strides(meta.sizes(), meta.strides());
+  return true;
+}
+
+bool resize_written(const Operation &operation, Arguments arguments, const Stack &metas) {
+  bool is_resized = false;
+  for (const int i : operation.written) {
+    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor())) {
+      is_resized |= resize_like(arguments[i].toTensor(), metas[i].toTensor());
+    } else if (arguments[i].isTensorList()) {
+      const auto tensors = arguments[i].toTensorVector();
+      const auto twins = metas[i].toTensorVector();
+      for (size_t k = 0; k < tensors.size(); k++)
+        if (is_remote(tensors[k]))
+          is_resized |= resize_like(tensors[k], twins[k]);
+    }
+  }
+  return is_resized;
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- plans
+
+static constexpr size_t kMaxPlans = 200'000;
+
+static std::shared_mutex plans_mutex;
+static std::unordered_map<std::string, std::shared_ptr<const Plan>> &plans() {
+  static auto *all = new std::unordered_map<std::string, std::shared_ptr<const Plan>>;
+  return *all;
+}
+
+std::shared_ptr<const Plan> find_plan(const std::string &key) {
+  std::shared_lock<std::shared_mutex> lock(plans_mutex);
+  const auto found = plans().find(key);
+  return found == plans().end() ? nullptr : found->second;
+}
+
+void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan) {
+  std::unique_lock<std::shared_mutex> lock(plans_mutex);
+  if (plans().size() >= kMaxPlans)
+    plans().clear();
+  plans()[key] = std::move(plan);
+}
+
+// index.Tensor is tagged as dynamic, but is so only with masks.
+bool is_gather(const Operation &operation, Arguments arguments) {
+  if (!operation.takes_host_indices)
+    return false;
+  for (const auto &argument : arguments) {
+    if (!argument.isOptionalTensorList())
+      continue;
+    for (const std::optional<at::Tensor> &index : argument.toOptionalTensorVector())
+      if (index && index->defined() && (index->scalar_type() == at::kBool || index->scalar_type() == at::kByte))
+        return false;
+  }
+  return true;
+}
+
+// The plan of a call without one yet: from the meta kernel, or null where the server must say.
+std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments, bool &is_resized) {
+  if (operation.must_learn)
+    return nullptr;
+  auto plan = std::make_shared<Plan>();
+  try {
+    Stack metas;
+    const Stack results = run_meta(operation, arguments, metas);
+    if (operation.has_out)
+      is_resized = resize_written(operation, arguments, metas);
+    if (!plan_from(operation, results, *plan))
+      return nullptr;
+  } catch (const std::exception &) {
+    // No meta kernel, or one that refuses these arguments: the server decides, and its error is the true one.
+    return nullptr;
+  }
+  return plan;
+}
+
+}  // namespace xpool

@@ -1,0 +1,32 @@
+// Where the geometry of a call's results comes from before the server has run it.
+#pragma once
+#include <memory>
+
+#include "dispatch.h"
+
+namespace xpool {
+
+struct Leaf {
+  bool is_defined;
+  c10::ScalarType dtype;
+  std::vector<int64_t> sizes, strides;
+};
+// Geometry of all new results; `counts` per return: leaves of a list, or -1 for a single tensor.
+struct Plan {
+  std::vector<Leaf> leaves;
+  std::vector<int> counts;
+};
+
+// Runs the operation on meta tensors; `metas` gets its arguments.
+Stack run_meta(const Operation &operation, Arguments arguments, Stack &metas);
+// Geometry of the results on the stack; false if some result is no tensor.
+bool plan_from(const Operation &operation, const Stack &results, Plan &plan);
+// The plan of a call without one yet: from the meta kernel, or null where the server must say.
+std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments, bool &is_resized);
+// index.Tensor and its like are tagged as dynamic, but are so only with masks.
+bool is_gather(const Operation &operation, Arguments arguments);
+
+std::shared_ptr<const Plan> find_plan(const std::string &key);
+void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan);
+
+}  // namespace xpool
