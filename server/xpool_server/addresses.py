@@ -2,11 +2,87 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import re
 import socket
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
 from xpool_protocol.errors import UsageError
 from xpool_protocol.transport.address import address_from_uri
+
+_PORTS: Final = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
+
+T = TypeVar("T")
+
+
+class PortRange(NamedTuple):
+    """Ports that workers may take, both ends included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def uris(self, uri: str) -> Iterator[str]:
+        """An address with each of the ports in turn.
+
+        >>> list(PortRange(7800, 7801).uris("tcp://127.0.0.1:0"))
+        ['tcp://127.0.0.1:7800', 'tcp://127.0.0.1:7801']
+        """
+        host = _host(uri)
+        return (f"tcp://{host}:{port}" for port in range(self.first, self.last + 1))
+
+
+def port_range(text: str) -> PortRange:
+    """Ports as people write them.
+
+    Raises:
+        UsageError: not two ports, the lower one first.
+
+    >>> port_range("7800-7899")
+    PortRange(first=7800, last=7899)
+    """
+    match = _PORTS.fullmatch(text)
+    ports = PortRange(int(match[1]), int(match[2])) if match else PortRange(0, 0)
+    if not 1 <= ports.first <= ports.last <= 65_535:
+        raise UsageError(
+            f"{text!r} is no range of ports: write FIRST-LAST, for instance 7800-7899"
+        )
+    return ports
+
+
+def listen_within(ports: PortRange, uri: str, listen: Callable[[str], T]) -> T:
+    """Listen on the first port of a range that is free.
+
+    Args:
+        ports: the range.
+        uri: whose host to listen on.
+        listen: binds an address, or raises ``UsageError`` from what kept it.
+
+    Raises:
+        UsageError: every port is taken, or the address cannot be listened on.
+    """
+    for one in ports.uris(uri):
+        try:
+            return listen(one)
+        except UsageError as error:
+            if not _is_taken(error):
+                raise
+    raise UsageError(
+        f"all ports of {ports} are taken: --worker-ports needs one for each worker,"
+        " warm ones included"
+    )
+
+
+def _is_taken(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            return True
+        error = error.__cause__
+    return False
 
 
 def check_reachability(listen: str, *, is_insecure: bool) -> None:

@@ -67,6 +67,14 @@ def server(
             show_default="the host of --listen",
         ),
     ] = None,
+    worker_ports: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST-LAST",
+            help="Ports that workers take: for a firewall between clients and here.",
+            show_default="any free ones",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -88,6 +96,7 @@ def server(
         # Our sentences say it; gRPC's own lines on stderr would bury them.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from xpool_server import log
+        from xpool_server.addresses import port_range
         from xpool_server.devices.discovery import discover
         from xpool_server.node import Node, NodeOptions
 
@@ -101,6 +110,7 @@ def server(
             threads=threads,
             is_insecure=insecure,
             advertise=advertise,
+            worker_ports=None if worker_ports is None else port_range(worker_ports),
         )
         Node(options, on_ready=typer.echo).run()
     except PoolError as error:

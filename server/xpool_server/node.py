@@ -26,7 +26,12 @@ from xpool_protocol.errors import NoCapacity, PoolError, WorkerLost
 from xpool_protocol.quantities import text_from_nbytes
 from xpool_protocol.transport.base import Buffer, Listener, PeerId
 
-from xpool_server.addresses import advertised_uri, check_reachability, worker_uri
+from xpool_server.addresses import (
+    PortRange,
+    advertised_uri,
+    check_reachability,
+    worker_uri,
+)
 from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
 from xpool_server.load_report import LoadMeter, session_reports
 from xpool_server.node_facts import (
@@ -76,6 +81,9 @@ class NodeOptions:
     is_insecure: bool = False
     advertise: str | None = None
     """Host that clients reach this one by; None: the one of ``listen``."""
+
+    worker_ports: PortRange | None = None
+    """What workers listen on; None: any free ports."""
 
 
 class Node:
@@ -268,7 +276,7 @@ class Node:
 
     def _worker_command(self, control_fd: int, device_index: int) -> Sequence[str]:
         device = next(one for one in self._options.devices if one.index == device_index)
-        threads = self._options.threads
+        threads, ports = self._options.threads, self._options.worker_ports
         return [
             *(sys.executable, "-m", "xpool_server.leash", str(os.getpid())),
             "xpool_server.worker",
@@ -276,6 +284,7 @@ class Node:
             *("--device", device.torch_device),
             *("--listen", worker_uri(self._options.listen, control_fd)),
             *(() if threads is None else ("--threads", str(threads))),
+            *(() if ports is None else ("--ports", str(ports))),
         ]
 
 

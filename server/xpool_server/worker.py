@@ -21,6 +21,7 @@ import msgspec
 from xpool_protocol import limits, transport
 from xpool_protocol.errors import PoolError
 
+from xpool_server.addresses import listen_within, port_range
 from xpool_server.leash import die_with_parent
 
 _EXIT_USAGE: Final = 2
@@ -33,8 +34,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--device", required=True, help="cpu or cuda:0")
     parser.add_argument("--listen", required=True, help="for instance tcp://0.0.0.0:0")
+    parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
     return parser.parse_args(argv)
+
+
+def _listener(options: argparse.Namespace) -> transport.Listener:
+    def listen(uri: str) -> transport.Listener:
+        return transport.listen(uri, max_message_nbytes=limits.MAX_MESSAGE_NBYTES)
+
+    if options.ports is None:
+        return listen(options.listen)
+    return listen_within(port_range(options.ports), options.listen, listen)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -42,9 +53,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     The address comes first: if it is no good, nobody waits for the framework.
     """
-    with transport.listen(
-        options.listen, max_message_nbytes=limits.MAX_MESSAGE_NBYTES
-    ) as listener:
+    with _listener(options) as listener:
         import torch
 
         from xpool_server.devices import open_backend
