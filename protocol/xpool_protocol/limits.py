@@ -77,6 +77,22 @@ MAX_GENERATOR_STATE_NBYTES: Final = 16 << 10
 MAX_RESERVED_IDS: Final = 65_536
 """Storage ids a call whose results are not known in advance takes up."""
 
+MAX_GRAPHS: Final = 4_096
+"""Graphs alive in a session: a compiled program has one per region and shape."""
+
+MAX_GRAPH_RECORDS: Final = 65_536
+"""Records of one graph; a training step of a large model has some ten thousand."""
+
+MAX_GRAPH_STORAGES: Final = 65_536
+"""Storages that one graph names, parameters and results included."""
+
+MAX_GRAPH_NBYTES: Final = 4 << 20
+"""Records of one graph as bytes: with its head it fits one message's body."""
+
+MAX_GRAPHS_NBYTES: Final = 64 << 20
+"""Records of all graphs of a session: they lie in the server's own memory, which the
+quota does not count."""
+
 MAX_PROPERTIES: Final = 256
 """Entries of ``Welcome.properties``; torch's device properties are about 20."""
 

@@ -38,6 +38,9 @@ SEED_GENERATOR: Final = 11
 READ_GENERATOR: Final = 12
 WRITE_GENERATOR: Final = 13
 FREE_GENERATOR: Final = 14
+DEFINE_GRAPH: Final = 25
+RUN_GRAPH: Final = 26
+FREE_GRAPH: Final = 27
 
 
 class DefineOperation(msgspec.Struct, frozen=True, gc=False):
@@ -155,6 +158,36 @@ class FreeGenerator(msgspec.Struct, frozen=True, gc=False):
     generator: int
 
 
+class DefineGraph(msgspec.Struct, frozen=True, gc=False):
+    """Keep records to run again and again; ``graphs.read_graph`` reads them."""
+
+    graph: int
+    storages: int
+    """How many storages the records name; their numbers are the graph's own."""
+    parameters: tuple[int, ...]
+    """Those that are there before the graph runs."""
+    results: tuple[int, ...]
+    """Those that stay when it has run."""
+    records: bytes
+
+
+class RunGraph(msgspec.Struct, frozen=True, gc=False):
+    """Run a graph on storages of the session."""
+
+    graph: int
+    parameters: tuple[int, ...]
+    """One storage for each parameter of the graph."""
+    results: tuple[int, ...]
+    """What to call each result; 0 where nobody wants it. A storage that has the
+    name already gives it up before the graph runs."""
+
+
+class FreeGraph(msgspec.Struct, frozen=True, gc=False):
+    """The client will not run this graph again."""
+
+    graph: int
+
+
 Record: TypeAlias = (
     DefineOperation
     | Call
@@ -170,6 +203,9 @@ Record: TypeAlias = (
     | ReadGenerator
     | WriteGenerator
     | FreeGenerator
+    | DefineGraph
+    | RunGraph
+    | FreeGraph
 )
 
 STATISTICS_FIELDS: Final = (
@@ -182,6 +218,7 @@ STATISTICS_FIELDS: Final = (
     "storage_count",
     "relaid_outputs",
     "busy_ns",
+    "graph_runs",
 )
 """What a ``Statistics`` reply holds, as a list of integers in this order."""
 
@@ -193,6 +230,12 @@ def _write_arguments(
     for position, value in arguments:
         writer.uvarint(position)
         write_value(writer, value)
+
+
+def _write_numbers(writer: Writer, numbers: tuple[int, ...]) -> None:
+    writer.uvarint(len(numbers))
+    for number in numbers:
+        writer.uvarint(number)
 
 
 def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one case per record
@@ -275,6 +318,21 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
         case FreeGenerator():
             writer.uint8(FREE_GENERATOR)
             writer.uvarint(record.generator)
+        case DefineGraph():
+            writer.uint8(DEFINE_GRAPH)
+            writer.uvarint(record.graph)
+            writer.uvarint(record.storages)
+            _write_numbers(writer, record.parameters)
+            _write_numbers(writer, record.results)
+            writer.sized(record.records)
+        case RunGraph():
+            writer.uint8(RUN_GRAPH)
+            writer.uvarint(record.graph)
+            _write_numbers(writer, record.parameters)
+            _write_numbers(writer, record.results)
+        case FreeGraph():
+            writer.uint8(FREE_GRAPH)
+            writer.uvarint(record.graph)
 
 
 def _read_arguments(reader: Reader) -> tuple[tuple[int, Value], ...]:
@@ -374,6 +432,35 @@ def _read_state(reader: Reader) -> WriteGenerator:
     )
 
 
+def _graph(reader: Reader) -> int:
+    return reader.uvarint(limits.MAX_STORAGE_ID, "graph id")
+
+
+def _read_numbers(reader: Reader, limit: int, what: str) -> tuple[int, ...]:
+    count = reader.uvarint(limits.MAX_GRAPH_STORAGES, f"number of {what}s")
+    return tuple([reader.uvarint(limit, what) for _ in range(count)])
+
+
+def _read_define_graph(reader: Reader) -> DefineGraph:
+    graph = _graph(reader)
+    storages = reader.uvarint(limits.MAX_GRAPH_STORAGES, "number of storages")
+    return DefineGraph(
+        graph,
+        storages,
+        _read_numbers(reader, limits.MAX_GRAPH_STORAGES - 1, "parameter"),
+        _read_numbers(reader, limits.MAX_GRAPH_STORAGES - 1, "result"),
+        reader.sized(limits.MAX_GRAPH_NBYTES, "graph"),
+    )
+
+
+def _read_run_graph(reader: Reader) -> RunGraph:
+    return RunGraph(
+        _graph(reader),
+        _read_numbers(reader, limits.MAX_STORAGE_ID, "parameter"),
+        _read_numbers(reader, limits.MAX_STORAGE_ID, "result"),
+    )
+
+
 _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DEFINE_OPERATION: _read_define,
     CALL: _read_call,
@@ -389,6 +476,9 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     READ_GENERATOR: lambda reader: ReadGenerator(_request(reader), _generator(reader)),
     WRITE_GENERATOR: _read_state,
     FREE_GENERATOR: lambda reader: FreeGenerator(_generator(reader)),
+    DEFINE_GRAPH: _read_define_graph,
+    RUN_GRAPH: _read_run_graph,
+    FREE_GRAPH: lambda reader: FreeGraph(_graph(reader)),
 }
 
 

@@ -95,6 +95,12 @@ class Reader:
         self.position = at + 1
         return self._data[at]
 
+    def peek(self) -> int:
+        """The next byte, left where it is."""
+        if self.position >= self.end:
+            raise PeerError("message is cut short: a byte is missing")
+        return self._data[self.position]
+
     def uvarint(self, limit: int = UINT64_MAX, what: str = "number") -> int:
         """An unsigned number, at most ``limit``."""
         data, at, end = self._data, self.position, self.end

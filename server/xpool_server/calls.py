@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from xpool_protocol.errors import OperationUnknown, PeerError, PoolError
+from xpool_protocol.graphs import tensors_in
 from xpool_protocol.messages import Fault, Reply
 from xpool_protocol.records import Call, DefineOperation, RequestCall
 from xpool_protocol.values import Tensor, Value, write_value
@@ -21,7 +22,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.operations import Arguments, Bound, Operation, resolve
-from xpool_server.results import Binder, leaves_of, room_for
+from xpool_server.results import Binder, Description, leaves_of, room_for
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages
 
@@ -38,17 +39,18 @@ class Calls:
     ) -> None:
         self.executed_ops = 0
         self.binder = Binder(storages, backend)
+        self._device = backend.device
         self._storages = storages
         self._converters = converters
         self._failures = failures
         self._operations: dict[int, Operation] = {}
         self._refusals: dict[int, PoolError] = {}
-        self._names: dict[int, str] = {}
+        self._definitions: dict[int, DefineOperation] = {}
 
     def define(self, record: DefineOperation) -> Answers:
         """Take note of a name; an unknown or denied one fails when it is called."""
         number = record.operation
-        self._names[number] = record.name
+        self._definitions[number] = record
         self._operations.pop(number, None)
         try:
             self._operations[number] = resolve(
@@ -108,20 +110,34 @@ class Calls:
         self.executed_ops += 1
         self._account_written(operation, record.arguments)
         results = (result,) if len(operation.returns) == 1 else result or ()
-        return self.binder.describe(
-            results, list(_written_now(operation, bound)), record.first_storage
-        )
+        description = Description(self._storages, self._device, record.first_storage)
+        return description.describe(results, list(_written_now(operation, bound)))
+
+    def resolved(self, number: int, converters: Converters) -> Operation | PoolError:
+        """An operation for a graph, or why there is none."""
+        known = self._definitions.get(number)
+        if known is None:
+            return self._undefined(number)
+        try:
+            return resolve(known.name, known.argument_names, converters)
+        except PoolError as error:
+            return error
+
+    def name_of(self, number: int) -> str:
+        """An operation's name; empty if it was never defined."""
+        known = self._definitions.get(number)
+        return known.name if known is not None else ""
 
     def _undefined(self, number: int) -> PoolError:
         known = self._refusals.get(number)
         return known or OperationUnknown(f"operation number {number} was never defined")
 
     def _fault(self, error: Exception, operation: int) -> Fault:
-        return self._failures.fault(error, self._names.get(operation, ""))
+        return self._failures.fault(error, self.name_of(operation))
 
     def _account_written(self, operation: Operation, arguments: Arguments) -> None:
         """Charge what an operation has resized."""
-        for tensor in _written(operation, arguments):
+        for tensor in operation.tensors_written(arguments):
             entry = self._storages.entry(tensor.storage)
             if entry.storage.nbytes() != entry.nbytes:
                 self._storages.resized(entry)
@@ -143,9 +159,9 @@ class Calls:
         operation = self._operations.get(record.operation)
         touched: Iterable[Tensor] = ()
         if operation is not None:
-            touched = _written(operation, record.arguments)
+            touched = operation.tensors_written(record.arguments)
         elif not any(output is not None for output in outputs):
-            touched = _tensors(value for _, value in record.arguments)
+            touched = tensors_in(value for _, value in record.arguments)
         for tensor in touched:
             if self._storages.is_live(tensor.storage):
                 self._storages.poison(tensor.storage, fault)
@@ -156,21 +172,6 @@ def encoded(value: Value) -> bytes:
     writer = Writer()
     write_value(writer, value)
     return bytes(writer.buffer)
-
-
-def _tensors(values: Iterable[Value]) -> Iterator[Tensor]:
-    """Tensors among values and lists of values."""
-    for value in values:
-        if type(value) is Tensor:
-            yield value
-        elif type(value) is list:
-            yield from _tensors(value)
-
-
-def _written(operation: Operation, arguments: Arguments) -> Iterator[Tensor]:
-    """What a call writes, as the client named it."""
-    positions = operation.written_positions
-    return _tensors(value for at, value in arguments if at in positions)
 
 
 def _written_now(operation: Operation, bound: Bound) -> Iterator[torch.Tensor | None]:

@@ -19,15 +19,18 @@ from xpool_protocol.records import (
     STATISTICS_FIELDS,
     Allocate,
     Call,
+    DefineGraph,
     DefineOperation,
     Fence,
     Free,
     FreeGenerator,
+    FreeGraph,
     NewGenerator,
     Read,
     ReadGenerator,
     Record,
     RequestCall,
+    RunGraph,
     SeedGenerator,
     Statistics,
     Write,
@@ -39,6 +42,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.generators import Generators
+from xpool_server.graphs import Graphs
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages, charged_nbytes
 
@@ -53,6 +57,9 @@ class Executor:
         self.failures = Failures(backend.kind)
         converters = Converters(self.storages, self.generators, backend.device)
         self.calls = Calls(backend, self.storages, converters, self.failures)
+        self.graphs = Graphs(
+            backend, self.storages, self.generators, self.failures, self.calls
+        )
         self.received_nbytes = 0
         self.sent_nbytes = 0
         self._payloads: Sequence[Payload] = ()
@@ -71,6 +78,9 @@ class Executor:
             ReadGenerator: self._read_generator,
             WriteGenerator: self._write_generator,
             FreeGenerator: self._free_generator,
+            DefineGraph: self.graphs.define,
+            RunGraph: self.graphs.run,
+            FreeGraph: self.graphs.free,
         }
 
     @property
@@ -121,8 +131,10 @@ class Executor:
             "allocated_nbytes": self.storages.allocated_nbytes,
             "allocated_nbytes_peak": self.storages.peak_nbytes,
             "storage_count": self.storages.live_count,
-            "relaid_outputs": self.calls.binder.relaid_outputs,
+            "relaid_outputs": self.calls.binder.relaid_outputs
+            + self.graphs.binder.relaid_outputs,
             "busy_ns": self.backend.busy_ns,
+            "graph_runs": self.graphs.runs,
         }
 
     def _allocate(self, record: Allocate) -> Answers:

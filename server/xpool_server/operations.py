@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 from xpool_protocol.errors import ArgumentInvalid, OperationUnknown
-from xpool_protocol.values import HostTensor, Tensor, Value
+from xpool_protocol.graphs import tensors_in
+from xpool_protocol.values import Generator, HostTensor, Tensor, Value
 
 from xpool_server.allowed import REPLACED, known_names, refusal
 from xpool_server.dtypes import DTYPES
@@ -29,6 +30,13 @@ from xpool_server.schema import (
 Arguments: TypeAlias = tuple[tuple[int, Value], ...]
 Bound: TypeAlias = tuple[Callable[..., Any], list[Any], dict[str, Any]]
 """What to call, and with what."""
+
+
+Prepared: TypeAlias = (
+    tuple[list[Any], dict[str, Any], list[tuple[int | None, "Parameter", Value]]] | None
+)
+"""Arguments of a call that is run often: with gaps, and what goes into them; None if
+nothing can be prepared. A gap is a position, or None for a keyword."""
 
 
 class Parameter(NamedTuple):
@@ -118,34 +126,84 @@ class Operation:
             return self._bind_numbers(arguments)
 
     def _bind(self, arguments: Arguments) -> Bound:
+        positional, keywords, _ = self._placed(arguments, is_moving=_nothing_moves)
+        return self.function, positional, keywords
+
+    def prepare(self, arguments: Arguments) -> Prepared:
+        """Check and convert what is the same in each run of a graph.
+
+        Raises:
+            ArgumentInvalid: the arguments break the schema.
+        """
+        try:
+            return self._placed(arguments, is_moving=_moves)
+        except NumberForTensor:
+            # Another overload, or another tensor, stands for it: bound in each run.
+            return None
+
+    def bind_prepared(self, prepared: Prepared, arguments: Arguments) -> Bound:
+        """Convert the rest of what ``prepare`` was given; raises as ``bind`` does."""
+        if prepared is None:
+            return self.bind(arguments)
+        positional, keywords, moving = prepared
+        positional, keywords = positional.copy(), keywords.copy()
+        try:
+            for place, parameter, value in moving:
+                converted = self._converted(parameter, value)
+                if type(place) is int:
+                    positional[place] = converted
+                else:
+                    keywords[parameter.name] = converted
+        except NumberForTensor:
+            return self._bind_numbers(arguments)
+        return self.function, positional, keywords
+
+    def tensors_written(self, arguments: Arguments) -> Iterator[Tensor]:
+        """What a call writes, as the client named it."""
+        positions = self.written_positions
+        return tensors_in(value for at, value in arguments if at in positions)
+
+    def _placed(
+        self, arguments: Arguments, is_moving: Callable[[Value], bool]
+    ) -> tuple[list[Any], dict[str, Any], list[tuple[int | None, Parameter, Value]]]:
         parameters = self.by_position
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
+        moving: list[tuple[int | None, Parameter, Value]] = []
         required = 0
         for position, value in arguments:
             parameter = parameters[position] if position < len(parameters) else None
             if parameter is None:
                 raise self._unknown_argument(position)
-            name, order, convert, is_keyword_only, is_required, _ = parameter
-            try:
-                converted = convert(value)
-            except Mismatch as mismatch:
-                raise ArgumentInvalid(
-                    f"{self.name}: argument {name!r} must be {mismatch.expected},"
-                    f" not {described(value)}"
-                ) from None
-            except ArgumentInvalid as error:
-                raise ArgumentInvalid(
-                    f"{self.name}: argument {name!r}: {error}"
-                ) from None
+            name, order, _, is_keyword_only, is_required, _ = parameter
+            is_positional = order == len(positional) and not is_keyword_only
+            converted: Any = None
+            if is_moving(value):
+                place = order if is_positional else None
+                moving.append((place, parameter, value))
+            else:
+                converted = self._converted(parameter, value)
             required += is_required
-            if order == len(positional) and not is_keyword_only:
+            if is_positional:
                 positional.append(converted)
             else:
                 keywords[name] = converted
         if required != self._required_count:
             raise self._missing_argument(positional, keywords)
-        return self.function, positional, keywords
+        return positional, keywords, moving
+
+    def _converted(self, parameter: Parameter, value: Value) -> Any:
+        try:
+            return parameter.convert(value)
+        except Mismatch as mismatch:
+            raise ArgumentInvalid(
+                f"{self.name}: argument {parameter.name!r} must be"
+                f" {mismatch.expected}, not {described(value)}"
+            ) from None
+        except ArgumentInvalid as error:
+            raise ArgumentInvalid(
+                f"{self.name}: argument {parameter.name!r}: {error}"
+            ) from None
 
     def _unknown_argument(self, position: int) -> ArgumentInvalid:
         names = self._argument_names
@@ -201,6 +259,22 @@ class Operation:
             ):
                 return Operation(name, self._argument_names, self._converters)
         return None
+
+
+def _nothing_moves(_: Value) -> bool:
+    return False
+
+
+def _moves(value: Value) -> bool:
+    """Whether a value is another thing in each run of a graph.
+
+    A host tensor is: an operation may return it, and it is then written.
+    """
+    if type(value) is list:
+        return any(map(_moves, value))
+    if type(value) is HostTensor:
+        return not value.is_wrapped
+    return type(value) in (Tensor, Generator)
 
 
 _DOUBLES: Final = frozenset({7, 10})

@@ -1,14 +1,14 @@
 """What an operation gave back: under the client's handles, or as a value to send.
 
 ``Binder.bind`` is for calls whose results the client predicted: it compares, and
-copies where only the layout differs. ``Binder.describe`` is for calls whose results
+copies where only the layout differs. ``Description`` is for calls whose results
 only the device knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from xpool_protocol import limits
@@ -17,7 +17,7 @@ from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, DType, Tensor, Value
 
 from xpool_server.devices.base import Backend
 from xpool_server.dtypes import DTYPE_CODES, DTYPES
-from xpool_server.storages import Storages, charged_nbytes, span_nbytes
+from xpool_server.storages import Entry, Storages, charged_nbytes, span_nbytes
 
 TENSOR: Final = "Tensor"
 TENSORS: Final = "List[Tensor]"
@@ -33,12 +33,26 @@ def room_for(outputs: Sequence[Tensor | None], storages: Storages) -> int:
     for output in outputs:
         if output is None:
             continue
-        if output.offset or output.flags:
-            raise ArgumentInvalid("a result's storage begins at its first item")
+        check_new(output)
         if output.storage in storages:
             raise ArgumentInvalid(f"storage {output.storage} exists already")
-        total += charged_nbytes(span_nbytes(output.dtype, output.sizes, output.strides))
+        total += charged_nbytes(span_of(output))
     return total
+
+
+def check_new(output: Tensor) -> None:
+    """Refuse a predicted result that is not a whole storage.
+
+    Raises:
+        ArgumentInvalid: it has an offset, or is conjugated or negated.
+    """
+    if output.offset or output.flags:
+        raise ArgumentInvalid("a result's storage begins at its first item")
+
+
+def span_of(output: Tensor) -> int:
+    """Bytes of the storage that a predicted result takes."""
+    return span_nbytes(output.dtype, output.sizes, output.strides)
 
 
 def leaves_of(result: Any, returns: Sequence[str]) -> Sequence[torch.Tensor | None]:
@@ -58,10 +72,26 @@ def leaves_of(result: Any, returns: Sequence[str]) -> Sequence[torch.Tensor | No
     return leaves
 
 
-class Binder:
-    """Puts results into a session's table of storages."""
+class Holder(Protocol):
+    """Where results are kept: the session's table, or a graph's run."""
 
-    def __init__(self, storages: Storages, backend: Backend) -> None:
+    def id_of(self, storage: torch.UntypedStorage) -> int | None:
+        """The session's handle of a storage, if it has one."""
+
+    def adopt(self, storage_id: int, storage: torch.UntypedStorage) -> Entry:
+        """Give a storage its number, and charge it."""
+
+    def check_room(self, nbytes: int) -> None:
+        """Refuse what the quota does not hold."""
+
+    def over(self, storage: torch.UntypedStorage, wire: Tensor) -> torch.Tensor:
+        """A tensor of a geometry that is known to fit the storage."""
+
+
+class Binder:
+    """Puts results under the numbers that the client chose."""
+
+    def __init__(self, storages: Holder, backend: Backend) -> None:
         self.relaid_outputs = 0
         self._storages = storages
         self._backend = backend
@@ -122,28 +152,6 @@ class Binder:
             self.relaid_outputs += 1
         self._storages.adopt(output.storage, storage)
 
-    def describe(
-        self,
-        results: Sequence[Any],
-        written: Sequence[torch.Tensor | None],
-        first_storage: int,
-    ) -> Value:
-        """Results and written arguments as one value: two lists.
-
-        Raises:
-            QuotaExceeded: there is no room; nothing was kept.
-            OperationFailed: a result that can't cross the wire.
-        """
-        description = Description(self._storages, self._device, first_storage)
-        try:
-            return [
-                [description.value(one) for one in results],
-                [description.value(one) for one in written],
-            ]
-        except Exception:
-            description.undo()
-            raise
-
 
 class Description:
     """Names the storages of one call's results, in order of their appearance."""
@@ -155,6 +163,24 @@ class Description:
         self._storages = storages
         self._device = device
         self._next_id = first_storage
+
+    def describe(
+        self, results: Sequence[Any], written: Sequence[torch.Tensor | None]
+    ) -> Value:
+        """Results and written arguments as one value: two lists.
+
+        Raises:
+            QuotaExceeded: there is no room; nothing was kept.
+            OperationFailed: a result that can't cross the wire.
+        """
+        try:
+            return [
+                [self.value(one) for one in results],
+                [self.value(one) for one in written],
+            ]
+        except Exception:
+            self.undo()
+            raise
 
     def undo(self) -> None:
         """Drop what was added."""

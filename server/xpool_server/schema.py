@@ -7,7 +7,7 @@ to the argument, or raises ``Mismatch``. Nothing reaches torch that did not pass
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import torch
 from xpool_protocol.values import (
@@ -23,7 +23,6 @@ from xpool_protocol.values import (
 
 from xpool_server.dtypes import DTYPES, MEMORY_FORMATS, STRIDED
 from xpool_server.generators import Generators
-from xpool_server.storages import Storages
 
 Convert: TypeAlias = Callable[[Value], Any]
 """The argument as torch takes it; Any, because that is what operations take."""
@@ -52,12 +51,22 @@ def host_tensor(value: HostTensor) -> torch.Tensor:
     return flat.reshape(value.sizes)
 
 
+class Tensors(Protocol):
+    """Storages by number: those of a session, or those of a graph's run."""
+
+    def tensor(self, wire: Tensor) -> torch.Tensor:
+        """The tensor that is described; it may be shared, so do not reshape it."""
+
+    def own_tensor(self, wire: Tensor) -> torch.Tensor:
+        """As ``tensor``, but nobody else's: its geometry may change."""
+
+
 class Converters:
     """Checkers for one session, which owns the storages and generators they name."""
 
     def __init__(
         self,
-        storages: Storages,
+        storages: Tensors,
         generators: Generators,
         device: torch.device,
     ) -> None:

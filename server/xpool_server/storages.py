@@ -33,6 +33,9 @@ MAX_HANDLES: Final = 1 << 22
 """Live and poisoned. A client that never frees would otherwise fill our own memory
 with table rows, which the quota does not count."""
 
+HELD: Final = -1
+"""In the place of a handle: a storage of a graph's run, which has none yet."""
+
 MAX_VIEWS: Final = 8
 """Tensors kept per storage for the geometries that calls name again and again."""
 
@@ -94,6 +97,17 @@ class Storages:
             raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
         raise Poisoned(entry)  # type: ignore[arg-type]  # Entry has no subclass
 
+    def slot(self, storage_id: int) -> Entry | Fault:
+        """What a handle stands for.
+
+        Raises:
+            HandleUnknown: no such handle.
+        """
+        slot = self._table.get(storage_id)
+        if slot is None:
+            raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
+        return slot
+
     def is_live(self, storage_id: int) -> bool:
         """The handle names a storage that is not poisoned."""
         return isinstance(self._table.get(storage_id), Entry)
@@ -107,9 +121,13 @@ class Storages:
         entry = self._table.get(wire.storage)
         if type(entry) is not Entry:
             entry = self.entry(wire.storage)
+        return self.tensor_over(entry, wire)
+
+    def tensor_over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
+        """As ``tensor``, of a storage whose number is not looked at."""
         view = entry.views.get(wire)
         if view is None:
-            view = self._over(entry, wire)
+            view = self.own_tensor_over(entry, wire)
             if len(entry.views) >= MAX_VIEWS:
                 entry.views.clear()
             entry.views[wire] = view
@@ -117,9 +135,10 @@ class Storages:
 
     def own_tensor(self, wire: Tensor) -> torch.Tensor:
         """As ``tensor``, but nobody else's: its geometry may change."""
-        return self._over(self.entry(wire.storage), wire)
+        return self.own_tensor_over(self.entry(wire.storage), wire)
 
-    def _over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
+    def own_tensor_over(self, entry: Entry, wire: Tensor) -> torch.Tensor:
+        """As ``own_tensor``, of a storage whose number is not looked at."""
         item_nbytes = ITEM_NBYTES[wire.dtype]
         span = span_nbytes(wire.dtype, wire.sizes, wire.strides)
         if wire.offset * item_nbytes + span > entry.nbytes:
@@ -170,14 +189,35 @@ class Storages:
         """
         if storage_id in self._table:
             raise ArgumentInvalid(f"storage {storage_id} exists already")
+        self._bound(storage_id)
+        entry = self.hold(storage)
+        self.name(storage_id, entry)
+        return entry
+
+    def hold(self, storage: torch.UntypedStorage) -> Entry:
+        """Charge a storage that has no handle; ``name`` or ``let_go`` comes later.
+
+        Raises:
+            QuotaExceeded: there is no room; nothing has changed.
+        """
         entry = Entry(storage)
         self.check_room(entry.charge_nbytes)
-        self._bound(storage_id)
-        self._table[storage_id] = entry
-        self._ids[entry.identity] = storage_id
+        self._ids[entry.identity] = HELD
         self.live_count += 1
         self._charge(entry.charge_nbytes)
         return entry
+
+    def name(self, storage_id: int, entry: Entry) -> None:
+        """Give what is held a handle that is not in use."""
+        self._bound(storage_id)
+        self._table[storage_id] = entry
+        self._ids[entry.identity] = storage_id
+
+    def let_go(self, entry: Entry) -> None:
+        """Drop what is held."""
+        del self._ids[entry.identity]
+        self.live_count -= 1
+        self.allocated_nbytes -= entry.charge_nbytes
 
     def resized(self, entry: Entry) -> None:
         """Take note that an operation changed a storage's size.
@@ -211,9 +251,7 @@ class Storages:
     def _drop(self, storage_id: int) -> None:
         entry = self._table.get(storage_id)
         if isinstance(entry, Entry):
-            del self._ids[entry.identity]
-            self.live_count -= 1
-            self.allocated_nbytes -= entry.charge_nbytes
+            self.let_go(entry)
 
     def _charge(self, nbytes: int) -> None:
         self.allocated_nbytes += nbytes

@@ -28,15 +28,18 @@ from xpool_protocol.messages import (
 from xpool_protocol.records import (
     Allocate,
     Call,
+    DefineGraph,
     DefineOperation,
     Fence,
     Free,
     FreeGenerator,
+    FreeGraph,
     NewGenerator,
     Read,
     ReadGenerator,
     Record,
     RequestCall,
+    RunGraph,
     SeedGenerator,
     Statistics,
     Write,
@@ -85,6 +88,16 @@ RECORDS: dict[str, Record] = {
     "read_generator": ReadGenerator(11, 1),
     "write_generator": WriteGenerator(1, b"\x01\x02\x03"),
     "free_generator": FreeGenerator(1),
+    # add(parameter 0, parameter 1) -> result 2, by operation 0
+    "define_graph": DefineGraph(
+        3,
+        3,
+        (0, 1),
+        (2,),
+        bytes.fromhex("020002000900060400010201090106040001020101020604000102"),
+    ),
+    "run_graph": RunGraph(3, (7, 300), (0, 301)),
+    "free_graph": FreeGraph(3),
 }
 
 MESSAGES: dict[str, Message] = {

@@ -24,6 +24,8 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "storage": (0, limits.MAX_STORAGE_ID),
     "first_storage": (0, limits.MAX_STORAGE_ID),
     "generator": (0, limits.MAX_STORAGE_ID),
+    "graph": (0, limits.MAX_STORAGE_ID),
+    "storages": (0, limits.MAX_GRAPH_STORAGES),
     "nbytes": (0, limits.MAX_STORAGE_NBYTES),
     "offset": (0, limits.MAX_STORAGE_NBYTES),
     "seed": (0, UINT64_MAX),
@@ -124,6 +126,11 @@ ARGUMENTS = st.dictionaries(
 
 # ---- records
 
+
+def _numbers(high: int) -> st.SearchStrategy[Any]:
+    return st.lists(integers(0, high), max_size=5).map(tuple)
+
+
 NAMES = texts(limits.MAX_NAME_NBYTES)
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.DefineOperation, "name"): NAMES,
@@ -133,6 +140,11 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.RequestCall, "arguments"): ARGUMENTS,
     (records.Read, "nbytes"): integers(0, limits.TRANSFER_NBYTES),
     (records.WriteGenerator, "state"): st.binary(max_size=64),
+    (records.DefineGraph, "parameters"): _numbers(limits.MAX_GRAPH_STORAGES - 1),
+    (records.DefineGraph, "results"): _numbers(limits.MAX_GRAPH_STORAGES - 1),
+    (records.DefineGraph, "records"): st.binary(max_size=64),
+    (records.RunGraph, "parameters"): _numbers(limits.MAX_STORAGE_ID),
+    (records.RunGraph, "results"): _numbers(limits.MAX_STORAGE_ID),
 }
 
 
