@@ -102,9 +102,10 @@ def built_library() -> Path | None:
 
 
 @contextlib.contextmanager
-def _only_builder(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "build.lock").open("w") as lock:
+def _only_builder(path: Path) -> Iterator[None]:
+    """Builders of one library take turns; those of others do not wait for them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -172,7 +173,9 @@ def build() -> Path:
         BuildFailed: the compiler refused.
     """
     path = library_path()
-    with _only_builder(path.parent):
+    if path.exists():
+        return path
+    with _only_builder(path):
         if path.exists():
             return path
         cxx = compiler()
