@@ -14,11 +14,12 @@ from xpool_perf import report, results
 from xpool_perf.children import end_on_signals
 from xpool_perf.machine import commit_of, this_machine
 from xpool_perf.main_job import MAIN_JOB
+from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
 
-SCENARIOS: Final = {one.name: one for one in (MAIN_JOB,)}
+SCENARIOS: Final = {one.name: one for one in (MAIN_JOB, TRAIN, DECODE, TRANSFER)}
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
 PROGRAM: Final = "xpool_perf"
 

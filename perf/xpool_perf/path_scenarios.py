@@ -1,0 +1,264 @@
+"""``train``, ``decode`` and ``transfer``: what the path adds to the same work.
+
+Each runs a program of ours under ``xpool run`` that does the work remotely and locally
+in turn (``programs/alternating.py``), on loopback and behind emulated round trips.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from xpool_perf.children import Children
+from xpool_perf.far import start_far_pool
+from xpool_perf.figures import Figure, Samples
+from xpool_perf.pool import (
+    Pool,
+    RunFailed,
+    json_line,
+    own_environment,
+    run_to_end,
+    start_pool,
+    wait_until_calm,
+    xpool_run,
+)
+from xpool_perf.scenario import Say, Scenario, Settings
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+
+
+class Course:
+    """Pools near and far, and the samples of the programs that ran in them."""
+
+    def __init__(self, children: Children, folder: Path, settings: Settings, say: Say):
+        self.samples: defaultdict[str, list[float]] = defaultdict(list)
+        self.settings = settings
+        self._children = children
+        self._folder = folder
+        self._say = say
+        self._env = own_environment(settings.threads)
+        self._count = 0
+
+    @contextmanager
+    def near(self) -> Iterator[Pool]:
+        """A pool on loopback that keeps no warm workers: they would disturb."""
+        self._say("starting a pool on loopback")
+        pool = start_pool(
+            self._children,
+            self._fresh_folder(),
+            self._env,
+            spares=0,
+            threads=self.settings.threads,
+        )
+        try:
+            yield pool
+        finally:
+            self._children.end(pool.child)
+
+    @contextmanager
+    def far(self, round_trip_ms: float) -> Iterator[Pool]:
+        """A pool behind a round trip; how long that really is becomes a sample."""
+        self._say(f"starting a pool behind {round_trip_ms:g} ms")
+        far = start_far_pool(
+            self._children,
+            self._fresh_folder(),
+            self._env,
+            one_way_ms=round_trip_ms / 2,
+            threads=self.settings.threads,
+        )
+        name = f"round_trip_{round_trip_ms:g}ms_s"
+        self._say(f"{name}: {far.round_trip_s:.5f}")
+        self.samples[name].append(far.round_trip_s)
+        try:
+            yield far.pool
+        finally:
+            for child in far.children:
+                self._children.end(child)
+
+    def run(self, pool: Pool, what: str, program: str, *arguments: object) -> None:
+        """Run a program and take its samples, their names behind ``what``."""
+        wait_until_calm(self._children, pool)
+        self._say(f"running {what}")
+        argv = xpool_run(
+            pool.registry, str(PROGRAMS / program), *(str(one) for one in arguments)
+        )
+        child, _ = run_to_end(self._children, what, argv, self._env, self._folder)
+        for name, values in lists_in(json_line(child)).items():
+            self.samples[f"{what}_{name}"] += values
+            middle = sorted(values)[len(values) // 2]
+            self._say(f"{what}_{name}: {middle:.5f} ({len(values)} samples)")
+
+    def build(self) -> None:
+        """Build the native library, if it is not there: once, and on no clock."""
+        argv = [sys.executable, "-m", "xpool.native.build"]
+        run_to_end(self._children, "build", argv, self._env, self._folder)
+
+    def _fresh_folder(self) -> Path:
+        self._count += 1
+        folder = self._folder / f"pool-{self._count}"
+        folder.mkdir()
+        return folder
+
+
+def lists_in(found: dict[str, Any]) -> dict[str, list[float]]:
+    """A program's samples by name.
+
+    Raises:
+        RunFailed: it printed something else.
+    """
+    try:
+        return {name: [float(one) for one in values] for name, values in found.items()}
+    except (TypeError, ValueError) as error:
+        raise RunFailed(f"the program printed no samples: {error}") from error
+
+
+@contextmanager
+def course(settings: Settings, say: Say) -> Iterator[Course]:
+    """A course whose processes and files are gone afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="xpool-perf-") as folder,
+        Children(lambda _name, _line: None) as children,
+    ):
+        one = Course(children, Path(folder), settings, say)
+        one.build()
+        yield one
+
+
+def ratio(name: str, over: str, under: str, method: str) -> Figure:
+    """A figure that is one median over another."""
+    return Figure(name=name, unit="ratio", method=method, sources=(over, under))
+
+
+def _train(settings: Settings, say: Say) -> Samples:
+    runs, threads = settings.runs, settings.threads
+    with course(settings, say) as one:
+        with one.near() as pool:
+            one.run(pool, "cnn", "train.py", "cnn", runs, threads, 4)
+            one.run(pool, "transformer", "train.py", "transformer", runs, threads, 4)
+            one.run(pool, "small", "train.py", "small", runs, threads, 1)
+        with one.far(1) as pool:
+            one.run(pool, "train_1ms", "train.py", "transformer", runs, threads, 1)
+        with one.far(30) as pool:
+            one.run(pool, "small_30ms", "train.py", "small", runs, threads, 1)
+        floor = one.samples["round_trip_30ms_s"][0]
+        one.samples["small_floor_s"] = [
+            local + floor for local in one.samples["small_30ms_local_s"]
+        ]
+        return one.samples
+
+
+def _decode(settings: Settings, say: Say) -> Samples:
+    with course(settings, say) as one:
+        with one.near() as pool:
+            one.run(pool, "decode", "decode.py", settings.runs, settings.threads)
+        with one.far(1) as pool:
+            one.run(pool, "decode_1ms", "decode.py", settings.runs, settings.threads)
+        return one.samples
+
+
+def _transfer(settings: Settings, say: Say) -> Samples:
+    with course(settings, say) as one, one.near() as pool:
+        one.run(pool, "transfer", "transfer.py", settings.runs)
+        return one.samples
+
+
+TRAIN: Final = Scenario(
+    name="train",
+    summary="training steps in a pool and locally, near and far",
+    figures=(
+        ratio(
+            "cnn_ratio",
+            "cnn_remote_s",
+            "cnn_local_s",
+            "Seconds of a training step of a small residual network, remote over local;"
+            " four steps and a read of the loss are one sample. Aim: 1.03.",
+        ),
+        ratio(
+            "transformer_ratio",
+            "transformer_remote_s",
+            "transformer_local_s",
+            "The same of a transformer encoder of width 256. Aim: 1.03.",
+        ),
+        ratio(
+            "small_ratio",
+            "small_remote_s",
+            "small_local_s",
+            "The same of a perceptron whose step takes under a millisecond, with a read"
+            " of the loss in every step.",
+        ),
+        ratio(
+            "train_ratio_1ms",
+            "train_1ms_remote_s",
+            "train_1ms_local_s",
+            "The transformer behind 1 ms, with a read of the loss in every step."
+            " Aim: 1.05.",
+        ),
+        ratio(
+            "small_step_over_floor_30ms",
+            "small_30ms_remote_s",
+            "small_floor_s",
+            "A step of the perceptron with one read behind 30 ms, over the local step"
+            " plus one bare round trip on the same path. Aim: 1.15.",
+        ),
+    ),
+    measure=_train,
+)
+
+DECODE: Final = Scenario(
+    name="decode",
+    summary="tokens of a GPT-2-shaped model in a pool and locally, near and far",
+    figures=(
+        ratio(
+            "decode_ratio_loopback",
+            "decode_local_s",
+            "decode_remote_s",
+            "Tokens a second, remote over local, of a GPT-2-shaped model with a growing"
+            " cache; one read a token. Aim: 0.97.",
+        ),
+        ratio(
+            "decode_ratio_1ms",
+            "decode_1ms_local_s",
+            "decode_1ms_remote_s",
+            "The same behind 1 ms. Aim: 0.90.",
+        ),
+    ),
+    measure=_decode,
+)
+
+TRANSFER: Final = Scenario(
+    name="transfer",
+    summary="bytes to and from the device beside a bare socket",
+    figures=(
+        ratio(
+            "h2d_over_raw_socket",
+            "transfer_raw_h2d_s",
+            "transfer_h2d_s",
+            "Rate of copying 256 MiB to the device, until the server has them, over the"
+            " rate of a bare TCP socket that receives into warm memory. Aim: 0.95.",
+        ),
+        ratio(
+            "d2h_over_raw_socket",
+            "transfer_raw_d2h_s",
+            "transfer_d2h_s",
+            "The same from the device into warm host memory. Aim: 0.95.",
+        ),
+        Figure(
+            name="read_during_upload_ms",
+            unit="ms",
+            method="The 99th percentile of a scalar read while 1 GiB is uploaded.",
+            sources=("transfer_read_busy_p99_ms",),
+        ),
+        ratio(
+            "read_during_upload_over_idle",
+            "transfer_read_busy_p99_ms",
+            "transfer_read_idle_p99_ms",
+            "read_during_upload_ms over the same percentile without an upload. Aim: 3.",
+        ),
+    ),
+    measure=_transfer,
+)
