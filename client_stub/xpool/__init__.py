@@ -16,9 +16,9 @@ from xpool_protocol.errors import UsageError
 if TYPE_CHECKING:
     from xpool.torch.remote import Remote
 
-__all__ = ["current_remote", "init"]
+__all__ = ["current_remote", "current_remotes", "init"]
 
-_remote: Remote | None = None
+_remotes: list[Remote] = []
 
 
 def init(
@@ -26,11 +26,12 @@ def init(
     registry: str | None = None,
     slice: str | None = None,  # noqa: A002  the flag's name, which users know
     memory: str | None = None,
+    devices: int | None = None,
     mode: str | None = None,
 ) -> None:
-    """Lease a slice and make it this process's CUDA device.
+    """Lease slices and make them this process's CUDA devices.
 
-    A keeper process holds the lease; it is released when this process ends. Calling
+    A keeper process holds the leases; it is released when this process ends. Calling
     again while the session lives does nothing.
 
     Args:
@@ -38,14 +39,16 @@ def init(
             environment (``XPOOL_REGISTRY``), ``xpool.toml``, or the default.
         slice: share of a device's compute, ``"30%"``.
         memory: quota, ``"8GiB"``.
+        devices: how many devices, each with such a slice.
         mode: ``"elastic"`` or ``"capped"``.
 
     Raises:
         UsageError: torch is imported already, or a value makes no sense.
         PoolError: no registry, no capacity, or no server.
     """
-    if _remote is not None:
-        over = _remote.session.link.over
+    if _remotes:
+        ends = [remote.session.link.over for remote in _remotes]
+        over = next((end for end in ends if end is not None), None)
         if over is None:
             return
         raise UsageError(f"the session is over ({over}); start the process again")
@@ -53,32 +56,37 @@ def init(
     from xpool.keeper import start_keeper
     from xpool.torch.install import install_leased, load_library
 
-    flags = {"registry": registry, "slice": slice, "memory": memory, "mode": mode}
+    flags = {
+        "registry": registry,
+        "slice": slice,
+        "memory": memory,
+        "devices": None if devices is None else str(devices),
+        "mode": mode,
+    }
     settings = job_settings(flags, os.environ, Path.cwd())
     library = load_library()
     remember(install_leased(library, start_keeper(settings)))
 
 
 def current_remote() -> Remote:
-    """The remote device of this process: session, link, statistics.
+    """The first remote device of this process: session, link, statistics.
 
     Raises:
         UsageError: none is open; start with ``xpool run`` or ``xpool.init()``.
     """
-    if _remote is None:
+    if not _remotes:
         raise UsageError(
             "no remote device is open here: start the program with `xpool run`,"
             " or call xpool.init() before torch is imported"
         )
-    return _remote
+    return _remotes[0]
 
 
-def current_remote_or_none() -> Remote | None:
-    """The remote device of this process, or None where none is open."""
-    return _remote
+def current_remotes() -> list[Remote]:
+    """All remote devices of this process, ``cuda:0`` first; empty if none is open."""
+    return list(_remotes)
 
 
-def remember(remote: Remote) -> None:
-    """Make a device the process's own; called by whoever opened it."""
-    global _remote
-    _remote = remote
+def remember(remotes: list[Remote]) -> None:
+    """Make devices the process's own; called by whoever opened them."""
+    _remotes[:] = remotes

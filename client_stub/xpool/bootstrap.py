@@ -21,7 +21,7 @@ from xpool_protocol.errors import PoolError, UsageError
 
 import xpool
 from xpool.lease_pipe import LeasePipe
-from xpool.native.library import INTERRUPTED, NativeLibrary
+from xpool.native.library import INTERRUPTED, NativeDevice
 
 if TYPE_CHECKING:
     from xpool.torch.remote import Remote
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
     try:
-        remote = _prepare(LeasePipe.from_environment())
+        remotes = _prepare(LeasePipe.from_environment())
     except PoolError as error:
         _fail(error)
-    sys.excepthook = _hook(remote)
+    sys.excepthook = _hook(remotes)
     try:
         _run_interruptibly(arguments)
     except _Interrupted as interrupted:
@@ -71,21 +71,23 @@ def _run_interruptibly(arguments: list[str]) -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """SIGTERM is an ordinary exit, so that the session is closed in good order."""
-    remote = xpool.current_remote_or_none()
-    library = remote.library if remote is not None else None
-    if isinstance(library, NativeLibrary) and library.defer_signal(number, frame):
-        return
+    for remote in xpool.current_remotes()[:1]:
+        device = remote.library
+        if isinstance(device, NativeDevice) and device.process.defer_signal(
+            number, frame
+        ):
+            return
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
-def _prepare(pipe: LeasePipe) -> Remote:
+def _prepare(pipe: LeasePipe) -> list[Remote]:
     from xpool.torch.install import install_leased, load_library
 
-    remote = install_leased(load_library(), pipe)
-    xpool.remember(remote)
-    return remote
+    remotes = install_leased(load_library(), pipe)
+    xpool.remember(remotes)
+    return remotes
 
 
 def _run(arguments: list[str]) -> None:
@@ -108,20 +110,20 @@ def _run(arguments: list[str]) -> None:
             _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
 
 
-def _hook(remote: Remote) -> Hook:
+def _hook(remotes: list[Remote]) -> Hook:
     """What becomes of the program's uncaught exceptions."""
-    session = remote.session
 
     def hook(
         kind: type[BaseException],
         error: BaseException,
         trace: TracebackType | None,
     ) -> None:
-        over = session.link.over
-        if over is not None and str(over) in str(error):
-            where = _innermost_line(trace)
-            print(f"xpool: {over}{where}", file=sys.stderr)  # noqa: T201
-            return
+        for remote in remotes:
+            over = remote.session.link.over
+            if over is not None and str(over) in str(error):
+                where = _innermost_line(trace)
+                print(f"xpool: {over}{where}", file=sys.stderr)  # noqa: T201
+                return
         traceback.print_exception(kind, error, _without_ours(trace))
 
     return hook

@@ -102,6 +102,14 @@ def run(
             show_default="XPOOL_MEMORY or the same share",
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="How many devices, each with such a slice: cuda:0 to cuda:N-1.",
+            show_default="XPOOL_DEVICES or 1",
+        ),
+    ] = None,
     registry: Annotated[
         str | None,
         typer.Option(
@@ -136,7 +144,13 @@ def run(
     from xpool.config import job_settings
     from xpool.run import exit_like, run_job
 
-    flags = {"registry": registry, "slice": slice_, "memory": memory, "mode": mode}
+    flags = {
+        "registry": registry,
+        "slice": slice_,
+        "memory": memory,
+        "devices": devices,
+        "mode": mode,
+    }
     settings = job_settings(flags)
     exit_like(run_job(settings, program, stats_json))
 

@@ -20,6 +20,8 @@ from xpool_protocol.quantities import nbytes_from_text, share_from_text
 CONFIG_VARIABLE: Final = "XPOOL_CONFIG"
 CONFIG_FILE: Final = "xpool.toml"
 MODES: Final = ("elastic", "capped")
+MAX_DEVICES: Final = 64
+"""Of one job; the registry has the same bound, and the native library room for it."""
 
 _REGISTRY: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
 
@@ -41,6 +43,7 @@ SETTINGS: Final = {
         Setting("registry", "XPOOL_REGISTRY", "127.0.0.1:7700"),
         Setting("slice", "XPOOL_SLICE", "100%"),
         Setting("memory", "XPOOL_MEMORY", ""),
+        Setting("devices", "XPOOL_DEVICES", "1"),
         Setting("mode", "XPOOL_MODE", "elastic"),
         Setting("tenant", "XPOOL_TENANT", ""),
     )
@@ -57,6 +60,9 @@ class JobSettings:
     share_percent: int = 100
     memory_nbytes: int = 0
     """0: the same share of the device's memory."""
+
+    device_count: int = 1
+    """Different devices, each with such a slice."""
 
     mode: str = "elastic"
     tenant: str = "anonymous"
@@ -85,6 +91,7 @@ def job_settings(
         registry=_registry(texts["registry"]),
         share_percent=share_from_text(texts["slice"]),
         memory_nbytes=nbytes_from_text(memory) if memory else 0,
+        device_count=_device_count(texts["devices"]),
         mode=_mode(texts["mode"]),
         tenant=texts["tenant"] or _user(),
     )
@@ -138,6 +145,14 @@ def _registry(text: str) -> str:
             " 127.0.0.1:7700"
         )
     return text
+
+
+def _device_count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:4]) <= MAX_DEVICES or len(text) > 4:
+        raise UsageError(
+            f"devices is {text[:40]!r}: write how many, from 1 to {MAX_DEVICES}"
+        )
+    return int(text)
 
 
 def _mode(text: str) -> str:

@@ -69,7 +69,7 @@ def renewal_delay_s(ttl_ms: int, failure_count: int) -> float:
 
 
 class LeaseKeeper:
-    """One lease, from ``acquire`` to ``release``; tells the child over ``channel``."""
+    """A job's leases, from ``acquire`` to ``release``; tells the child of them."""
 
     def __init__(
         self, settings: JobSettings, channel: socket.socket, *, wants_statistics: bool
@@ -79,65 +79,74 @@ class LeaseKeeper:
         self._wants_statistics = wants_statistics
         self._unsent = b""
         self._unread = b""
-        self._lease: pb.Lease | None = None
+        self._leases: list[pb.Lease] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self, client_text: str) -> Lease:
-        """Get a lease.
+    def acquire(self, client_text: str) -> list[Lease]:
+        """Get the leases, one for each device.
 
         Args:
             client_text: who asks, for people.
 
         Raises:
-            PoolError: why there is none.
+            PoolError: why there are none.
         """
         wish = self._settings
         with self._client(ACQUIRE_TIMEOUT_S) as client:
-            self._lease = client.acquire(
+            self._leases = client.acquire_group(
                 tenant=wish.tenant,
                 share_percent=wish.share_percent,
+                device_count=wish.device_count,
                 memory_nbytes=wish.memory_nbytes,
                 mode=wish.mode,
                 client=client_text,
             )
-        return lease_from_wire(self._lease)
+        return [lease_from_wire(lease) for lease in self._leases]
 
     def keep(self) -> None:
-        """Hand the lease to the child, and renew it from a thread of its own."""
-        assert self._lease is not None
-        lease = lease_from_wire(self._lease)
-        self._tell(KeeperLine(lease=lease, wants_statistics=self._wants_statistics))
+        """Hand the leases to the child, and renew them from a thread of its own."""
+        assert self._leases
+        for lease in self._leases:
+            self._tell(
+                KeeperLine(
+                    lease=lease_from_wire(lease),
+                    lease_count=len(self._leases),
+                    wants_statistics=self._wants_statistics,
+                )
+            )
         self._thread = threading.Thread(
             target=self._renew_until_over, name="lease-renewal", daemon=True
         )
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lease back, if there is one.
+        """Give the leases back, if there are any.
 
         Raises:
-            PoolError: the registry did not take it; it ends by itself after its TTL.
+            PoolError: the registry did not take them; they end after their TTL.
         """
         self._stopping.set()
-        if self._lease is None:
+        leases, self._leases = self._leases, []
+        if not leases:
             return
-        lease, self._lease = self._lease, None
-        with (
-            self._client(RELEASE_TIMEOUT_S) as client,
-            contextlib.suppress(LeaseUnknown, EpochStale),  # no longer ours to give
-        ):
-            client.release(lease.lease_id, lease.epoch)
+        with self._client(RELEASE_TIMEOUT_S) as client:
+            for lease in leases:
+                with contextlib.suppress(LeaseUnknown, EpochStale):  # no longer ours
+                    client.release(lease.lease_id, lease.epoch)
 
-    def statistics(self) -> dict[str, int] | None:
-        """The counters that the child has sent by now, if it has sent any."""
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """The counters that the child has sent by now, by lease id."""
+        found: dict[str, dict[str, int]] = {}
         with contextlib.suppress(OSError):  # nothing more is there
             while data := self._channel.recv(MAX_LINE_NBYTES, socket.MSG_DONTWAIT):
                 self._unread += data
-        for line in reversed(self._unread.split(b"\n")[:-1]):
+        for data in self._unread.split(b"\n")[:-1]:
             with contextlib.suppress(msgspec.MsgspecError):
-                return child_line(line).statistics
-        return None
+                line = child_line(data)
+                if line.statistics is not None:
+                    found[line.lease_id] = line.statistics
+        return found
 
     def wait_for_hangup(self) -> None:
         """Block until the child's end of the pipe is closed."""
@@ -157,24 +166,39 @@ class LeaseKeeper:
         return RegistryClient(self._settings.registry, timeout_s)
 
     def _renew_until_over(self) -> None:
-        lease = self._lease
-        if lease is None:
+        leases = list(self._leases)
+        if not leases:
             return
+        ttl_ms = min(lease.ttl_ms for lease in leases)
+        is_single = len(leases) == 1
         failure_count = 0
-        with self._client(min(ACQUIRE_TIMEOUT_S, lease.ttl_ms / 3000)) as client:
-            delay_s = renewal_delay_s(lease.ttl_ms, failure_count)
-            while not self._stopping.wait(delay_s):
+        with self._client(min(ACQUIRE_TIMEOUT_S, ttl_ms / 3000)) as client:
+            delay_s = renewal_delay_s(ttl_ms, failure_count)
+            while leases and not self._stopping.wait(delay_s):
                 try:
-                    renewed = client.renew(lease.lease_id, lease.epoch)
-                except OVER as error:
-                    self._tell(KeeperLine(ended=Ending.from_error(error)))
-                    return
+                    for lease in list(leases):
+                        name = "" if is_single else lease.lease_id
+                        if not self._renew(client, lease, name):
+                            leases.remove(lease)
                 except PoolError:
                     failure_count += 1  # running jobs outlive a registry's absence
                 else:
                     failure_count = 0
-                    self._tell(KeeperLine(renewed=Renewed(renewed.token)))
-                delay_s = renewal_delay_s(lease.ttl_ms, failure_count)
+                delay_s = renewal_delay_s(ttl_ms, failure_count)
+
+    def _renew(self, client: RegistryClient, lease: pb.Lease, name: str) -> bool:
+        """Renew one lease and tell the child; false if it is over.
+
+        Raises:
+            PoolError: nobody answers.
+        """
+        try:
+            renewed = client.renew(lease.lease_id, lease.epoch)
+        except OVER as error:
+            self._tell(KeeperLine(ended=Ending.from_error(error, name)))
+            return False
+        self._tell(KeeperLine(renewed=Renewed(renewed.token, name)))
+        return True
 
     def _tell(self, line: KeeperLine) -> None:
         """Send a line; a fresh token is left out while the child does not read."""
@@ -232,6 +256,7 @@ def start_keeper(settings: JobSettings, program: str = "") -> LeasePipe:
                 *(sys.executable, "-m", "xpool.keeper", str(theirs.fileno())),
                 *("--registry", settings.registry),
                 *("--share-percent", str(settings.share_percent)),
+                *("--devices", str(settings.device_count)),
                 *("--memory-nbytes", str(settings.memory_nbytes)),
                 *("--mode", settings.mode),
                 *("--tenant", settings.tenant),
@@ -252,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("fd", type=int)
     parser.add_argument("--registry", required=True)
     parser.add_argument("--share-percent", type=int, required=True)
+    parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--memory-nbytes", type=int, required=True)
     parser.add_argument("--mode", required=True)
     parser.add_argument("--tenant", required=True)
@@ -260,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = JobSettings(
         registry=args.registry,
         share_percent=args.share_percent,
+        device_count=args.devices,
         memory_nbytes=args.memory_nbytes,
         mode=args.mode,
         tenant=args.tenant,

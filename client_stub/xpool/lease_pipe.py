@@ -4,11 +4,12 @@ A socket pair, one JSON object a line. The keeper (``keeper.py``) speaks gRPC an
 holds the lease; this side only reads what became of it, so that no thread and no
 library of the control plane is in the user's process.
 
-    keeper to child   {"lease": {...}}            the lease, once
+    keeper to child   {"lease": {...}}            a lease, once for each device
                       {"refused": {code, text}}   there is none; the last line
                       {"renewed": {"token": ...}} a fresh token for the same lease
-                      {"ended": {code, text}}     the lease is over; the last line
-    child to keeper   {"statistics": {...}}       the server's counters, at the end
+                      {"ended": {code, text}}     the lease is over; the last line,
+                                                  unless it names one of several
+    child to keeper   {"statistics": {...}}       a server's counters, at the end
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 from xpool_protocol.errors import BrokenError, PoolError, UsageError
@@ -50,22 +51,26 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     memory_nbytes: int
 
 
-class Renewed(msgspec.Struct, frozen=True):
+class Renewed(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fresh token for the same lease."""
 
     token: str
+    lease_id: str = ""
+    """Which one; empty if there is only one."""
 
 
-class Ending(msgspec.Struct, frozen=True):
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     """A ``PoolError`` on its way."""
 
     code: int
     text: str
+    lease_id: str = ""
+    """Which lease is over; empty if that is the end of all."""
 
     @classmethod
-    def from_error(cls, error: PoolError) -> Ending:
+    def from_error(cls, error: PoolError, lease_id: str = "") -> Ending:
         """What ``error`` returns on the other side."""
-        return cls(error.code, str(error))
+        return cls(error.code, str(error), lease_id)
 
     @property
     def error(self) -> PoolError:
@@ -77,6 +82,8 @@ class KeeperLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keeper to child; one of the fields is set."""
 
     lease: Lease | None = None
+    lease_count: int = 1
+    """With ``lease``: how many come in all, one a line."""
     refused: Ending | None = None
     renewed: Renewed | None = None
     ended: Ending | None = None
@@ -88,10 +95,19 @@ class ChildLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """Child to keeper."""
 
     statistics: dict[str, int] | None = None
+    lease_id: str = ""
+    """Whose counters; empty if there is only one lease."""
 
 
-Later: TypeAlias = Renewed | PoolError
-"""What may come after the lease: a fresh token, or the end."""
+class LeaseOver(NamedTuple):
+    """One of several leases is over; the others go on."""
+
+    lease_id: str
+    error: PoolError
+
+
+Later: TypeAlias = Renewed | LeaseOver | PoolError
+"""What may come after the leases: a fresh token, the end of one, or of all."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 _KEEPER_LINE: Final = msgspec.json.Decoder(KeeperLine)
@@ -113,7 +129,7 @@ def child_line(line: bytes) -> ChildLine:
 
 
 class LeasePipe:
-    """The child's end. ``wait_for_lease`` first, then ``watch``."""
+    """The child's end. ``wait_for_leases`` first, then ``watch``."""
 
     def __init__(self, channel: socket.socket) -> None:
         """Take over a connected stream socket."""
@@ -143,51 +159,58 @@ class LeasePipe:
                 ' "xpool run SCRIPT"'
             ) from error
 
-    def wait_for_lease(self, timeout_s: float | None) -> Lease:
-        """The lease, once the keeper has it.
+    def wait_for_leases(self, timeout_s: float | None) -> tuple[Lease, ...]:
+        """The leases, one for each device, once the keeper has them.
 
         Args:
             timeout_s: longest wait; None waits for as long as the keeper lives.
 
         Raises:
-            PoolError: why there is none, as the registry said it.
+            PoolError: why there are none, as the registry said it.
             BrokenError: the keeper is gone, or the time is over.
         """
-        line = self._next(timeout_s)
-        if line is None:
-            raise _keeper_gone()
-        if line.refused is not None:
-            raise line.refused.error
-        if line.lease is None:
-            raise BrokenError("the keeper of the lease began with something else")
-        self.wants_statistics = line.wants_statistics
-        return line.lease
+        leases: list[Lease] = []
+        while True:
+            line = self._next(timeout_s)
+            if line is None:
+                raise _keeper_gone()
+            if line.refused is not None:
+                raise line.refused.error
+            if line.lease is None:
+                raise BrokenError("the keeper of the lease began with something else")
+            self.wants_statistics = line.wants_statistics
+            leases.append(line.lease)
+            if len(leases) >= line.lease_count:
+                return tuple(leases)
 
-    def latest(self, lease: Lease) -> Lease:
-        """The lease with the newest token that has come meanwhile; does not wait.
+    def latest(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
+        """The leases with the newest tokens that have come meanwhile; does not wait.
 
         Tokens live as long as the lease's TTL; building the native library, once,
         can take longer.
 
         Raises:
-            PoolError: the lease has ended meanwhile.
+            PoolError: a lease has ended meanwhile.
         """
+        newest = list(leases)
         while True:
             try:
                 line = self._next(0)
             except BrokenError:  # nothing more has come
-                return lease
+                return tuple(newest)
             if line is None:
                 raise _keeper_gone()
             if line.ended is not None:
                 raise line.ended.error
-            if line.renewed is not None:
-                lease = msgspec.structs.replace(lease, token=line.renewed.token)
+            renewed = line.renewed
+            for i, lease in enumerate(newest):
+                if renewed and renewed.lease_id in ("", lease.lease_id):
+                    newest[i] = msgspec.structs.replace(lease, token=renewed.token)
 
     def watch(self, on_later: Callable[[Later], None]) -> None:
         """Call back from a thread of its own for everything that follows.
 
-        The last call is a ``PoolError``: the lease is over, or the keeper is gone.
+        The last call is a ``PoolError``: all is over, or the keeper is gone.
         Without effect on the interpreter's exit.
         """
         thread = threading.Thread(
@@ -195,10 +218,11 @@ class LeasePipe:
         )
         thread.start()
 
-    def send_statistics(self, counters: dict[str, int]) -> None:
-        """Hand the server's counters to the keeper; without effect if it is gone."""
+    def send_statistics(self, counters: dict[str, int], lease_id: str = "") -> None:
+        """Hand a server's counters to the keeper; without effect if it is gone."""
+        line = ChildLine(statistics=counters, lease_id=lease_id)
         try:
-            self._socket.sendall(line_from(ChildLine(statistics=counters)))
+            self._socket.sendall(line_from(line))
         except OSError:
             return  # nobody is left who wants them
 
@@ -219,7 +243,9 @@ class LeasePipe:
             if line is None:
                 on_later(_keeper_gone())
                 return
-            if line.ended is not None:
+            if line.ended is not None and line.ended.lease_id:
+                on_later(LeaseOver(line.ended.lease_id, line.ended.error))
+            elif line.ended is not None:
                 on_later(line.ended.error)
                 return
             if line.renewed is not None:

@@ -89,7 +89,7 @@ def run_job(
         passed_on.child = child
         keeper = LeaseKeeper(settings, ours, wants_statistics=stats_json is not None)
         try:
-            lease = keeper.acquire(client_text(child.pid, _name(program)))
+            leases = keeper.acquire(client_text(child.pid, _name(program)))
             keeper.keep()
             status = child.wait()
         finally:
@@ -98,7 +98,7 @@ def run_job(
             child.wait()
             _release(keeper)
         if stats_json is not None:
-            _write_statistics(stats_json, lease, keeper.statistics())
+            _write_statistics(stats_json, leases, keeper.statistics())
     return status
 
 
@@ -193,21 +193,26 @@ def _release(keeper: LeaseKeeper) -> None:
 
 
 def _write_statistics(
-    path: Path, lease: Lease, counters: Mapping[str, int] | None
+    path: Path, leases: Sequence[Lease], counters: Mapping[str, Mapping[str, int]]
 ) -> None:
-    if counters is None:
+    if not counters:
         print(  # noqa: T201
             f"xpool: {path} was not written: the program ended without asking the"
             " server for its counters",
             file=sys.stderr,
         )
         return
-    figures = {
-        "server": lease.node_name,
-        "device": lease.device_name,
-        "lease_id": lease.lease_id,
-        **counters,
-    }
+    devices = [
+        {
+            "server": lease.node_name,
+            "device": lease.device_name,
+            "lease_id": lease.lease_id,
+            **counters.get(lease.lease_id, {}),
+        }
+        for lease in leases
+    ]
+    # One device's figures as ever; of several their list.
+    figures = devices[0] if len(devices) == 1 else {"devices": devices}
     try:
         path.write_text(json.dumps(figures, indent=2) + "\n")
     except OSError as error:

@@ -122,11 +122,15 @@ def leases_listing(client: RegistryClient) -> Listing:
     """The live leases and their sessions."""
     leases = client.list_leases()
     now_s = time.time_ns() / 1e9
+    group = ("group",) if any(info.lease.group_id for info in leases) else ()
+    figures = (">share", ">memory", "session", ">age")
     return Listing(
-        columns=("lease", "tenant", "device", ">share", ">memory", "session", ">age"),
+        columns=("lease", *group, "tenant", "device", *figures),
         rows=[
             (
                 info.lease.lease_id,
+                # Enough to find the lease that the group is named after.
+                *([info.lease.group_id[:4] or "-"] if group else []),
                 info.tenant,
                 f"{info.lease.node_name}/{info.lease.device_index}",
                 f"{info.lease.share_percent}% {info.lease.mode}",
@@ -164,6 +168,7 @@ def _lease_figures(info: pb.LeaseInfo) -> Figures:
     session = info.session if info.HasField("session") else None
     return {
         "lease_id": lease.lease_id,
+        "group_id": lease.group_id or None,
         "epoch": lease.epoch,
         "tenant": info.tenant,
         "client": info.client,

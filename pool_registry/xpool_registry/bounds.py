@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import MAX_NBYTES
 
-from xpool_registry.commands import AcquireLease, JoinNode, TakeHeartbeat
+from xpool_registry.commands import (
+    AcquireGroup,
+    AcquireLease,
+    JoinNode,
+    TakeHeartbeat,
+)
 from xpool_registry.settings import (
     MAX_DEVICES,
+    MAX_GROUP_DEVICES,
     MAX_NAME_CHARS,
     MAX_SESSIONS,
     MAX_TEXT_CHARS,
@@ -101,6 +107,12 @@ def check_acquire(command: AcquireLease) -> None:
         ttl_ms_checked(command.ttl_ms)
     if command.mode not in MODES:
         raise UsageError(f"mode is {command.mode[:40]!r}; it must be elastic or capped")
+
+
+def check_acquire_group(command: AcquireGroup) -> None:
+    """A client's wish for several devices."""
+    check_acquire(command.slice)
+    check_number("device_count", command.device_count, 1, MAX_GROUP_DEVICES)
 
 
 def _check_distinct(field: str, indexes: Sequence[int]) -> None:

@@ -62,6 +62,14 @@ class AcquireLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AcquireGroup:
+    """Grant such a slice of each of several different devices, or of none."""
+
+    slice: AcquireLease
+    device_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenewLease:
     """Let a lease live for one more TTL."""
 

@@ -7,6 +7,7 @@ arguments too. It returns the facts that follow, in order, for the driver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from xpool_protocol.errors import (
@@ -19,11 +20,13 @@ from xpool_protocol.errors import (
 
 from xpool_registry.bounds import (
     check_acquire,
+    check_acquire_group,
     check_heartbeat,
     check_join,
     check_text,
 )
 from xpool_registry.commands import (
+    AcquireGroup,
     AcquireLease,
     EndedByNode,
     JoinNode,
@@ -42,7 +45,7 @@ from xpool_registry.events import (
     RegistryEvent,
     SessionReport,
 )
-from xpool_registry.placement import DeviceOffer, SliceRequest, place
+from xpool_registry.placement import DeviceOffer, SliceRequest, place, place_group
 from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
 from xpool_registry.state import Held, State
 
@@ -199,6 +202,58 @@ def acquire(
         ttl_ms=command.ttl_ms or settings.default_ttl_ms,
         at_s=at.wall_s,
     )
+
+
+def acquire_group(
+    state: State,
+    command: AcquireGroup,
+    lease_ids: Sequence[str],
+    at: Moment,
+    settings: Settings,
+) -> list[LeaseGranted]:
+    """A client gets a slice of each of several devices, on as few nodes as can be.
+
+    The leases are stored together and then live each for itself: one may end while
+    the others go on.
+
+    Args:
+        state: as it is.
+        command: how many, and how large.
+        lease_ids: one for each device; the first names the group.
+        at: now.
+        settings: the registry's.
+
+    Raises:
+        NoCapacity: not so many devices have that much free; nothing is taken.
+        UsageError: a value out of bounds.
+    """
+    check_acquire_group(command)
+    assert len(lease_ids) == command.device_count
+    assert not state.leases.keys() & set(lease_ids), "ids are random, never twice"
+    wish = command.slice
+    request = SliceRequest(
+        share_percent=wish.share_percent, memory_nbytes=wish.memory_nbytes
+    )
+    chosen = place_group(
+        request, command.device_count, offers(state, at.now_ns, settings)
+    )
+    return [
+        LeaseGranted(
+            lease_id=lease_id,
+            epoch=state.last_epoch + 1 + i,
+            tenant=wish.tenant,
+            client=wish.client,
+            node_name=offer.node_name,
+            device_index=offer.device_index,
+            share_percent=wish.share_percent,
+            memory_nbytes=request.needs_nbytes(offer),
+            mode=wish.mode,
+            ttl_ms=wish.ttl_ms or settings.default_ttl_ms,
+            at_s=at.wall_s,
+            group_id=lease_ids[0] if command.device_count > 1 else "",
+        )
+        for i, (lease_id, offer) in enumerate(zip(lease_ids, chosen, strict=True))
+    ]
 
 
 def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:

@@ -62,6 +62,8 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     mode: str
     ttl_ms: int
     at_s: float
+    group_id: str = ""
+    """The same for leases that were granted together: the first one's id."""
 
 
 class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):

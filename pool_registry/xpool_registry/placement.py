@@ -76,6 +76,56 @@ def place(request: SliceRequest, offers: Iterable[DeviceOffer]) -> DeviceOffer:
     return min(fitting, key=lambda offer: (offer.free_share_percent, offer.free_nbytes))
 
 
+def place_group(
+    request: SliceRequest, count: int, offers: Iterable[DeviceOffer]
+) -> list[DeviceOffer]:
+    """As many different devices as are wanted, on as few nodes as can be.
+
+    Nodes with many fitting devices come first; the last one is the smallest that
+    suffices, and of equals the one with the least free share.
+
+    Raises:
+        NoCapacity: there are not so many; the text lists what is free.
+    """
+    known = sorted(offers, key=lambda offer: offer.key)
+    if count == 1:
+        return [place(request, known)]
+    by_node: dict[str, list[DeviceOffer]] = {}
+    for offer in known:
+        if not shortage(request, offer):
+            by_node.setdefault(offer.node_name, []).append(offer)
+    chosen: list[DeviceOffer] = []
+    while by_node and len(chosen) < count:
+        wanted = count - len(chosen)
+        enough = [fitting for fitting in by_node.values() if len(fitting) >= wanted]
+        if enough:
+            node = min(enough, key=lambda fitting: _fit(fitting, wanted))
+        else:
+            node = max(by_node.values(), key=len)
+        del by_node[node[0].node_name]
+        chosen += sorted(_tightest(node, wanted), key=lambda offer: offer.key)
+    if len(chosen) < count:
+        has = "has" if len(chosen) == 1 else "have"
+        raise NoCapacity(
+            f"{count} devices are wanted and {len(chosen)} {has} {request} free:"
+            f" {_listing(request, known)}"
+        )
+    return chosen
+
+
+def _fit(fitting: list[DeviceOffer], wanted: int) -> tuple[int, int]:
+    """How much more than wanted a node has: devices, and free share on the chosen."""
+    free = sum(offer.free_share_percent for offer in _tightest(fitting, wanted))
+    return len(fitting), free
+
+
+def _tightest(fitting: list[DeviceOffer], wanted: int) -> list[DeviceOffer]:
+    """The best fits of one node."""
+    return sorted(
+        fitting, key=lambda offer: (offer.free_share_percent, offer.free_nbytes)
+    )[:wanted]
+
+
 def shortage(request: SliceRequest, offer: DeviceOffer) -> str:
     """What keeps the request off that device, for people; empty if it fits."""
     if offer.silence_ms is not None:
@@ -94,14 +144,21 @@ def _refusal(request: SliceRequest, known: list[DeviceOffer]) -> str:
             "no server has joined yet: start one with"
             ' "xpool server" or a whole pool with "xpool up"'
         )
-    # The nearest misses first: they say best how much to ask for instead.
+    return f"no device has {request} free: {_listing(request, known)}"
+
+
+def _listing(request: SliceRequest, known: list[DeviceOffer]) -> str:
+    """What is free, and why it does not do; the nearest misses first."""
+    if not known:
+        return "no server has joined yet"
     nearest = sorted(
         known,
         key=lambda offer: (offer.silence_ms is not None, -offer.free_share_percent),
     )
     named = [
-        f"{offer} ({shortage(request, offer)})" for offer in nearest[:MAX_DEVICES_NAMED]
+        f"{offer} ({shortage(request, offer) or 'fits'})"
+        for offer in nearest[:MAX_DEVICES_NAMED]
     ]
     if len(nearest) > MAX_DEVICES_NAMED:
         named.append(f"and {len(nearest) - MAX_DEVICES_NAMED} more")
-    return f"no device has {request} free: {'; '.join(named)}"
+    return "; ".join(named)

@@ -17,7 +17,9 @@ from xpool_protocol.control.token import LeaseClaims, sign
 from xpool_protocol.errors import PoolError, UsageError
 
 from xpool_registry import decide
+from xpool_registry.bounds import check_acquire_group
 from xpool_registry.commands import (
+    AcquireGroup,
     AcquireLease,
     JoinNode,
     Moment,
@@ -178,6 +180,17 @@ class Registry:
             )
             self._commit([lease], at)
             return self._held(lease, at, with_token=True)
+
+    def acquire_group(self, command: AcquireGroup) -> list[HeldLease]:
+        """See ``decide.acquire_group``; stored as one, or not at all."""
+        with self._lock:
+            at = self._clock()
+            self._commit(decide.expire(self._state, at), at)
+            check_acquire_group(command)  # so many ids are made because of it
+            ids = [self._new_id() for _ in range(command.device_count)]
+            leases = decide.acquire_group(self._state, command, ids, at, self.settings)
+            self._commit(leases, at)
+            return [self._held(lease, at, with_token=True) for lease in leases]
 
     def renew(self, command: RenewLease) -> HeldLease:
         """See ``decide.renew``."""
@@ -347,8 +360,9 @@ class Ticker:
 
 def _fields(event: RegistryEvent) -> dict[str, object]:
     """What a log line says of an event: its kind, and what is short."""
-    names = ("lease_id", "epoch", "tenant", "client", "node_name", "device_index")
-    more = ("share_percent", "memory_nbytes", "mode", "reason", "address", "version")
+    names = ("lease_id", "group_id", "epoch", "tenant", "client", "node_name")
+    slices = ("device_index", "share_percent", "memory_nbytes", "mode")
+    more = (*slices, "reason", "address", "version")
     fields = {name: getattr(event, name, None) for name in (*names, *more)}
     shown = {name: value for name, value in fields.items() if value not in (None, "")}
     return {"kind": type(event).__name__, **shown}

@@ -58,15 +58,15 @@ class RegistryService:
 
     def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
         """A client asks for a slice."""
-        command = commands.AcquireLease(
-            tenant=request.tenant,
-            share_percent=request.share_percent,
-            memory_nbytes=request.memory_nbytes,
-            ttl_ms=request.ttl_ms,
-            mode=request.mode,
-            client=request.client,
+        return _wire_from_lease(self._registry.acquire(_wish_from_wire(request)))
+
+    def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
+        """A client asks for slices of several devices."""
+        command = commands.AcquireGroup(
+            slice=_wish_from_wire(request.slice), device_count=request.device_count
         )
-        return _wire_from_lease(self._registry.acquire(command))
+        leases = self._registry.acquire_group(command)
+        return pb.LeaseGroup(leases=[_wire_from_lease(held) for held in leases])
 
     def renew(self, request: pb.RenewRequest) -> pb.Lease:
         """A lease's holder is alive."""
@@ -104,6 +104,17 @@ class RegistryService:
     def unexpected(self, error: Exception) -> None:
         """A bug: the caller is told so, the log gets the traceback."""
         _log.error("call failed", exc_info=error)
+
+
+def _wish_from_wire(request: pb.AcquireRequest) -> commands.AcquireLease:
+    return commands.AcquireLease(
+        tenant=request.tenant,
+        share_percent=request.share_percent,
+        memory_nbytes=request.memory_nbytes,
+        ttl_ms=request.ttl_ms,
+        mode=request.mode,
+        client=request.client,
+    )
 
 
 def _device_from_wire(device: pb.Device) -> events.Device:
@@ -157,6 +168,7 @@ def _wire_from_lease(held: HeldLease) -> pb.Lease:
         mode=lease.mode,
         ttl_ms=lease.ttl_ms,
         expires_in_ms=held.expires_in_ms,
+        group_id=lease.group_id,
     )
 
 

@@ -22,6 +22,9 @@ MAX_NAME_CHARS = 128
 MAX_TEXT_CHARS = 256
 """Addresses, clients, reasons: one line for a person."""
 
+MAX_GROUP_DEVICES = 64
+"""Devices of one job: as many as a client can number."""
+
 MAX_DEVICES = 1024
 """Per node; the largest machines hold a few dozen."""
 

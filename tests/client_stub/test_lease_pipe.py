@@ -67,9 +67,9 @@ def test_the_lease_arrives_in_pieces(ends: Ends) -> None:
     line = line_from(KeeperLine(lease=LEASE, wants_statistics=True))
     keeper.sendall(line[:10])
     with pytest.raises(BrokenError, match="no lease came within"):
-        pipe.wait_for_lease(0.01)
+        pipe.wait_for_leases(0.01)
     keeper.sendall(line[10:] + line_from(KeeperLine(renewed=Renewed("c.d"))))
-    assert pipe.wait_for_lease(5) == LEASE
+    assert pipe.wait_for_leases(5) == (LEASE,)
     assert pipe.wants_statistics
     assert watch(pipe).get(timeout=5) == Renewed("c.d")
 
@@ -79,7 +79,7 @@ def test_a_refusal_is_the_registrys_error(ends: Ends) -> None:
     refused = Ending.from_error(NoCapacity("nothing is free"))
     keeper.sendall(line_from(KeeperLine(refused=refused)))
     with pytest.raises(NoCapacity, match="nothing is free"):
-        pipe.wait_for_lease(5)
+        pipe.wait_for_leases(5)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_nonsense_is_a_broken_pipe(ends: Ends, data: bytes) -> None:
     keeper.setblocking(False)
     keeper.send(data)
     with pytest.raises(BrokenError):
-        pipe.wait_for_lease(5)
+        pipe.wait_for_leases(5)
 
 
 def test_a_keeper_that_is_gone_is_named(ends: Ends) -> None:
     keeper, pipe = ends
     keeper.close()
     with pytest.raises(BrokenError, match=r"keeps the lease .* is gone"):
-        pipe.wait_for_lease(5)
+        pipe.wait_for_leases(5)
     assert isinstance(watch(pipe).get(timeout=5), BrokenError)
     pipe.send_statistics({"executed_ops": 1})  # nobody is left; that is no error
 

@@ -243,7 +243,8 @@ def test_the_servers_counters_are_written(shared: Pool, tmp_path: Path) -> None:
     path = tmp_path / "stats.json"
     code = (
         "assert pipe.wants_statistics\n"
-        "pipe.send_statistics({'executed_ops': 3, 'received_nbytes': 9})\n"
+        "pipe.send_statistics("
+        "{'executed_ops': 3, 'received_nbytes': 9}, lease.lease_id)\n"
     )
     done = run(shared, "--stats-json", str(path), "-c", code)
     assert done.returncode == 0
@@ -380,7 +381,7 @@ import os, sys, time
 from xpool.config import JobSettings
 from xpool.keeper import start_keeper
 pipe = start_keeper(JobSettings(registry=sys.argv[1], share_percent=40))
-lease = pipe.wait_for_lease(20)
+(lease,) = pipe.wait_for_leases(20)
 if "fork" in sys.argv and os.fork() == 0:
     time.sleep(60)
     os._exit(0)

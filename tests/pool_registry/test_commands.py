@@ -77,6 +77,16 @@ def test_listings(start_registry: StartRegistry, make_node: type[Node]) -> None:
         assert name[:10] in table.stdout
     assert "[red]ada" in table.stdout
 
+    with registry.client() as client:
+        make_node(client, name, devices=2).heartbeat(lease)
+        leases = client.acquire_group(tenant="ada", share_percent=10, device_count=2)
+    rows = json.loads(admin("leases", "--json", **environment).stdout)
+    group = leases[0].lease_id
+    assert [row["group_id"] for row in rows] == [None, group, group]
+    table = admin("leases", "--registry", registry.address)
+    assert table.stdout.count(f" {group[:4]} ") >= 2, table.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 80
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(

@@ -16,6 +16,7 @@ from xpool_protocol.errors import (
 )
 from xpool_registry import decide
 from xpool_registry.commands import (
+    AcquireGroup,
     AcquireLease,
     EndedByNode,
     JoinNode,
@@ -36,6 +37,7 @@ from xpool_registry.events import (
 from xpool_registry.settings import (
     MAX_DEVICES,
     MAX_ENDED_LEASES,
+    MAX_GROUP_DEVICES,
     MAX_TTL_MS,
     Settings,
 )
@@ -451,3 +453,51 @@ def test_bad_reasons_and_sessions(world: World) -> None:
             act()
         assert type(caught.value) is UsageError
     assert lease.lease_id in world.state.leases
+
+
+# ---- several devices at once
+
+
+def group_of(count: int, share: int = 30) -> AcquireGroup:
+    wish = AcquireLease(tenant="ada", share_percent=share)
+    return AcquireGroup(slice=wish, device_count=count)
+
+
+def acquired(world: World, command: AcquireGroup) -> list[LeaseGranted]:
+    ids = [f"group-{world.grants}-{i}" for i in range(command.device_count)]
+    world.grants += 1
+    leases = decide.acquire_group(world.state, command, ids, world.at, SETTINGS)
+    world.apply([*leases])
+    return leases
+
+
+def test_a_group_is_granted_together_and_ends_one_by_one(world: World) -> None:
+    world.join("b", address="tcp://b:1", devices=2)
+    first, second = acquired(world, group_of(2))
+    assert (first.node_name, second.node_name) == ("b", "b")
+    assert {first.device_index, second.device_index} == {0, 1}
+    assert first.group_id == second.group_id == first.lease_id
+    assert second.epoch == first.epoch + 1
+    release = ReleaseLease(lease_id=first.lease_id, epoch=first.epoch)
+    ended = decide.release(world.state, release, world.at)
+    assert ended is not None
+    world.apply([ended])
+    assert list(world.state.leases) == [second.lease_id]
+
+
+def test_one_device_is_no_group(world: World) -> None:
+    (lease,) = acquired(world, group_of(1))
+    assert lease.group_id == ""
+
+
+def test_a_group_is_granted_whole_or_not_at_all(world: World) -> None:
+    with pytest.raises(NoCapacity, match="2 devices are wanted and 1 has"):
+        decide.acquire_group(world.state, group_of(2), ["x", "y"], world.at, SETTINGS)
+    assert not world.state.leases
+
+
+@pytest.mark.parametrize("count", [0, MAX_GROUP_DEVICES + 1, 1 << 31])
+def test_bad_group_sizes(world: World, count: int) -> None:
+    command = group_of(count)
+    with pytest.raises(UsageError, match="device_count"):
+        decide.acquire_group(world.state, command, [], world.at, SETTINGS)

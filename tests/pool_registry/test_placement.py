@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xpool_protocol.errors import NoCapacity
-from xpool_registry.placement import DeviceOffer, SliceRequest, place, shortage
+from xpool_registry.placement import (
+    DeviceOffer,
+    SliceRequest,
+    place,
+    place_group,
+    shortage,
+)
 
 GIB = 1 << 30
 
@@ -140,3 +146,88 @@ def test_what_is_chosen_fits_and_order_does_not_matter(
     assert chosen.free_nbytes >= request.needs_nbytes(chosen)
     assert chosen.free_share_percent == min(one.free_share_percent for one in fitting)
     assert place(request, shuffled) == chosen
+
+
+# ---- several devices at once
+
+
+def node(name: str, *shares: int) -> list[DeviceOffer]:
+    return [offer(name, share, 16, index) for index, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize(
+    ("offers", "count", "chosen"),
+    [
+        pytest.param(
+            [*node("a", 100), *node("b", 100, 100)], 2, ["b/0", "b/1"], id="one node"
+        ),
+        pytest.param(
+            [*node("a", 100, 100, 100), *node("b", 100, 100)],
+            2,
+            ["b/0", "b/1"],
+            id="the smaller node",
+        ),
+        pytest.param(
+            [*node("a", 100, 100), *node("b", 50, 60)], 2, ["b/0", "b/1"], id="fuller"
+        ),
+        pytest.param(
+            node("a", 100, 40, 30), 2, ["a/1", "a/2"], id="the fuller devices"
+        ),
+        pytest.param(
+            [*node("a", 100), *node("b", 100, 100), *node("c", 100)],
+            3,
+            ["b/0", "b/1", "a/0"],
+            id="two nodes",
+        ),
+        pytest.param([*node("a", 20), *node("b", 100)], 1, ["b/0"], id="one"),
+        pytest.param(
+            [*node("a", 100, 20), *node("b", 100)], 2, ["a/0", "b/0"], id="spread"
+        ),
+    ],
+)
+def test_a_group_lies_on_few_nodes(
+    offers: list[DeviceOffer], count: int, chosen: list[str]
+) -> None:
+    placed = place_group(ask(30, 1), count, offers)
+    assert [f"{one.node_name}/{one.device_index}" for one in placed] == chosen
+
+
+def test_a_group_that_does_not_fit_is_told_what_does() -> None:
+    with pytest.raises(NoCapacity) as caught:
+        place_group(ask(30, 1), 3, [*node("a", 100, 20), *node("b", 90)])
+    assert str(caught.value) == (
+        "3 devices are wanted and 2 have 30% and 1 GiB free: a/0 has 100% and 16 GiB"
+        " (fits); b/0 has 90% and 16 GiB (fits); a/1 has 20% and 16 GiB (too little"
+        " share)"
+    )
+    with pytest.raises(NoCapacity, match="no server has joined yet"):
+        place_group(ask(30, 1), 2, [])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.integers(0, 100)), min_size=1, max_size=12
+    ),
+    st.integers(1, 6),
+)
+def test_a_groups_devices_are_distinct_and_fit(
+    made: list[tuple[str, int]], count: int
+) -> None:
+    offers = [offer(name, share, 16, index) for index, (name, share) in enumerate(made)]
+    request = ask(30, 1)
+    fitting = [one for one in offers if not shortage(request, one)]
+    if len(fitting) < count:
+        with pytest.raises(NoCapacity):
+            place_group(request, count, offers)
+        return
+    placed = place_group(request, count, offers)
+    assert len({one.key for one in placed}) == len(placed) == count
+    assert not any(shortage(request, one) for one in placed)
+    # No fewer nodes would do: those with the most fitting devices hold fewer.
+    sizes = sorted(
+        (sum(one.node_name == name for one in fitting) for name in "abcd"), reverse=True
+    )
+    used = len({one.node_name for one in placed})
+    assert sum(sizes[: used - 1]) < count
+    shuffled = random.Random(0).sample(offers, len(offers))
+    assert place_group(request, count, shuffled) == placed

@@ -58,6 +58,27 @@ def test_a_day_of_a_lease(start_registry: StartRegistry, make_node: type[Node]) 
     assert registry.end() == 0
 
 
+def test_several_devices_are_one_grant(
+    start_registry: StartRegistry, make_node: type[Node]
+) -> None:
+    registry = start_registry()
+    with registry.client() as client:
+        make_node(client, "a", devices=1).join()
+        make_node(client, "b", devices=2).join()
+        leases = client.acquire_group(tenant="ada", share_percent=60, device_count=2)
+        assert [one.node_name for one in leases] == ["b", "b"]
+        assert {one.group_id for one in leases} == {leases[0].lease_id}
+        assert all(one.token for one in leases)
+        with pytest.raises(NoCapacity, match="2 devices are wanted and 1 has"):
+            client.acquire_group(tenant="ada", share_percent=60, device_count=2)
+        with pytest.raises(UsageError, match="device_count"):
+            client.acquire_group(tenant="ada", share_percent=1, device_count=65)
+        assert [info.lease.group_id for info in client.list_leases()] == [
+            leases[0].lease_id
+        ] * 2
+    assert registry.end() == 0
+
+
 def test_refusals_are_sentences(
     start_registry: StartRegistry, make_node: type[Node]
 ) -> None:

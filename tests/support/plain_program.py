@@ -22,7 +22,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     pipe = LeasePipe.from_environment()
     try:
-        lease = pipe.wait_for_lease(30)
+        (lease, *_) = pipe.wait_for_leases(30)
     except PoolError as error:
         sys.exit(f"plain: {error}")
     given = {

@@ -6,10 +6,10 @@
 
 namespace xpool {
 void expect_default_generator();
-void end_session(const char *text);
-int current_device();
-int64_t current_stream();
-void set_current_stream(int64_t id);
+void end_session(int device, const char *text);
+void set_current_device(int index);
+int64_t current_stream(int device);
+void set_current_stream(int device, int64_t id);
 }  // namespace xpool
 
 using namespace xpool;
@@ -17,7 +17,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 2; }
+XPOOL_API int32_t xpool_abi() { return 3; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register() {
@@ -31,17 +31,24 @@ XPOOL_API const char *xpool_register() {
   }
 }
 
-XPOOL_API void xpool_connect(int32_t wake_fd, void (*request)(uint64_t, Answer *), void (*wait_for_room)(),
-                             void (*trace)(uint64_t), uint64_t quota, int32_t server_is_cpu) {
+// How Python answers; before the first xpool_connect.
+XPOOL_API void xpool_set_callbacks(void (*request)(int32_t, uint64_t, Answer *), void (*wait_for_room)(int32_t),
+                                   void (*trace)(int32_t, uint64_t)) {
   callbacks = {request, wait_for_room, trace};
-  set_memory_quota(quota);
-  set_server_is_cpu(server_is_cpu != 0);
-  Log::instance().set_wake_fd(wake_fd);
 }
 
-// The session is over: from now on every operation fails with this text.
-XPOOL_API void xpool_end(const char *text) { end_session(text); }
-XPOOL_API void xpool_close() { Log::instance().close(); }
+XPOOL_API void xpool_set_device_count(int32_t count) { set_device_count(count); }
+
+// A device's session is open.
+XPOOL_API void xpool_connect(int32_t device, int32_t wake_fd, uint64_t quota, int32_t server_is_cpu) {
+  set_memory_quota(device, quota);
+  set_server_is_cpu(device, server_is_cpu != 0);
+  Log::of(device).set_wake_fd(wake_fd);
+}
+
+// A device's session is over: from now on every operation there fails with this text.
+XPOOL_API void xpool_end(int32_t device, const char *text) { end_session(device, text); }
+XPOOL_API void xpool_close() { Log::close_all(); }
 
 struct TakenBatch {
   const char *records;
@@ -52,10 +59,10 @@ struct TakenBatch {
   uint64_t payload_count;
 };
 
-// The oldest batch, or null. It belongs to the caller until released.
-XPOOL_API void *xpool_take(TakenBatch *taken) {
+// A device's oldest batch, or null. It belongs to the caller until released.
+XPOOL_API void *xpool_take(int32_t device, TakenBatch *taken) {
   static_assert(sizeof(size_t) == sizeof(uint64_t));
-  Batch *batch = Log::instance().take();
+  Batch *batch = Log::of(device).take();
   if (batch)
     *taken = {batch->records.data(),
               batch->records.size(),
@@ -66,22 +73,29 @@ XPOOL_API void *xpool_take(TakenBatch *taken) {
   return batch;
 }
 XPOOL_API void xpool_release(void *batch) { delete static_cast<Batch *>(batch); }
-XPOOL_API uint64_t xpool_queued_bytes() { return Log::instance().queued_bytes(); }
+XPOOL_API uint64_t xpool_queued_bytes(int32_t device) { return Log::of(device).queued_bytes(); }
 
 // One record made by Python (a fence, statistics). Returns its request id.
-XPOOL_API uint64_t xpool_request(uint8_t kind) {
-  const uint64_t request = Log::instance().next_request();
+XPOOL_API uint64_t xpool_request(int32_t device, uint8_t kind) {
+  const uint64_t request = Log::of(device).next_request();
   Bytes record;
   record.uint8(kind);
   record.uvarint(request);
-  Log::instance().append(record);
+  Log::of(device).append(record);
   return request;
 }
 
-XPOOL_API void xpool_memory(MemoryCounters *counters) { *counters = memory_counters(); }
-XPOOL_API void xpool_reset_peak_memory() { reset_peak_memory(); }
+XPOOL_API void xpool_memory(int32_t device, MemoryCounters *counters) { *counters = memory_counters(device); }
+XPOOL_API void xpool_reset_peak_memory(int32_t device) { reset_peak_memory(device); }
 XPOOL_API void xpool_plans(PlanCounters *counters) { *counters = plan_counters(); }
 XPOOL_API void xpool_expect_default_generator() { expect_default_generator(); }
 XPOOL_API int32_t xpool_current_device() { return current_device(); }
-XPOOL_API int64_t xpool_current_stream() { return current_stream(); }
-XPOOL_API void xpool_set_current_stream(int64_t id) { set_current_stream(id); }
+// False for a device that does not exist.
+XPOOL_API int32_t xpool_set_current_device(int32_t index) {
+  if (index < 0 || index >= device_count())
+    return 0;
+  set_current_device(index);
+  return 1;
+}
+XPOOL_API int64_t xpool_current_stream(int32_t device) { return current_stream(device); }
+XPOOL_API void xpool_set_current_stream(int32_t device, int64_t id) { set_current_stream(device, id); }

@@ -14,29 +14,44 @@ static std::atomic<bool> forked{false};
 bool is_forked() { return forked; }
 void note_fork() { forked = true; }
 
-static std::atomic<const std::string *> over{nullptr};
+static std::array<std::atomic<const std::string *>, kMaxDevices> over{};
 
-void end_session(const char *text) {
+void end_session(int device, const char *text) {
   const std::string *expected = nullptr, *reason = new std::string(text);  // kept: other threads may be reading it
-  if (!over.compare_exchange_strong(expected, reason))
+  if (!over[device].compare_exchange_strong(expected, reason))
     delete reason;
 }
 
-void check_usable() {
-  // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
-  if (Log::instance().closed() && !forked && callbacks.wait_for_room)
-    callbacks.wait_for_room();
+static void check_fork() {
   TORCH_CHECK(!forked, "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use "
                        "the 'spawn' start method");
-  if (const std::string *reason = over)
-    C10_THROW_ERROR(Error, *reason);
-  TORCH_CHECK(!Log::instance().closed(), "xpool: the session is closed; no remote operation can run any more");
 }
 
-void leave_room() {
-  check_usable();
-  if (Log::instance().queued_bytes() > kTransferBytes && callbacks.wait_for_room)
-    callbacks.wait_for_room();
+static void check_open() {
+  TORCH_CHECK(!Log::closed(), "xpool: the session is closed; no remote operation can run any more");
+}
+
+void check_process() {
+  // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
+  if (Log::closed() && !forked && callbacks.wait_for_room)
+    callbacks.wait_for_room(0);
+  check_fork();
+  check_open();
+}
+
+void check_usable(int device) {
+  if (Log::closed() && !forked && callbacks.wait_for_room)
+    callbacks.wait_for_room(device);
+  check_fork();
+  if (const std::string *reason = over[device])
+    C10_THROW_ERROR(Error, *reason);
+  check_open();
+}
+
+void leave_room(int device) {
+  check_usable(device);
+  if (Log::of(device).queued_bytes() > kTransferBytes && callbacks.wait_for_room)
+    callbacks.wait_for_room(device);
 }
 
 [[noreturn]] static void raise(const Answer &answer) {
@@ -63,11 +78,11 @@ static void deliver_again(int signal) {
     deliver(signal);
 }
 
-Answer await(uint64_t request) {
-  check_usable();
+Answer await(int device, uint64_t request) {
+  check_usable(device);
   TORCH_CHECK(callbacks.request, "xpool: no session is open; run the program with `xpool run`, or call xpool.init()");
   Answer answer;
-  callbacks.request(request, &answer);
+  callbacks.request(device, request, &answer);
   // A signal handler raised while Python waited, inside a callback from which nothing can be raised. The signal is
   // delivered again, to be handled as soon as the error below has ended this call.
   if (answer.status == 3)
@@ -77,12 +92,15 @@ Answer await(uint64_t request) {
   return answer;
 }
 
-void read_storage(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes) {
+void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t nbytes) {
+  const uint64_t storage = storage_id(from);
+  const int device = from.device().index();
+  Log &log = Log::of(device);
   std::vector<uint64_t> requests;
   std::vector<uint64_t> lengths;
   for (uint64_t at = 0; at < nbytes; at += kTransferBytes) {
     const uint64_t length = std::min<uint64_t>(kTransferBytes, nbytes - at);
-    requests.push_back(Log::instance().next_request());
+    requests.push_back(log.next_request());
     lengths.push_back(length);
     Bytes record;
     record.uint8(kRead);
@@ -90,10 +108,10 @@ void read_storage(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes) 
     record.uvarint(storage);
     record.uvarint(offset + at);
     record.uvarint(length);
-    Log::instance().append(record);
+    log.append(record);
   }
   for (size_t i = 0; i < requests.size(); i++) {
-    const Answer answer = await(requests[i]);
+    const Answer answer = await(device, requests[i]);
     uint64_t got = 0;
     for (uint64_t k = 0; k < answer.payload_count; k++) {
       TORCH_CHECK(answer.payload_nbytes[k] <= lengths[i] - got, "xpool: the server sent more bytes than were asked for");

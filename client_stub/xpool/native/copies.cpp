@@ -12,10 +12,12 @@ namespace {
 void write_row_major(const Tensor &remote, const Tensor &host) {
   const Tensor dense = host.resolve_conj().resolve_neg().contiguous();
   const uint64_t storage = storage_id(remote.storage()), offset = remote.storage_offset() * remote.element_size();
+  const int device = remote.device().index();
   const auto *data = static_cast<const char *>(dense.const_data_ptr());
   for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
-    leave_room();
-    Log::instance().append_write(storage, offset + at, data + at, std::min<uint64_t>(kTransferBytes, dense.nbytes() - at));
+    leave_room(device);
+    const auto part = std::min<uint64_t>(kTransferBytes, dense.nbytes() - at);
+    Log::of(device).append_write(storage, offset + at, data + at, part);
   }
 }
 
@@ -26,12 +28,12 @@ void copy_to_device(Tensor &self, const Tensor &host) {
              !self.is_conj() && !self.is_neg()) {
     write_row_major(self, host);
   } else {
-    call_writing(operation_named("aten::copy_"), {self, upload(host), false});
+    call_writing(operation_named("aten::copy_"), {self, upload(host, self.device().index()), false});
   }
 }
 
 void read_row_major(const Tensor &remote, char *to) {
-  read_storage(storage_id(remote.storage()), remote.storage_offset() * remote.element_size(), to, remote.nbytes());
+  read_storage(remote.storage(), remote.storage_offset() * remote.element_size(), to, remote.nbytes());
 }
 
 void copy_to_host(Tensor &self, const Tensor &remote) {
@@ -46,6 +48,14 @@ void copy_to_host(Tensor &self, const Tensor &remote) {
   self.copy_(staged);
 }
 
+// Of two devices of the job.
+void copy_between(Tensor &self, const Tensor &source) {
+  const Tensor dense = source.resolve_conj().resolve_neg().contiguous();
+  Tensor host = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
+  read_row_major(dense, static_cast<char *>(host.mutable_data_ptr()));
+  copy_to_device(self, host);
+}
+
 }  // namespace
 
 Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
@@ -55,7 +65,9 @@ Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
   if (self.numel() == 0 && source.numel() == 0)
     return self;
   if (is_remote(self) && is_remote(source)) {
-    if (!self.is_same(source))
+    if (self.device() != source.device())
+      copy_between(self, source);
+    else if (!self.is_same(source))
       call_writing(operation_named("aten::copy_"), {self, source, non_blocking});
   } else if (is_remote(self)) {
     TORCH_CHECK(source.device().is_cpu(), "xpool: a copy from ", source.device(), " to a remote device is not possible");
@@ -86,15 +98,15 @@ Tensor copy_from_and_resize(const Tensor &self, const Tensor &to) {
 at::Scalar local_scalar(const Tensor &self) {
   StructuredPause pause;
   Tensor host = at::detail::empty_cpu({}, self.scalar_type());
-  read_storage(storage_id(self.storage()), self.storage_offset() * self.element_size(),
+  read_storage(self.storage(), self.storage_offset() * self.element_size(),
                static_cast<char *>(host.mutable_data_ptr()), self.element_size());
   host._set_conj(self.is_conj());
   host._set_neg(self.is_neg());
   return host.item();
 }
 
-Tensor upload(const Tensor &host) {
-  const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(), kKeys, host.scalar_type(), {});
+Tensor upload(const Tensor &host, int device) {
+  const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(device), kKeys, host.scalar_type(), {});
   write_row_major(remote, host);
   return remote;
 }

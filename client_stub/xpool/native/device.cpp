@@ -7,10 +7,12 @@
 
 #include <pthread.h>
 
+#include <array>
 #include <chrono>
 #include <cstdlib>
 #include <mutex>
 #include <unordered_set>
+#include <utility>
 
 namespace xpool {
 
@@ -48,17 +50,18 @@ PinnedAllocator pinned_allocator;
 
 // ---- guard: this thread's device and stream. Everything runs in one order, so streams and events only have names.
 
+std::atomic<int> devices{1};
 thread_local int current_device_index = 0;
-thread_local int64_t current_stream_id = 0;
+thread_local std::array<int64_t, kMaxDevices> current_stream_ids{};
 
-struct Moment {  // what an event holds: when it was recorded, as this client saw it
+struct Moment {  // what an event holds: where and when it was recorded, as this client saw it
+  int device = 0;
   std::chrono::steady_clock::time_point at;
 };
 
 struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
   static c10::Stream stream(c10::Device device, int64_t id) {
-    const int index = device.has_index() ? device.index() : current_device_index;
-    return c10::Stream(c10::Stream::UNSAFE, remote_device(index), id);
+    return c10::Stream(c10::Stream::UNSAFE, remote_device(index_of(device)), id);
   }
   c10::DeviceType type() const override { return kRemote; }
   c10::Device exchangeDevice(c10::Device device) const override {
@@ -68,15 +71,15 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
   }
   c10::Device getDevice() const override { return remote_device(current_device_index); }
   void setDevice(c10::Device device) const override {
-    TORCH_CHECK(device.index() < 1, "CUDA error: invalid device ordinal");
-    if (device.has_index())
-      current_device_index = device.index();
+    current_device_index = index_of(device);
   }
   void uncheckedSetDevice(c10::Device device) const noexcept override {
     if (device.has_index())
       current_device_index = device.index();
   }
-  c10::Stream getStream(c10::Device device) const override { return stream(device, current_stream_id); }
+  c10::Stream getStream(c10::Device device) const override {
+    return stream(device, current_stream_ids[index_of(device)]);
+  }
   c10::Stream getDefaultStream(c10::Device device) const override { return stream(device, 0); }
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getNewStream(device, 0); }
   c10::Stream getNewStream(c10::Device device, int) const override {
@@ -84,15 +87,13 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
     return stream(device, next++);
   }
   c10::Stream exchangeStream(c10::Stream stream_now) const override {
-    const auto before = current_stream_id;
-    current_stream_id = stream_now.id();
-    return stream(stream_now.device(), before);
+    return stream(stream_now.device(), std::exchange(current_stream_ids[stream_now.device_index()], stream_now.id()));
   }
-  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
-  void record(void **event, const c10::Stream &, const c10::DeviceIndex, const c10::EventFlag) const override {
+  c10::DeviceIndex deviceCount() const noexcept override { return devices; }
+  void record(void **event, const c10::Stream &on, const c10::DeviceIndex, const c10::EventFlag) const override {
     if (!*event)
       *event = new Moment;
-    static_cast<Moment *>(*event)->at = std::chrono::steady_clock::now();
+    *static_cast<Moment *>(*event) = {on.device_index(), std::chrono::steady_clock::now()};
   }
   void block(void *, const c10::Stream &) const override {}
   bool queryEvent(void *) const override { return true; }
@@ -101,9 +102,12 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
   }
   bool queryStream(const c10::Stream &) const override { return true; }
   bool isStreamCapturing(const c10::Stream &) const override { return false; }
-  void synchronizeStream(const c10::Stream &) const override { fence(); }
-  void synchronizeEvent(void *) const override { fence(); }
-  void synchronizeDevice(const c10::DeviceIndex) const override { fence(); }
+  void synchronizeStream(const c10::Stream &stream) const override { fence(stream.device_index()); }
+  void synchronizeEvent(void *event) const override {
+    if (event)
+      fence(static_cast<Moment *>(event)->device);
+  }
+  void synchronizeDevice(const c10::DeviceIndex index) const override { fence(index_of(remote_device(index))); }
   void recordDataPtrOnStream(const c10::DataPtr &, const c10::Stream &) const override {}
   double elapsedTime(void *begin, void *end, const c10::DeviceIndex) const override {
     TORCH_CHECK(begin && end, "Both events must be recorded before calculating elapsed time.");
@@ -111,13 +115,14 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
         .count();
   }
 
-  static void fence() {
-    const uint64_t request = Log::instance().next_request();
+  static void fence(int device) {
+    Log &log = Log::of(device);
+    const uint64_t request = log.next_request();
     Bytes record;
     record.uint8(kFence);
     record.uvarint(request);
-    Log::instance().append(record);
-    await(request);
+    log.append(record);
+    await(device, request);
   }
 };
 
@@ -125,10 +130,17 @@ RemoteGuard remote_guard;
 
 thread_local bool next_generator_is_default = false;
 
-const at::Generator &default_generator() {
-  static auto *generator = new at::Generator(at::make_generator<RemoteGenerator>(0));
-  return *generator;
+const at::Generator &default_generator(int device) {
+  static const auto *generators = [] {
+    auto *made = new std::vector<at::Generator>;
+    for (int i = 0; i < kMaxDevices; i++)
+      made->push_back(at::make_generator<RemoteGenerator>(i, 0));
+    return made;
+  }();
+  return (*generators)[device];
 }
+
+int index_of(c10::DeviceIndex index) { return xpool::index_of(remote_device(index)); }
 
 // ---- hooks: what makes at::getAccelerator() answer CUDA
 
@@ -140,26 +152,29 @@ struct RemoteHooks final : at::CUDAHooksInterface {
   bool hasCUDA() const override { return true; }
   bool hasCUDART() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  const at::Generator &getDefaultGenerator(c10::DeviceIndex) const override { return default_generator(); }
-  at::Generator getNewGenerator(c10::DeviceIndex) const override {
+  const at::Generator &getDefaultGenerator(c10::DeviceIndex index) const override {
+    return default_generator(index_of(index));
+  }
+  at::Generator getNewGenerator(c10::DeviceIndex index) const override {
+    const int device = index_of(index);
     if (std::exchange(next_generator_is_default, false))
-      return default_generator();
-    const uint64_t id = Log::instance().next_generator();
+      return default_generator(device);
+    const uint64_t id = Log::of(device).next_generator();
     Bytes record;
     record.uint8(kNewGenerator);
     record.uvarint(id);
-    Log::instance().append(record);
-    return at::make_generator<RemoteGenerator>(id);
+    Log::of(device).append(record);
+    return at::make_generator<RemoteGenerator>(device, id);
   }
-  at::Device getDeviceFromPtr(void *) const override { return remote_device(); }
+  at::Device getDeviceFromPtr(void *) const override { return remote_device(current_device_index); }
   bool isPinnedPtr(const void *address) const override {
     std::lock_guard<std::mutex> lock(pinned_mutex);
     return pinned().count(address) > 0;
   }
   at::Allocator *getPinnedMemoryAllocator() const override { return &pinned_allocator; }
-  at::Allocator *getCUDADeviceAllocator() const override { return storage_allocator(); }
+  at::Allocator *getCUDADeviceAllocator() const override { return current_allocator(); }
   c10::DeviceIndex current_device() const override { return current_device_index; }
-  c10::DeviceIndex deviceCount() const override { return 1; }
+  c10::DeviceIndex deviceCount() const override { return devices; }
   c10::DeviceIndex getCurrentDevice() const override { return current_device_index; }
   void setCurrentDevice(c10::DeviceIndex index) const override { remote_guard.setDevice(remote_device(index)); }
   c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override {
@@ -168,8 +183,8 @@ struct RemoteHooks final : at::CUDAHooksInterface {
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override {
     return index < 0 ? current_device_index : exchangeDevice(index);
   }
-  int getNumGPUs() const override { return 1; }
-  void deviceSynchronize(c10::DeviceIndex) const override { RemoteGuard::fence(); }
+  int getNumGPUs() const override { return devices; }
+  void deviceSynchronize(c10::DeviceIndex index) const override { RemoteGuard::fence(index_of(index)); }
 };
 
 const bool registered = [] {
@@ -182,8 +197,18 @@ const bool registered = [] {
 
 void expect_default_generator() { next_generator_is_default = true; }
 int current_device() { return current_device_index; }
-int64_t current_stream() { return current_stream_id; }
-void set_current_stream(int64_t id) { current_stream_id = id; }
+void set_current_device(int index) { remote_guard.setDevice(remote_device(index)); }
+int device_count() { return devices; }
+void set_device_count(int count) { devices = count; }
+int64_t current_stream(int device) { return current_stream_ids[device]; }
+void set_current_stream(int device, int64_t id) { current_stream_ids[device] = id; }
+
+int index_of(std::optional<c10::Device> device) {
+  if (!device || !device->has_index())
+    return current_device_index;
+  TORCH_CHECK(device->index() < devices, "CUDA error: invalid device ordinal");
+  return device->index();
+}
 
 }  // namespace xpool
 

@@ -13,12 +13,12 @@
 namespace xpool {
 
 static std::atomic<uint64_t> plan_hits{0}, plan_misses{0}, plan_requests{0};
-static std::atomic<bool> server_cpu{true};
+static std::array<std::atomic<bool>, kMaxDevices> server_other{};
 
 PlanCounters plan_counters() { return {plan_hits, plan_misses, plan_requests}; }
 void count_request() { plan_requests++; }
-bool server_is_cpu() { return server_cpu; }
-void set_server_is_cpu(bool value) { server_cpu = value; }
+bool server_is_cpu(int device) { return !server_other[device]; }
+void set_server_is_cpu(int device, bool value) { server_other[device] = !value; }
 
 bool is_remote(const at::Tensor &tensor) { return tensor.defined() && tensor.device().type() == kRemote; }
 
@@ -69,7 +69,7 @@ static bool make_views(const Operation &operation, Stack *stack) {
 }
 
 void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
-  check_usable();
+  check_process();
   Operation &operation = operation_of(handle);
   if (swallow(operation, stack))
     return;
@@ -86,12 +86,13 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   const void *identity = &operation;
   encoding->key.raw(&identity, sizeof identity);
   put_arguments(*encoding, operation, arguments);
+  encoding->key.uint8(server_is_cpu(encoding->where()));  // what was learned of one kind of server holds for no other
   Stack results;
   const bool needs_no_plan = operation.only_writes && !operation.has_out;
   if (needs_no_plan) {
     static const Plan nothing{{}, std::vector<int>(8, -1)};
-    results = predicted_results(operation, arguments, nothing, encoding->wire);
-    record(operation, call_head(), encoding->wire);
+    results = predicted_results(operation, arguments, nothing, *encoding);
+    record(encoding->where(), operation, call_head(), encoding->wire);
   } else {
     const bool must_ask = operation.returns_number || (operation.is_dynamic && !is_gather(operation, arguments));
     std::shared_ptr<const Plan> plan = must_ask ? nullptr : find_plan(encoding->key.str());
@@ -108,8 +109,8 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
       }
     }
     if (plan) {
-      results = predicted_results(operation, arguments, *plan, encoding->wire);
-      record(operation, call_head(), encoding->wire);
+      results = predicted_results(operation, arguments, *plan, *encoding);
+      record(encoding->where(), operation, call_head(), encoding->wire);
       mark_results(results.data(), results.size());
     } else {
       const std::string key = encoding->key.str();

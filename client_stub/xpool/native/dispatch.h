@@ -89,10 +89,10 @@ uint64_t span_items(c10::IntArrayRef sizes, c10::IntArrayRef strides);
 bool is_remote(const at::Tensor &tensor);
 
 // An upload of a host tensor into a fresh row-major remote one.
-at::Tensor upload(const at::Tensor &host);
+at::Tensor upload(const at::Tensor &host, int device);
 
-bool server_is_cpu();
-void set_server_is_cpu(bool value);
+bool server_is_cpu(int device);
+void set_server_is_cpu(int device, bool value);
 void register_kernels();
 
 struct PlanCounters {

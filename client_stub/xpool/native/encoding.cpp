@@ -30,7 +30,20 @@ void put_geometry(Bytes &to, c10::ScalarType dtype, uint8_t flags, uint64_t offs
 
 namespace {
 
-void put_remote_tensor(Encoding &to, const at::Tensor &tensor) {
+[[noreturn]] void refuse_mixture(const Operation &operation, c10::Device one, c10::Device other) {
+  C10_THROW_ERROR(Error, c10::str("Expected all tensors to be on the same device, but found at least two devices, ",
+                                  one, " and ", other, "! (when calling ", operation.wire.name, ")"));
+}
+
+// An argument lies there: so must all others.
+void claim(Encoding &to, const Operation &operation, int device) {
+  if (to.device >= 0 && to.device != device)
+    refuse_mixture(operation, remote_device(to.device), remote_device(device));
+  to.device = device;
+}
+
+void put_remote_tensor(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
+  claim(to, operation, tensor.device().index());
   TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == c10::kStrided, "xpool: ", tensor.layout(),
                               " tensors are not supported on the remote device");
   const uint8_t flags = (tensor.is_conj() ? 1 : 0) | (tensor.is_neg() ? 2 : 0);
@@ -57,26 +70,20 @@ void put_host_tensor(Encoding &to, const at::Tensor &tensor) {
   to.has_host_tensor = true;
 }
 
-[[noreturn]] void refuse_host_tensor(const Operation &operation) {
-  C10_THROW_ERROR(Error, c10::str("Expected all tensors to be on the same device, but found at least two devices, "
-                                  "cuda:0 and cpu! (when calling ",
-                                  operation.wire.name, ")"));
-}
-
 void put_tensor(Encoding &to, const Operation &operation, bool is_written, const at::Tensor &tensor) {
   if (!tensor.defined()) {
     to.wire.uint8(kNone);
     to.key.uint8(kNone);
   } else if (is_remote(tensor)) {
-    put_remote_tensor(to, tensor);
+    put_remote_tensor(to, operation, tensor);
   } else {
     if (!tensor.device().is_cpu() || is_written || (tensor.dim() > 0 && !operation.takes_host_indices))
-      refuse_host_tensor(operation);
+      refuse_mixture(operation, remote_device(to.where()), tensor.device());
     if (tensor.nbytes() <= kInlineBytes) {
       put_host_tensor(to, tensor);
     } else {
-      to.uploads.push_back(upload(tensor));
-      put_remote_tensor(to, to.uploads.back());
+      to.uploads.push_back(upload(tensor, to.where()));
+      put_remote_tensor(to, operation, to.uploads.back());
     }
   }
 }
@@ -171,6 +178,7 @@ void put_value(Encoding &to, const Operation &operation, size_t argument, bool i
   } else if (value.isDevice()) {
     TORCH_CHECK(value.toDevice().type() == kRemote, "xpool: ", operation.wire.name, " on a remote tensor was asked to",
                 " make its result on ", value.toDevice());
+    claim(to, operation, index_of(value.toDevice()));
     bytes.uint8(kDevice);
     bytes.uint8(0);
     put_both(to, bytes);
@@ -184,6 +192,7 @@ void put_value(Encoding &to, const Operation &operation, size_t argument, bool i
     const auto &generator = value.toGenerator();
     TORCH_CHECK(generator.device().type() == kRemote, "Expected a 'cuda' device type for generator but found '",
                 generator.device().type(), "'");
+    claim(to, operation, generator.device().index());
     bytes.uint8(kGenerator);
     bytes.uvarint(static_cast<RemoteGenerator *>(generator.unsafeGetGeneratorImpl())->id);
     put_both(to, bytes);

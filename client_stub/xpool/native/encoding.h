@@ -9,8 +9,13 @@ struct Encoding {
   Bytes key;
   std::vector<at::Tensor> uploads;  // kept until the call is recorded: their end is a FREE record
   bool has_host_tensor = false;
+  int device = -1;  // where all of it lies; -1: no argument has said so
+
+  // Where the call runs.
+  int where() const { return device < 0 ? current_device() : device; }
 
   void clear() {
+    device = -1;
     wire.clear();
     key.clear();
     uploads.clear();

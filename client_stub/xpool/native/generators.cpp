@@ -6,8 +6,8 @@
 
 namespace xpool {
 
-RemoteGenerator::RemoteGenerator(uint64_t number)
-    : GeneratorImpl(remote_device(), c10::DispatchKeySet(c10::DispatchKey::CUDA)), id(number) {}
+RemoteGenerator::RemoteGenerator(int device, uint64_t number)
+    : GeneratorImpl(remote_device(device), c10::DispatchKeySet(c10::DispatchKey::CUDA)), id(number) {}
 
 RemoteGenerator::~RemoteGenerator() {
   if (is_forked() || id == 0)
@@ -15,7 +15,7 @@ RemoteGenerator::~RemoteGenerator() {
   Bytes record;
   record.uint8(kFreeGenerator);
   record.uvarint(id);
-  Log::instance().append(record);
+  log().append(record);
 }
 
 void RemoteGenerator::set_current_seed(uint64_t value) {
@@ -26,7 +26,7 @@ void RemoteGenerator::set_current_seed(uint64_t value) {
   record.uint8(kSeedGenerator);
   record.uvarint(id);
   record.uint64(value);
-  Log::instance().append(record);
+  log().append(record);
 }
 
 uint64_t RemoteGenerator::seed() {
@@ -49,17 +49,17 @@ void RemoteGenerator::set_state(const c10::TensorImpl &state) {
   record.uint8(kWriteGenerator);
   record.uvarint(id);
   record.text({static_cast<const char *>(state.data()), static_cast<size_t>(state.numel())});
-  Log::instance().append(record);
+  log().append(record);
 }
 
 c10::intrusive_ptr<c10::TensorImpl> RemoteGenerator::get_state() const {
-  const uint64_t request = Log::instance().next_request();
+  const uint64_t request = log().next_request();
   Bytes record;
   record.uint8(kReadGenerator);
   record.uvarint(request);
   record.uvarint(id);
-  Log::instance().append(record);
-  const Answer answer = await(request);
+  log().append(record);
+  const Answer answer = await(device().index(), request);
   TORCH_CHECK(answer.payload_count == 1, "xpool: the server sent no generator state");
   at::TensorBase state = at::detail::empty_cpu({static_cast<int64_t>(answer.payload_nbytes[0])}, c10::kByte);
   memcpy(state.mutable_data_ptr(), answer.payloads[0], answer.payload_nbytes[0]);
@@ -67,12 +67,12 @@ c10::intrusive_ptr<c10::TensorImpl> RemoteGenerator::get_state() const {
 }
 
 RemoteGenerator *RemoteGenerator::clone_impl() const {
-  const uint64_t number = Log::instance().next_generator();
+  const uint64_t number = log().next_generator();
   Bytes record;
   record.uint8(kNewGenerator);
   record.uvarint(number);
-  Log::instance().append(record);
-  auto *copy = new RemoteGenerator(number);
+  log().append(record);
+  auto *copy = new RemoteGenerator(device().index(), number);
   const auto state = get_state();
   copy->set_state(*state);
   copy->seed_ = seed_;

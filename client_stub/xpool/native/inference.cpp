@@ -96,7 +96,7 @@ bool resize_like(const at::Tensor &tensor, const at::Tensor &meta) {
   auto *impl = tensor.unsafeGetTensorImpl();
   c10::Storage storage = tensor.storage();
   if (storage.nbytes() < needed) {
-    storage.set_data_ptr_noswap(storage_allocator()->allocate(needed));
+    storage.set_data_ptr_noswap(storage_allocator(storage.device().index())->allocate(needed));
     storage.set_nbytes(needed);
   }
   impl->set_storage_offset(0);

@@ -22,7 +22,10 @@ using c10::SymIntArrayRef;
 
 // ---------------------------------------------------------------- creation
 
-c10::Allocator *allocator_now() { return in_structured() ? result_allocator() : storage_allocator(); }
+c10::Allocator *allocator_now(std::optional<c10::Device> device) {
+  const int index = index_of(device);
+  return in_structured() ? result_allocator(index) : storage_allocator(index);
+}
 
 Tensor noted(Tensor tensor) {
   if (in_structured())
@@ -30,9 +33,7 @@ Tensor noted(Tensor tensor) {
   return tensor;
 }
 
-void check_options(std::optional<c10::Layout> layout, std::optional<c10::Device> device,
-                   std::optional<bool> pin_memory) {
-  TORCH_CHECK(!device || device->index() < 1, "CUDA error: invalid device ordinal");
+void check_options(std::optional<c10::Layout> layout, std::optional<bool> pin_memory) {
   TORCH_CHECK(!pin_memory.value_or(false), "Only dense CPU tensors can be pinned");
   TORCH_CHECK_NOT_IMPLEMENTED(layout.value_or(c10::kStrided) == c10::kStrided, "xpool: ", *layout,
                               " tensors are not supported on the remote device");
@@ -41,24 +42,24 @@ void check_options(std::optional<c10::Layout> layout, std::optional<c10::Device>
 Tensor empty(SymIntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
              std::optional<c10::Device> device, std::optional<bool> pin_memory,
              std::optional<c10::MemoryFormat> format) {
-  check_options(layout, device, pin_memory);
-  return noted(at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator_now(), kKeys,
+  check_options(layout, pin_memory);
+  return noted(at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), allocator_now(device), kKeys,
                                          c10::dtype_or_default(dtype), format));
 }
 
 Tensor empty_strided(SymIntArrayRef size, SymIntArrayRef stride, std::optional<c10::ScalarType> dtype,
                      std::optional<c10::Layout> layout, std::optional<c10::Device> device,
                      std::optional<bool> pin_memory) {
-  check_options(layout, device, pin_memory);
+  check_options(layout, pin_memory);
   return noted(at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
-                                                 allocator_now(), kKeys, c10::dtype_or_default(dtype)));
+                                                 allocator_now(device), kKeys, c10::dtype_or_default(dtype)));
 }
 
 // A ZeroTensor has no storage to name: real zeros instead.
 Tensor efficient_zeros(SymIntArrayRef size, std::optional<c10::ScalarType> dtype, std::optional<c10::Layout> layout,
                        std::optional<c10::Device> device, std::optional<bool>) {
   return at::zeros(C10_AS_INTARRAYREF_SLOW(size),
-                   at::TensorOptions().dtype(dtype).layout(layout).device(device.value_or(remote_device())));
+                   at::TensorOptions().dtype(dtype).layout(layout).device(remote_device(index_of(device))));
 }
 
 // ---------------------------------------------------------------- views: no message
@@ -85,14 +86,14 @@ void grow(const c10::Storage &storage, uint64_t needed) {
   if (needed <= static_cast<uint64_t>(kept))
     return;
   StructuredPause pause;
-  c10::Storage grown(c10::Storage::use_byte_size_t(), needed, storage_allocator()->allocate(needed), storage_allocator(),
-                     true);
+  c10::Allocator *allocator = storage_allocator(storage.device().index());
+  c10::Storage grown(c10::Storage::use_byte_size_t(), needed, allocator->allocate(needed), allocator, true);
   if (kept) {
     const Tensor to = tensor_over(grown, c10::kByte, {kept}, {1}, 0), from = tensor_over(storage, c10::kByte, {kept}, {1}, 0);
     call_writing(operation_named("aten::copy_"), {to, from, false});
   }
   auto *impl = storage.unsafeGetStorageImpl();
-  impl->set_data_ptr_noswap(grown.unsafeGetStorageImpl()->set_data_ptr(c10::DataPtr(nullptr, remote_device())));
+  impl->set_data_ptr_noswap(grown.unsafeGetStorageImpl()->set_data_ptr(c10::DataPtr(nullptr, storage.device())));
   impl->set_nbytes(needed);
 }
 
@@ -118,8 +119,10 @@ const Tensor &resize_(const Tensor &self, SymIntArrayRef symbolic, std::optional
 }
 
 void seat(Tensor &self, const c10::Storage &source, IntArrayRef size, IntArrayRef stride, int64_t offset) {
-  TORCH_CHECK(source.device().type() == kRemote, "Attempted to set the storage of a tensor on device \"cuda:0\" to a ",
-              "storage on different device \"", source.device(), "\"");
+  // A tensor that has no storage yet takes its device from the first that it is given.
+  TORCH_CHECK(source.device().type() == kRemote && (source.device() == self.device() || !self.numel()),
+              "Attempted to set the storage of a tensor on device \"", self.device(),
+              "\" to a storage on different device \"", source.device(), "\"");
   TORCH_CHECK(offset >= 0, "Tensor: invalid storage offset ", offset);
   grow(source, (offset + span_items(size, stride)) * self.element_size());
   self.unsafeGetTensorImpl()->set_storage_keep_dtype(source);
@@ -148,7 +151,8 @@ Tensor &set_tensor(Tensor &self, const Tensor &source) {
 }
 
 Tensor &set_empty(Tensor &self) {
-  c10::Storage none(c10::Storage::use_byte_size_t(), 0, storage_allocator()->allocate(0), storage_allocator(), true);
+  c10::Allocator *allocator = storage_allocator(self.device().index());
+  c10::Storage none(c10::Storage::use_byte_size_t(), 0, allocator->allocate(0), allocator, true);
   seat(self, none, {0}, {1}, 0);
   return self;
 }
@@ -209,7 +213,7 @@ void register_kernels() {
   static auto *fallback = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);
   static auto *aten = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::CUDA, __FILE__, __LINE__);
   fallback->fallback(torch::CppFunction::makeFromBoxedFunction<&dispatch>());
-  c10::SetAllocator(kRemote, storage_allocator(), 10);
+  c10::SetAllocator(kRemote, current_allocator(), 10);
   aten->impl("empty.memory_format", &empty);
   aten->impl("empty_strided", &empty_strided);
   aten->impl("_efficientzerotensor", &efficient_zeros);

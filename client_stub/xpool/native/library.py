@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +23,7 @@ from xpool.session import RemoteFault
 if TYPE_CHECKING:
     from xpool.session import Session
 
-ABI: Final = 2
+ABI: Final = 3
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
@@ -98,13 +99,15 @@ def _address(view: object) -> int:
     return address
 
 
-_REQUEST = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.POINTER(_Answer))
-_WAIT = ctypes.CFUNCTYPE(None)
-_TRACE = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
+_REQUEST = ctypes.CFUNCTYPE(
+    None, ctypes.c_int32, ctypes.c_uint64, ctypes.POINTER(_Answer)
+)
+_WAIT = ctypes.CFUNCTYPE(None, ctypes.c_int32)
+_TRACE = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
 
 
 class NativeLibrary:
-    """Owns the loaded library; also the link's ``Outbox``."""
+    """Owns the loaded library; what belongs to one device is a ``NativeDevice``'s."""
 
     def __init__(self, path: Path, torch_folder: Path) -> None:
         if "torch" in sys.modules:
@@ -119,8 +122,7 @@ class NativeLibrary:
         self._declare()
         if self._library.xpool_abi() != ABI:
             raise UsageError(f"{path} was built from other sources: remove it")
-        self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._session: Session | None = None
+        self._sessions: dict[int, Session] = {}
         self._is_closed = False
         self._pending_signal = 0
         self._kept = threading.local()
@@ -129,23 +131,22 @@ class NativeLibrary:
     def _declare(self) -> None:
         library = self._library
         library.xpool_register.restype = ctypes.c_char_p
-        library.xpool_take.argtypes = [ctypes.POINTER(_TakenBatch)]
+        library.xpool_take.argtypes = [ctypes.c_int32, ctypes.POINTER(_TakenBatch)]
         library.xpool_take.restype = ctypes.c_void_p
         library.xpool_release.argtypes = [ctypes.c_void_p]
         library.xpool_queued_bytes.restype = ctypes.c_uint64
-        library.xpool_request.argtypes = [ctypes.c_uint8]
+        library.xpool_request.argtypes = [ctypes.c_int32, ctypes.c_uint8]
         library.xpool_request.restype = ctypes.c_uint64
+        library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
         library.xpool_connect.argtypes = [
             ctypes.c_int32,
-            _REQUEST,
-            _WAIT,
-            _TRACE,
+            ctypes.c_int32,
             ctypes.c_uint64,
             ctypes.c_int32,
         ]
-        library.xpool_end.argtypes = [ctypes.c_char_p]
+        library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
-        library.xpool_set_current_stream.argtypes = [ctypes.c_int64]
+        library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
 
     def register(self) -> None:
         """Take the CUDA key; torch must be imported by now.
@@ -157,44 +158,51 @@ class NativeLibrary:
         if error:
             raise UsageError(f"the remote device can't be registered: {error.decode()}")
 
-    def connect(self, session: Session) -> None:
-        """Route the library's requests to a session."""
-        self._session = session
+    def device(self, index: int) -> NativeDevice:
+        """What belongs to one device; not connected yet."""
+        return NativeDevice(self, self._library, index)
+
+    def connect(self, devices: Sequence[NativeDevice]) -> None:
+        """Route the library's requests to the devices' sessions.
+
+        Args:
+            devices: with their sessions; ``devices[i]`` is ``cuda:i``.
+        """
+        sessions = [device.session for device in devices]
+        self._sessions = dict(enumerate(sessions))
         self._callbacks = (
             _REQUEST(self._on_request),
             _WAIT(self._wait),
-            _TRACE(session.trace) if session.is_traced else _TRACE(),
+            _TRACE(self._trace) if sessions[0].is_traced else _TRACE(),
         )
-        welcome = session.welcome
-        self._library.xpool_connect(
-            self.wake_fileno,
-            *self._callbacks,
-            welcome.memory_nbytes,
-            int(welcome.device_kind == "cpu"),
-        )
-        session.link.on_over(self._end)
-        os.eventfd_write(self.wake_fileno, 1)
+        self._library.xpool_set_callbacks(*self._callbacks)
+        self._library.xpool_set_device_count(len(sessions))
+        for device in devices:
+            device.connect()
 
-    def _end(self, error: PoolError) -> None:
+    def end(self, device: int, error: PoolError) -> None:
+        """A device's session is over."""
         # Not at our own exit: other exit handlers may still drop tensors.
         if not isinstance(error, ClosedError):
-            self._library.xpool_end(f"xpool: {error}".encode())
+            self._library.xpool_end(device, f"xpool: {error}".encode())
 
-    def _wait(self) -> None:
+    def _trace(self, device: int, operation: int) -> None:
+        self._sessions[device].trace(operation)
+
+    def _wait(self, device: int) -> None:
         """Called by the library: wait for room, or for ever if all is over."""
-        assert self._session is not None
         if not self._is_closed:
-            self._session.link.wait_for_room()
+            self._sessions[device].link.wait_for_room()
         elif threading.current_thread() is not threading.main_thread():
             threading.Event().wait()
 
-    def _on_request(self, request: int, answer: Any) -> None:
+    def _on_request(self, device: int, request: int, answer: Any) -> None:
         """Called by the library; must not raise, so every end is a status."""
         try:
-            self._answer(request, answer)
+            self._answer(self._sessions[device], request, answer)
         except PoolError as error:
             if self._is_closed:
-                self._wait()
+                self._wait(device)
             self._refuse(answer, _OVER, "RuntimeError", f"xpool: {error}")
         except Interrupted:
             self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
@@ -205,10 +213,9 @@ class NativeLibrary:
             self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
             answer.contents.signal = _signal_behind(error)
 
-    def _answer(self, request: int, answer: Any) -> None:
-        assert self._session is not None
+    def _answer(self, session: Session, request: int, answer: Any) -> None:
         try:
-            reply = self._session.wait(request)
+            reply = session.wait(request)
         except RemoteFault as fault:
             self._refuse(answer, _FAILED, fault.fault.exception, str(fault))
             return
@@ -230,9 +237,10 @@ class NativeLibrary:
         """
         while frame is not None:
             if frame.f_code in _CALLBACKS:
-                if self._session is not None and not self._is_closed:
+                if self._sessions and not self._is_closed:
                     self._pending_signal = number
-                    self._session.link.interrupt()
+                    waiting = frame.f_locals.get("device", 0)
+                    self._sessions[waiting].link.interrupt()
                 return True
             frame = frame.f_back
         return False
@@ -243,46 +251,7 @@ class NativeLibrary:
         answer.contents.status = status
         answer.contents.exception, answer.contents.text = kept
 
-    # ---- the link's outbox
-
-    def take(self) -> QueuedBatch | None:
-        """The oldest batch; its payload memory lives as long as its views."""
-        taken = _TakenBatch()
-        batch = self._library.xpool_take(ctypes.byref(taken))
-        if not batch:
-            return None
-        records = ctypes.string_at(taken.records, taken.nbytes)
-        if not taken.payload_count:
-            self._library.xpool_release(batch)
-            return QueuedBatch(records, taken.record_count, ())
-        owner = _Owner()
-        weakref.finalize(owner, self._library.xpool_release, batch)
-        payloads = []
-        for i in range(taken.payload_count):
-            chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
-            chunk._owner = owner
-            payloads.append(memoryview(chunk).cast("B"))
-        return QueuedBatch(records, taken.record_count, payloads)
-
-    def queued_nbytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return int(self._library.xpool_queued_bytes())
-
-    # ---- for the torch stub
-
-    def request(self, what: str) -> int:
-        """Record a ``fence`` or ``statistics``; the id to wait for."""
-        return int(self._library.xpool_request(_SYNCHRONOUS[what]))
-
-    def memory(self) -> dict[str, int]:
-        """Bytes allocated now, at most, allowed, and the count of allocations."""
-        counters = _Counters()
-        self._library.xpool_memory(ctypes.byref(counters))
-        return {name: int(getattr(counters, name)) for name, _ in _Counters._fields_}
-
-    def reset_peak_memory(self) -> None:
-        """Let the peak begin again at what is allocated now."""
-        self._library.xpool_reset_peak_memory()
+    # ---- for the torch stub: what belongs to the process
 
     def plan_counters(self) -> dict[str, int]:
         """How results' shapes were found: from a plan, by inference, by asking."""
@@ -300,18 +269,104 @@ class NativeLibrary:
         """This thread's device index."""
         return int(self._library.xpool_current_device())
 
-    def current_stream(self) -> int:
-        """This thread's stream id."""
-        return int(self._library.xpool_current_stream())
-
-    def set_current_stream(self, stream: int) -> None:
-        """Make a stream this thread's current one."""
-        self._library.xpool_set_current_stream(stream)
+    def set_current_device(self, index: int) -> bool:
+        """Make a device this thread's current one; false if there is no such device."""
+        return bool(self._library.xpool_set_current_device(index))
 
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self._is_closed = True
         self._library.xpool_close()
+
+
+class NativeDevice:
+    """One device of the library: its log is the ``Outbox`` of a session's link."""
+
+    def __init__(self, process: NativeLibrary, library: Any, index: int) -> None:
+        self.process = process
+        self.index = index
+        self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._library = library
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The device's session, once ``attach`` has brought it."""
+        assert self._session is not None
+        return self._session
+
+    def attach(self, session: Session) -> None:
+        """Take note of the session that takes from this outbox."""
+        self._session = session
+
+    def connect(self) -> None:
+        """Let the library know the slice, and wake the link."""
+        welcome = self.session.welcome
+        self._library.xpool_connect(
+            self.index,
+            self.wake_fileno,
+            welcome.memory_nbytes,
+            int(welcome.device_kind == "cpu"),
+        )
+        self.session.link.on_over(lambda error: self.process.end(self.index, error))
+        os.eventfd_write(self.wake_fileno, 1)
+
+    # ---- the link's outbox
+
+    def take(self) -> QueuedBatch | None:
+        """The oldest batch; its payload memory lives as long as its views."""
+        taken = _TakenBatch()
+        batch = self._library.xpool_take(self.index, ctypes.byref(taken))
+        if not batch:
+            return None
+        records = ctypes.string_at(taken.records, taken.nbytes)
+        if not taken.payload_count:
+            self._library.xpool_release(batch)
+            return QueuedBatch(records, taken.record_count, ())
+        owner = _Owner()
+        weakref.finalize(owner, self._library.xpool_release, batch)
+        payloads = []
+        for i in range(taken.payload_count):
+            chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
+            chunk._owner = owner
+            payloads.append(memoryview(chunk).cast("B"))
+        return QueuedBatch(records, taken.record_count, payloads)
+
+    def queued_nbytes(self) -> int:
+        """Bytes that wait to be taken."""
+        return int(self._library.xpool_queued_bytes(self.index))
+
+    # ---- for the torch stub
+
+    def request(self, what: str) -> int:
+        """Record a ``fence`` or ``statistics``; the id to wait for."""
+        return int(self._library.xpool_request(self.index, _SYNCHRONOUS[what]))
+
+    def memory(self) -> dict[str, int]:
+        """Bytes allocated now, at most, allowed, and the count of allocations."""
+        counters = _Counters()
+        self._library.xpool_memory(self.index, ctypes.byref(counters))
+        return {name: int(getattr(counters, name)) for name, _ in _Counters._fields_}
+
+    def reset_peak_memory(self) -> None:
+        """Let the peak begin again at what is allocated now."""
+        self._library.xpool_reset_peak_memory(self.index)
+
+    def current_stream(self) -> int:
+        """The id of this thread's stream on the device."""
+        return int(self._library.xpool_current_stream(self.index))
+
+    def set_current_stream(self, stream: int) -> None:
+        """Make a stream this thread's current one on the device."""
+        self._library.xpool_set_current_stream(self.index, stream)
+
+    def plan_counters(self) -> dict[str, int]:
+        """Those of the process."""
+        return self.process.plan_counters()
+
+    def close(self) -> None:
+        """Record nothing any more, on any device: the interpreter ends."""
+        self.process.close()
 
 
 def _signal_behind(error: BaseException) -> int:

@@ -16,9 +16,16 @@ Batch::~Batch() {
     free(payload);
 }
 
-Log &Log::instance() {
-  static Log *log = new Log;
-  return *log;
+std::atomic<bool> Log::closed_{false};
+
+Log &Log::of(int device) {
+  static const auto *logs = [] {
+    auto *made = new std::array<Log *, kMaxDevices>;
+    for (int i = 0; i < kMaxDevices; i++)
+      (*made)[i] = new Log(i);
+    return made;
+  }();
+  return *(*logs)[device];
 }
 
 void Log::wake() {
@@ -59,11 +66,12 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
   std::lock_guard<std::mutex> lock(mutex_);
   if (closed_)
     return 0;
-  if (operation.id < 0) {
-    operation.id = next_operation_++;
+  int32_t &known = operation.numbers[device_];
+  if (known == 0) {
+    known = ++next_operation_;
     Bytes define;
     define.uint8(kDefineOperation);
-    define.uvarint(operation.id);
+    define.uvarint(known - 1);
     define.text(operation.name);
     define.uvarint(operation.argument_names.size());
     for (const auto &name : operation.argument_names)
@@ -74,7 +82,7 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
   const size_t before = batch.records.size();
   batch.records += head.str();
   Bytes number;
-  number.uvarint(operation.id);
+  number.uvarint(known - 1);
   batch.records += number.str();
   batch.records += tail.str();
   batch.record_count++;

@@ -1,8 +1,9 @@
-// The session's log on its way out: records in order, cut into batches that the link's I/O thread takes.
+// A session's log on its way out: records in order, cut into batches that the link's I/O thread takes.
 //
 // Every record is appended under one mutex, which gives the log its order. Nothing here waits for the network: when
 // more is queued than the window allows, `wait_for_room` (Python, releases the GIL) is called before the next record.
 #pragma once
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -39,6 +40,7 @@ constexpr size_t kTransferBytes = 16 << 20;
 constexpr size_t kBatchPayloads = 128;  // with one transfer more it stays below the 256 frames of a message
 constexpr uint64_t kGranule = 512;
 constexpr uint64_t kReservedIds = 65536;
+constexpr int kMaxDevices = 64;  // as many as the registry grants to one job
 
 // What the C API hands out; `payloads` and `sizes` live until the batch is released.
 struct Batch {
@@ -50,17 +52,18 @@ struct Batch {
   ~Batch();
 };
 
-// An operation as the session knows it: its number is given at its first use, under the log's mutex.
+// An operation as the sessions know it: its number in a log, plus 1, is given at its first use there, under the log's
+// mutex. 0 means none yet.
 struct WireOperation {
   std::string name;
   std::vector<std::string> argument_names;
-  int64_t id = -1;
+  std::array<int32_t, kMaxDevices> numbers{};
 };
 
 class Log {
  public:
-  // One for the process, never destroyed: tensors may outlive every other static.
-  static Log &instance();
+  // One for each device, never destroyed: tensors may outlive every other static.
+  static Log &of(int device);
 
   uint64_t next_storage(uint64_t count = 1) { return storages_.fetch_add(count); }
   uint64_t next_request() { return requests_.fetch_add(1); }
@@ -78,22 +81,24 @@ class Log {
   size_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
   void set_wake_fd(int fd) { wake_fd_ = fd; }
 
-  // After this nothing is recorded any more: the interpreter ends, or this is a forked child.
-  void close() { closed_ = true; }
-  bool closed() const { return closed_; }
+  // After this no log records anything any more: the interpreter ends, or this is a forked child.
+  static void close_all() { closed_ = true; }
+  static bool closed() { return closed_; }
 
  private:
+  explicit Log(int device) : device_(device) {}
   uint64_t append_locked(const char *data, size_t nbytes);
   void wake();
   Batch &open_batch(size_t payload_bytes);
 
+  const int device_;
   std::mutex mutex_;
   std::deque<Batch *> batches_;
   uint64_t record_count_ = 0;
-  int64_t next_operation_ = 0;
+  int32_t next_operation_ = 0;
   std::atomic<size_t> queued_bytes_{0};
   std::atomic<uint64_t> storages_{1}, requests_{1}, generators_{1};
-  std::atomic<bool> closed_{false};
+  static std::atomic<bool> closed_;
   int wake_fd_ = -1;
 };
 

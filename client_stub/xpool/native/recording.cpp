@@ -5,11 +5,11 @@
 
 namespace xpool {
 
-void record(Operation &operation, const Bytes &head, const Bytes &tail) {
-  leave_room();
-  const uint64_t number = Log::instance().append_call(operation.wire, head, tail);
+void record(int device, Operation &operation, const Bytes &head, const Bytes &tail) {
+  leave_room(device);
+  const uint64_t number = Log::of(device).append_call(operation.wire, head, tail);
   if (callbacks.trace)
-    callbacks.trace(number);
+    callbacks.trace(device, number);
 }
 
 void put_output(Bytes &to, const at::Tensor &tensor) {
@@ -45,8 +45,8 @@ void mark_results(const c10::IValue *results, size_t count) {
 
 namespace {
 
-at::Tensor result_tensor(const Leaf &leaf) {
-  return at::detail::empty_strided_generic(leaf.sizes, leaf.strides, result_allocator(), kKeys, leaf.dtype);
+at::Tensor result_tensor(const Leaf &leaf, int device) {
+  return at::detail::empty_strided_generic(leaf.sizes, leaf.strides, result_allocator(device), kKeys, leaf.dtype);
 }
 
 uint64_t leaf_count(Arguments arguments, int argument) {
@@ -56,7 +56,7 @@ uint64_t leaf_count(Arguments arguments, int argument) {
 }  // namespace
 
 // Results of a call whose new tensors the plan describes, encoded as its outputs.
-Stack predicted_results(const Operation &operation, Arguments arguments, const Plan &plan, Bytes &wire) {
+Stack predicted_results(const Operation &operation, Arguments arguments, const Plan &plan, Encoding &encoding) {
   Stack results;
   Bytes outputs;
   uint64_t count = 0;
@@ -75,7 +75,7 @@ Stack predicted_results(const Operation &operation, Arguments arguments, const P
     std::vector<at::Tensor> tensors;
     for (int k = 0; k < (number < 0 ? 1 : number); k++, leaf++) {
       const Leaf &one = plan.leaves[leaf];
-      tensors.push_back(one.is_defined ? result_tensor(one) : at::Tensor());
+      tensors.push_back(one.is_defined ? result_tensor(one, encoding.where()) : at::Tensor());
       put_output(outputs, tensors.back());
       count++;
     }
@@ -84,8 +84,8 @@ Stack predicted_results(const Operation &operation, Arguments arguments, const P
     else
       results.emplace_back(std::move(tensors));
   }
-  wire.uvarint(count);
-  wire.append(outputs);
+  encoding.wire.uvarint(count);
+  encoding.wire.append(outputs);
   return results;
 }
 
@@ -104,8 +104,8 @@ void call_writing(Operation &operation, const std::vector<c10::IValue> &argument
   Encoding encoding;
   put_arguments(encoding, operation, arguments);
   predicted_results(operation, arguments, Plan{{}, std::vector<int>(operation.return_to_argument.size(), -1)},
-                    encoding.wire);
-  record(operation, call_head(), encoding.wire);
+                    encoding);
+  record(encoding.where(), operation, call_head(), encoding.wire);
 }
 
 }  // namespace xpool

@@ -7,6 +7,7 @@
 #include <c10/core/Storage.h>
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,21 +19,31 @@ namespace xpool {
 constexpr auto kRemote = c10::DeviceType::CUDA;
 constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::CUDA);
 
-inline c10::Device remote_device(int index = 0) { return {kRemote, static_cast<c10::DeviceIndex>(index)}; }
+inline c10::Device remote_device(int index) { return {kRemote, static_cast<c10::DeviceIndex>(index)}; }
+
+// Each device of the job is a session of its own, with a log, a quota and a worker: nothing is shared between them.
+int device_count();
+void set_device_count(int count);
+int current_device();  // of this thread
+// The index that a device without one means; throws for one that does not exist.
+int index_of(std::optional<c10::Device> device);
 
 // ---- storages: the DataPtr's context names the storage on the server
 
 struct StorageName {
-  uint64_t id;
+  int device;
+  uint64_t id;  // in that device's session
   uint64_t charged;  // bytes counted against the quota, by the server's rule
   std::atomic<bool> is_known;  // a record has named it, so its end must be told
 };
 
 // Emits an ALLOCATE record, or none: then a call's outputs define the storage.
-c10::Allocator *storage_allocator();
-c10::Allocator *result_allocator();
+c10::Allocator *storage_allocator(int device);
+c10::Allocator *result_allocator(int device);
+// As storage_allocator, on whichever device is this thread's current one when it allocates.
+c10::Allocator *current_allocator();
 // A storage that the server has made under this id already.
-c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes);
+c10::DataPtr adopt_storage(int device, uint64_t id, uint64_t nbytes);
 // The server has made this storage larger: an out= argument that it resized.
 void recharge(const c10::Storage &storage, uint64_t nbytes);
 // The result is named by a record by now: its end will be told.
@@ -43,14 +54,14 @@ uint64_t storage_id(const c10::Storage &storage);
 struct MemoryCounters {
   uint64_t allocated, peak, quota, allocation_count;
 };
-MemoryCounters memory_counters();
-void set_memory_quota(uint64_t nbytes);
-void reset_peak_memory();
+MemoryCounters memory_counters(int device);
+void set_memory_quota(int device, uint64_t nbytes);
+void reset_peak_memory(int device);
 
 // ---- generators
 
 struct RemoteGenerator final : c10::GeneratorImpl {
-  explicit RemoteGenerator(uint64_t id);
+  RemoteGenerator(int device, uint64_t id);
   ~RemoteGenerator() override;
   void set_current_seed(uint64_t value) override;
   void set_offset(uint64_t value) override;
@@ -61,9 +72,10 @@ struct RemoteGenerator final : c10::GeneratorImpl {
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override;
   RemoteGenerator *clone_impl() const override;
 
-  const uint64_t id;
+  const uint64_t id;  // in its device's session
 
  private:
+  Log &log() const { return Log::of(device().index()); }
   uint64_t seed_ = c10::default_rng_seed_val;
 };
 
@@ -83,22 +95,24 @@ struct Answer {
 };
 
 struct Callbacks {
-  void (*request)(uint64_t request, Answer *answer) = nullptr;
-  void (*wait_for_room)() = nullptr;
-  void (*trace)(uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
+  void (*request)(int32_t device, uint64_t request, Answer *answer) = nullptr;
+  void (*wait_for_room)(int32_t device) = nullptr;
+  void (*trace)(int32_t device, uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
 };
 extern Callbacks callbacks;
 
 // Waits for the answer and throws what it holds if it is an error.
-Answer await(uint64_t request);
-// To be called before each record that makes the queue longer, without any lock held.
-void leave_room();
+Answer await(int device, uint64_t request);
+// To be called before each record that makes a device's queue longer, without any lock held.
+void leave_room(int device);
 // A forked child has no session: nothing may be recorded there.
 bool is_forked();
 void note_fork();
-// Throws if this process can't use the device: a forked child, or the interpreter's end.
-void check_usable();
+// Throws if this process can't use any device: a forked child, or the interpreter's end.
+void check_process();
+// The same, and if that device's session is over.
+void check_usable(int device);
 
-void read_storage(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes);
+void read_storage(const c10::Storage &storage, uint64_t offset, char *to, uint64_t nbytes);
 
 }  // namespace xpool

@@ -10,6 +10,7 @@ namespace xpool {
 namespace {
 
 struct Replied {
+  int device;
   std::unordered_map<uint64_t, c10::Storage> storages;  // new ones, and those of the arguments
 };
 
@@ -68,8 +69,8 @@ c10::Storage storage_of(Replied &replied, const Geometry &geometry) {
                           c10::elementSize(geometry.dtype);
   auto found = replied.storages.find(geometry.storage);
   if (found == replied.storages.end()) {
-    c10::Storage made(c10::Storage::use_byte_size_t(), needed, adopt_storage(geometry.storage, needed),
-                      storage_allocator(), true);
+    c10::Storage made(c10::Storage::use_byte_size_t(), needed, adopt_storage(replied.device, geometry.storage, needed),
+                      storage_allocator(replied.device), true);
     found = replied.storages.emplace(geometry.storage, std::move(made)).first;
   } else if (found->second.nbytes() < needed) {
     recharge(found->second, needed);
@@ -156,18 +157,19 @@ void reseat(Replied &replied, const at::Tensor &tensor, const Geometry &geometry
 
 Stack requested_results(Operation &operation, Arguments arguments, const Encoding &encoding) {
   count_request();
-  const uint64_t request = Log::instance().next_request();
+  const int device = encoding.where();
+  const uint64_t request = Log::of(device).next_request();
   Bytes head;
   head.uint8(kRequestCall);
   head.uvarint(request);
-  head.uvarint(Log::instance().next_storage(kReservedIds));
-  record(operation, head, encoding.wire);
-  Replied replied;
+  head.uvarint(Log::of(device).next_storage(kReservedIds));
+  record(device, operation, head, encoding.wire);
+  Replied replied{device};
   for (const auto &argument : arguments)
     note_storages(replied, argument);
   for (const auto &tensor : encoding.uploads)
     note_storages(replied, tensor);
-  const Answer answer = await(request);
+  const Answer answer = await(device, request);
   BytesReader reader(answer.value, answer.value_nbytes);
   check_reply(reader.uint8() == kList && reader.uvarint() == 2);
   const auto &returns = operation.schema.returns();

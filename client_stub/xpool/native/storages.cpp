@@ -8,15 +8,25 @@ namespace xpool {
 namespace {
 
 std::atomic<uint64_t> next_address{1ull << 60};  // not canonical on x86-64 or arm64: touching it faults at once
-std::atomic<uint64_t> allocated{0}, peak{0}, quota{~0ull}, allocation_count{0};
+
+struct Ledger {  // of one device's slice
+  std::atomic<uint64_t> allocated{0}, peak{0}, quota{~0ull}, allocation_count{0};
+
+  void raise_peak(uint64_t now) {
+    uint64_t highest = peak;
+    while (highest < now && !peak.compare_exchange_weak(highest, now)) {
+    }
+  }
+};
+std::array<Ledger, kMaxDevices> ledgers;
 
 uint64_t charged_bytes(uint64_t nbytes) {
   return (std::max<uint64_t>(nbytes, 1) + kGranule - 1) / kGranule * kGranule;
 }
 
-void charge(uint64_t nbytes) {
-  const uint64_t limit = quota;
-  uint64_t before = allocated;
+void charge(Ledger &ledger, uint64_t nbytes) {
+  const uint64_t limit = ledger.quota;
+  uint64_t before = ledger.allocated;
   do {
     if (nbytes > limit || before > limit - nbytes) {
       C10_THROW_ERROR(OutOfMemoryError,
@@ -24,47 +34,47 @@ void charge(uint64_t nbytes) {
                                limit, " bytes, of which ", before,
                                " are allocated. Ask for more with `xpool run --memory`"));
     }
-  } while (!allocated.compare_exchange_weak(before, before + nbytes));
-  uint64_t highest = peak;
-  while (highest < before + nbytes && !peak.compare_exchange_weak(highest, before + nbytes)) {
-  }
-  allocation_count++;
+  } while (!ledger.allocated.compare_exchange_weak(before, before + nbytes));
+  ledger.raise_peak(before + nbytes);
+  ledger.allocation_count++;
 }
 
 void release(void *context) {
   auto *name = static_cast<StorageName *>(context);
   if (!is_forked()) {
-    allocated -= name->charged;
+    ledgers[name->device].allocated -= name->charged;
     if (name->is_known) {
       Bytes record;
       record.uint8(kFree);
       record.uvarint(name->id);
-      Log::instance().append(record);
+      Log::of(name->device).append(record);
     }
   }
   delete name;
 }
 
-c10::DataPtr named(uint64_t id, uint64_t nbytes, bool is_known) {
+c10::DataPtr named(int device, uint64_t id, uint64_t nbytes, bool is_known) {
   const uint64_t charged = charged_bytes(nbytes);
-  charge(charged);
-  auto *name = new StorageName{id, charged, is_known};
+  charge(ledgers[device], charged);
+  auto *name = new StorageName{device, id, charged, is_known};
   auto *address = reinterpret_cast<void *>(next_address.fetch_add(charged));
-  return {address, name, &release, remote_device()};
+  return {address, name, &release, remote_device(device)};
 }
 
 struct RemoteAllocator final : c10::Allocator {
-  explicit RemoteAllocator(bool is_recorded) : is_recorded_(is_recorded) {}
+  RemoteAllocator(int device, bool is_recorded) : device_(device), is_recorded_(is_recorded) {}
   c10::DataPtr allocate(size_t nbytes) override {
-    leave_room();
-    const uint64_t id = Log::instance().next_storage();
-    auto data = named(id, nbytes, is_recorded_);
+    const int device = device_ < 0 ? current_device() : device_;
+    leave_room(device);
+    Log &log = Log::of(device);
+    const uint64_t id = log.next_storage();
+    auto data = named(device, id, nbytes, is_recorded_);
     if (is_recorded_) {
       Bytes record;
       record.uint8(kAllocate);
       record.uvarint(id);
       record.uvarint(nbytes);
-      Log::instance().append(record);
+      log.append(record);
     }
     return data;
   }
@@ -74,32 +84,38 @@ struct RemoteAllocator final : c10::Allocator {
   }
 
  private:
-  bool is_recorded_;
+  const int device_;  // -1: the current one
+  const bool is_recorded_;
 };
+
+// One for each device, and one for the current device at the end.
+c10::Allocator *allocator(int device, bool is_recorded) {
+  static auto *all = [] {
+    auto *made = new std::vector<RemoteAllocator *>;
+    for (int i = 0; i <= kMaxDevices; i++)
+      for (const bool recorded : {false, true})
+        made->push_back(new RemoteAllocator(i < kMaxDevices ? i : -1, recorded));
+    return made;
+  }();
+  return (*all)[2 * device + is_recorded];
+}
 
 }  // namespace
 
-c10::Allocator *storage_allocator() {
-  static RemoteAllocator allocator(true);
-  return &allocator;
-}
+c10::Allocator *storage_allocator(int device) { return allocator(device, true); }
+c10::Allocator *result_allocator(int device) { return allocator(device, false); }
+c10::Allocator *current_allocator() { return allocator(kMaxDevices, true); }
 
-c10::Allocator *result_allocator() {
-  static RemoteAllocator allocator(false);
-  return &allocator;
-}
-
-c10::DataPtr adopt_storage(uint64_t id, uint64_t nbytes) { return named(id, nbytes, true); }
+c10::DataPtr adopt_storage(int device, uint64_t id, uint64_t nbytes) { return named(device, id, nbytes, true); }
 
 void recharge(const c10::Storage &storage, uint64_t nbytes) {
   auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
   const uint64_t charged = charged_bytes(nbytes);
   if (charged > name->charged) {
-    const uint64_t now = allocated += charged - name->charged;  // the server has found room for it
+    Ledger &ledger = ledgers[name->device];
+    const uint64_t now = ledger.allocated += charged - name->charged;  // the server has found room for it
     name->charged = charged;
-    uint64_t highest = peak;
-    while (highest < now && !peak.compare_exchange_weak(highest, now)) {
-    }
+    ledger.raise_peak(now);
   }
   storage.unsafeGetStorageImpl()->set_nbytes(nbytes);
 }
@@ -112,14 +128,17 @@ uint64_t storage_id(const c10::Storage &storage) {
   auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
   if (!name) {  // a storage made empty by hand: it has no name yet
     auto *impl = storage.unsafeGetStorageImpl();
-    impl->set_data_ptr_noswap(storage_allocator()->allocate(storage.nbytes()));
+    impl->set_data_ptr_noswap(storage_allocator(storage.device().index())->allocate(storage.nbytes()));
     name = static_cast<StorageName *>(storage.data_ptr().get_context());
   }
   return name->id;
 }
 
-MemoryCounters memory_counters() { return {allocated, peak, quota, allocation_count}; }
-void set_memory_quota(uint64_t nbytes) { quota = nbytes; }
-void reset_peak_memory() { peak = allocated.load(); }
+MemoryCounters memory_counters(int device) {
+  const Ledger &ledger = ledgers[device];
+  return {ledger.allocated, ledger.peak, ledger.quota, ledger.allocation_count};
+}
+void set_memory_quota(int device, uint64_t nbytes) { ledgers[device].quota = nbytes; }
+void reset_peak_memory(int device) { ledgers[device].peak = ledgers[device].allocated.load(); }
 
 }  // namespace xpool

@@ -31,7 +31,7 @@ static void announce() {
     record.uint8(kAllocate);
     record.uvarint(storage_id(storage));
     record.uvarint(storage.nbytes());
-    Log::instance().append(record);
+    Log::of(storage.device().index()).append(record);
     mark_known(storage);
   }
 }
@@ -64,7 +64,7 @@ bool swallow(const Operation &operation, Stack *stack) {
 
 void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
   constexpr auto kComposite = c10::DispatchKey::CompositeExplicitAutogradNonFunctional;
-  check_usable();
+  check_process();
   StructuredPause pause;
   Operation &operation = operation_of(handle);
   const size_t count = operation.schema.arguments().size();
@@ -93,7 +93,7 @@ void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
   }
   encoding.wire.uvarint(operation.return_to_argument.size());
   encoding.wire.append(outputs);
-  record(operation, call_head(), encoding.wire);
+  record(encoding.where(), operation, call_head(), encoding.wire);
   const size_t results = operation.return_to_argument.size();
   mark_results(stack->data() + stack->size() - results, results);
 }

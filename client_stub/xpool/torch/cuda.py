@@ -24,26 +24,57 @@ def _answer(value: Any) -> Callable[..., Any]:
     return lambda *_args, **_named: value
 
 
-def _check_index(device: Any) -> int:
-    if device is None:
-        return 0
-    if isinstance(device, (str, torch.device)):
-        device = torch.device(device)
-        if device.type != "cuda":
-            raise ValueError(f"Expected a cuda device, but got: {device}")
-        device = device.index
-    if device not in (None, -1, 0):
-        raise RuntimeError("CUDA error: invalid device ordinal")
-    return 0
+class Devices:
+    """The remote devices, by what a program calls them."""
+
+    def __init__(self, remotes: list[Remote]) -> None:
+        self.remotes = remotes
+        self.process = remotes[0].library.process
+
+    @property
+    def current(self) -> int:
+        """This thread's device index."""
+        return self.process.current_device()
+
+    def index_of(self, device: Any) -> int:
+        """The index of ``1``, ``"cuda:1"``, ``torch.device("cuda", 1)`` or None.
+
+        Raises:
+            ValueError: not a CUDA device.
+            RuntimeError: there is no such device.
+        """
+        if isinstance(device, (str, torch.device)):
+            device = torch.device(device)
+            if device.type != "cuda":
+                raise ValueError(f"Expected a cuda device, but got: {device}")
+            device = device.index
+        elif isinstance(device, torch.cuda.device):
+            device = device.idx
+        if device is None or device == -1:
+            return self.current
+        if not 0 <= int(device) < len(self.remotes):
+            raise RuntimeError("CUDA error: invalid device ordinal")
+        return int(device)
+
+    def __getitem__(self, device: Any) -> Remote:
+        return self.remotes[self.index_of(device)]
+
+    def exchange(self, device: Any) -> int:
+        """Make a device the current one; the one before. Negative: stay."""
+        before = self.current
+        if device >= 0:
+            self.process.set_current_device(self.index_of(device))
+        return before
 
 
-def patch_torch_cuda(remote: Remote) -> None:
-    """Make ``torch.cuda`` tell of the remote device."""
-    _patch_presence(remote)
-    _patch_properties(remote)
-    _patch_memory(remote)
-    _patch_streams(remote)
-    _patch_random(remote)
+def patch_torch_cuda(remotes: list[Remote]) -> None:
+    """Make ``torch.cuda`` tell of the remote devices; ``remotes[i]`` is ``cuda:i``."""
+    devices = Devices(remotes)
+    _patch_presence(devices)
+    _patch_properties(devices)
+    _patch_memory(devices)
+    _patch_streams(devices)
+    _patch_random(devices)
 
 
 def _set(names: str, make: Callable[[], Any], module: Any = torch.cuda) -> None:
@@ -51,7 +82,7 @@ def _set(names: str, make: Callable[[], Any], module: Any = torch.cuda) -> None:
         setattr(module, name, make())
 
 
-def _patch_presence(remote: Remote) -> None:
+def _patch_presence(devices: Devices) -> None:
     cuda: Any = torch.cuda
     core: Any = torch._C
     cuda._initialized = True
@@ -59,53 +90,61 @@ def _patch_presence(remote: Remote) -> None:
     _set("_lazy_init init ipc_collect", lambda: _answer(None))
     owner = os.getpid()
     cuda._is_in_bad_fork = lambda: os.getpid() != owner
-    _set("device_count _device_count_nvml _raw_device_count_nvml", lambda: _answer(1))
+    count = len(devices.remotes)
+    _set(
+        "device_count _device_count_nvml _raw_device_count_nvml", lambda: _answer(count)
+    )
     _set("_lazy_call", lambda: lambda call, **_: call())
 
     def set_device(device: Any) -> None:
-        _check_index(device)
+        devices.exchange(devices.index_of(device))
 
     def current_device() -> int:
-        return remote.library.current_device()
+        return devices.current
 
     def synchronize(device: Any = None) -> None:
-        _check_index(device)
-        remote.synchronize()
+        devices[device].synchronize()
 
     cuda.set_device, cuda.current_device = set_device, current_device
     cuda.synchronize = synchronize
-    _set("_exchange_device _maybe_exchange_device", lambda: lambda device: 0)
     _set(
-        "_cuda_getDevice _cuda_exchangeDevice _cuda_maybeExchangeDevice"
-        " _cuda_getCurrentRawStream",
-        lambda: _answer(0),
+        "_exchange_device _maybe_exchange_device",
+        lambda: lambda device: devices.exchange(device),
+    )
+    core._cuda_getDevice = lambda: devices.current
+    _set(
+        "_cuda_exchangeDevice _cuda_maybeExchangeDevice",
+        lambda: lambda device: devices.exchange(device),
         core,
     )
-    _set("_cuda_getDeviceCount", lambda: _answer(1), core)
-    _set("_cuda_setDevice _cuda_init", lambda: _answer(None), core)
+    _set("_cuda_getCurrentRawStream", lambda: _answer(0), core)
+    _set("_cuda_getDeviceCount", lambda: _answer(count), core)
+    _set("_cuda_init", lambda: _answer(None), core)
+    core._cuda_setDevice = lambda device: set_device(device)
     core._cuda_isInBadFork = lambda: os.getpid() != owner
-    core._cuda_synchronize = lambda: remote.synchronize()
+    core._cuda_synchronize = lambda: devices[None].synchronize()
     core._cuda_getArchFlags = _answer("")
     core._cuda_isCurrentStreamCapturing = _answer(False)
     cuda.is_current_stream_capturing = _answer(False)
     cuda.graphs.is_current_stream_capturing = _answer(False)
 
 
-def _patch_properties(remote: Remote) -> None:
+def _patch_properties(devices: Devices) -> None:
     cuda: Any = torch.cuda
-    properties = remote.properties
 
     def get_device_properties(device: Any = None) -> Any:
-        _check_index(device)
-        return properties
+        return devices[device].properties
 
     def get_device_name(device: Any = None) -> str:
-        _check_index(device)
-        return properties.name
+        return devices[device].properties.name
 
     def get_device_capability(device: Any = None) -> tuple[int, int]:
-        _check_index(device)
+        properties = devices[device].properties
         return properties.major, properties.minor
+
+    def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+        # Copies go from server to server.
+        return devices.index_of(device) != devices.index_of(peer_device)
 
     cuda.get_device_properties = get_device_properties
     cuda._get_device_properties = lambda device: get_device_properties(device)
@@ -118,28 +157,27 @@ def _patch_properties(remote: Remote) -> None:
     cuda.is_tf32_supported = _answer(False)
     cuda.get_arch_list = _answer([])
     cuda.get_gencode_flags = _answer("")
-    cuda.can_device_access_peer = _answer(False)
+    cuda.can_device_access_peer = can_device_access_peer
     torch.cuda.amp.common.amp_definitely_not_available = _answer(False)
 
 
-def _patch_memory(remote: Remote) -> None:
+def _patch_memory(devices: Devices) -> None:
     cuda: Any = torch.cuda
-    library = remote.library
+
+    def counters_of(device: Any) -> dict[str, int]:
+        return devices[device].library.memory()
 
     def memory_allocated(device: Any = None) -> int:
-        _check_index(device)
-        return library.memory()["allocated"]
+        return counters_of(device)["allocated"]
 
     def max_memory_allocated(device: Any = None) -> int:
-        _check_index(device)
-        return library.memory()["peak"]
+        return counters_of(device)["peak"]
 
     def reset_peak_memory_stats(device: Any = None) -> None:
-        _check_index(device)
-        library.reset_peak_memory()
+        devices[device].library.reset_peak_memory()
 
     def memory_stats(device: Any = None) -> dict[str, Any]:
-        counters = library.memory()
+        counters = counters_of(device)
         stats: dict[str, Any] = collections.OrderedDict()
         for pool in ("all", "small_pool", "large_pool"):
             here = pool != "small_pool"
@@ -151,13 +189,13 @@ def _patch_memory(remote: Remote) -> None:
         return stats
 
     def mem_get_info(device: Any = None) -> tuple[int, int]:
-        counters = library.memory()
+        counters = counters_of(device)
         return counters["quota"] - counters["allocated"], counters["quota"]
 
     def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-        counters = library.memory()
+        counters = counters_of(device)
         return (
-            f"slice of {remote.properties.name}: {counters['allocated']} bytes"
+            f"slice of {devices[device].properties.name}: {counters['allocated']} bytes"
             f" allocated, {counters['peak']} at most, {counters['quota']} allowed"
         )
 
@@ -187,74 +225,98 @@ def _patch_memory(remote: Remote) -> None:
         setattr(cuda.memory, name, function)
 
 
-def _patch_streams(remote: Remote) -> None:
+def _patch_streams(devices: Devices) -> None:
     cuda: Any = torch.cuda
     core: Any = torch._C
-    library = remote.library
 
     class Stream(RemoteStream):
-        pass
+        remotes = devices.remotes
 
     class Event(RemoteEvent):
-        pass
+        def remote_of(self, stream: Any) -> Remote:
+            return devices[None if stream is None else stream.device_index]
 
     for made, name in ((Stream, "Stream"), (Event, "Event")):
-        made.remote = remote
         made.__module__, made.__qualname__ = "torch.cuda", name
-    remote.event_class = Event
+    for remote in devices.remotes:
+        remote.event_class = Event
     cuda.Stream, cuda.Event = Stream, Event
     cuda.streams.Stream, cuda.streams.Event = Stream, Event
 
-    def stream_numbered(number: int) -> Any:
-        return Stream(stream_id=number, device_index=0, device_type=1)
+    def stream_numbered(device: Any, number: int) -> Any:
+        index = devices.index_of(device)
+        return Stream(stream_id=number, device_index=index, device_type=1)
+
+    def current_stream(device: Any = None) -> Any:
+        return stream_numbered(device, devices[device].library.current_stream())
+
+    def default_stream(device: Any = None) -> Any:
+        return stream_numbered(device, 0)
+
+    def set_stream_by_id(stream_id: int, device_index: int, device_type: int) -> None:
+        devices[device_index].library.set_current_stream(stream_id)
+        devices.exchange(device_index)
 
     def set_stream(stream: Any) -> None:
         if stream is not None:
-            library.set_current_stream(stream.stream_id)
+            set_stream_by_id(stream.stream_id, stream.device_index, 1)
 
-    cuda.current_stream = lambda device=None: stream_numbered(library.current_stream())
-    cuda.default_stream = lambda device=None: stream_numbered(0)
-    cuda.set_stream = set_stream
-    cuda._set_stream_by_id = lambda stream_id, device_index, device_type: (
-        library.set_current_stream(stream_id)
-    )
+    cuda.current_stream, cuda.default_stream = current_stream, default_stream
+    cuda.set_stream, cuda._set_stream_by_id = set_stream, set_stream_by_id
     core._cuda_setStream = lambda stream_id, device_index, device_type: (
-        library.set_current_stream(stream_id)
+        set_stream_by_id(stream_id, device_index, device_type)
     )
-    core._cuda_getCurrentStream = lambda device: (library.current_stream(), 0, 1)
-    core._cuda_getDefaultStream = lambda device: (0, 0, 1)
+
+    def described(device: Any, number: int) -> tuple[int, int, int]:
+        return number, devices.index_of(device), 1
+
+    core._cuda_getCurrentStream = lambda device: described(
+        device, devices[device].library.current_stream()
+    )
+    core._cuda_getDefaultStream = lambda device: described(device, 0)
 
 
-def _patch_random(remote: Remote) -> None:
-    remote.library.expect_default_generator()
-    generator = torch.Generator(device="cuda")
+def _patch_random(devices: Devices) -> None:
+    generators = []
+    for index in range(len(devices.remotes)):
+        devices.process.expect_default_generator()
+        generators.append(torch.Generator(device=f"cuda:{index}"))
     cuda: Any = torch.cuda
-    cuda.default_generators = (generator,)
+    cuda.default_generators = tuple(generators)
+
+    def generator_of(device: Any = None) -> torch.Generator:
+        return generators[devices.index_of(device)]
 
     def manual_seed(seed: int) -> None:
-        generator.manual_seed(int(seed))
+        generator_of().manual_seed(int(seed))
+
+    def manual_seed_all(seed: int) -> None:
+        for generator in generators:
+            generator.manual_seed(int(seed))
+
+    def seed_all() -> None:
+        generators[0].seed()
+        manual_seed_all(generators[0].initial_seed())
 
     def get_rng_state(device: Any = "cuda") -> torch.Tensor:
-        _check_index(device)
-        return generator.get_state()
+        return generator_of(device).get_state()
 
     def set_rng_state(new_state: torch.Tensor, device: Any = "cuda") -> None:
-        _check_index(device)
-        generator.set_state(new_state.cpu())
+        generator_of(device).set_state(new_state.cpu())
 
     def set_rng_state_all(new_states: Any) -> None:
-        for state in new_states:
-            set_rng_state(state)
+        for index, state in enumerate(new_states):
+            set_rng_state(state, index)
 
     makers: dict[str, Callable[..., Any]] = {
         "manual_seed": manual_seed,
-        "manual_seed_all": lambda seed: manual_seed(seed),
-        "seed": lambda: generator.seed(),
-        "seed_all": lambda: generator.seed(),
-        "initial_seed": lambda: generator.initial_seed(),
+        "manual_seed_all": manual_seed_all,
+        "seed": lambda: generator_of().seed(),
+        "seed_all": seed_all,
+        "initial_seed": lambda: generator_of().initial_seed(),
         "get_rng_state": get_rng_state,
         "set_rng_state": set_rng_state,
-        "get_rng_state_all": lambda: [get_rng_state()],
+        "get_rng_state_all": lambda: [one.get_state() for one in generators],
         "set_rng_state_all": set_rng_state_all,
     }
     for name, function in makers.items():

@@ -10,18 +10,21 @@ import atexit
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from xpool_protocol.errors import PoolError, UsageError
 
+from xpool.lease_pipe import LeaseOver
 from xpool.native import build
 from xpool.native.library import NativeLibrary
 from xpool.session import RemoteFault, open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xpool.lease_pipe import Later, Lease, LeasePipe
+    from xpool.native.library import NativeDevice
     from xpool.torch.remote import Remote
 
 
@@ -59,57 +62,92 @@ def load_library() -> NativeLibrary | None:
     return NativeLibrary(path, build.torch_folder())
 
 
-def install(library: NativeLibrary, lease: Lease) -> Remote:
-    """Open the session and make torch's ``cuda`` device the leased slice.
+def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
+    """Open the sessions and make torch's ``cuda`` devices the leased slices.
+
+    Args:
+        library: loaded, before torch was imported.
+        leases: ``leases[i]`` becomes ``cuda:i``.
 
     Raises:
-        PoolError: the session can't be opened.
+        PoolError: a session can't be opened.
     """
-    import torch
-
     library.register()
-    session = open_session(lease, library, f"torch {torch.__version__}")
-    library.connect(session)
+    devices = [library.device(i) for i in range(len(leases))]
+    _open_sessions(devices, leases)
+    library.connect(devices)
 
     from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
     from xpool.torch.storage_methods import patch_storage_methods
 
-    remote = Remote(session, library)
-    patch_torch_cuda(remote)
+    remotes = [Remote(device.session, device, device.index) for device in devices]
+    patch_torch_cuda(remotes)
     patch_storage_methods("cuda")
-    return remote
+    return remotes
 
 
-def install_leased(library: NativeLibrary | None, pipe: LeasePipe) -> Remote:
-    """``install``, or its Python twin, for as long as a keeper's lease lives.
+def _open_sessions(devices: Sequence[NativeDevice], leases: Sequence[Lease]) -> None:
+    """Open all at once: a server may have to start a worker first, which takes long."""
+    import torch
 
-    The session ends with the lease; with the interpreter, in good order.
+    framework = f"torch {torch.__version__}"
+    if len(leases) == 1:
+        devices[0].attach(open_session(leases[0], devices[0], framework))
+        return
+    with ThreadPoolExecutor(len(leases)) as threads:
+        opening = [
+            threads.submit(open_session, lease, device, framework)
+            for lease, device in zip(leases, devices, strict=True)
+        ]
+    errors = [one.exception() for one in opening]
+    for device, one, error in zip(devices, opening, errors, strict=True):
+        if error is None:
+            device.attach(one.result())
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def install_leased(library: NativeLibrary | None, pipe: LeasePipe) -> list[Remote]:
+    """``install``, or its Python twin, for as long as a keeper's leases live.
+
+    A session ends with its lease; with the interpreter, in good order.
 
     Raises:
-        PoolError: no lease, or the session can't be opened.
+        PoolError: no lease, or a session can't be opened.
     """
-    import torch  # noqa: F401  takes a second, and the lease comes meanwhile
+    import torch  # noqa: F401  takes a second, and the leases come meanwhile
 
-    lease = pipe.latest(pipe.wait_for_lease(None))
+    leases = pipe.latest(pipe.wait_for_leases(None))
     if library is not None:
-        remote = install(library, lease)
+        remotes = install(library, leases)
     else:
         from xpool.torch.python_install import install_python
 
-        remote = install_python(lease)
+        if len(leases) > 1:
+            raise UsageError(
+                "the pure-Python device is one device: leave out --devices, or use"
+                " device 'cuda'"
+            )
+        remotes = [install_python(leases[0])]
+    by_lease = {remote.session.lease.lease_id: remote for remote in remotes}
 
     def later(what: Later) -> None:
         if isinstance(what, PoolError):
-            remote.session.link.end_with(what)
+            for remote in remotes:
+                remote.session.link.end_with(what)
+        elif isinstance(what, LeaseOver) and what.lease_id in by_lease:
+            by_lease[what.lease_id].session.link.end_with(what.error)
 
     pipe.watch(later)
-    leave_at_exit(remote, pipe.send_statistics if pipe.wants_statistics else None)
-    return remote
+    leave_at_exit(remotes, pipe.send_statistics if pipe.wants_statistics else None)
+    return remotes
 
 
 def leave_at_exit(
-    remote: Remote, on_statistics: Callable[[dict[str, int]], None] | None
+    remotes: Sequence[Remote],
+    on_statistics: Callable[[dict[str, int], str], None] | None,
 ) -> None:
     """At the interpreter's end: report late failures, say goodbye, record no more."""
     owner = os.getpid()
@@ -121,19 +159,30 @@ def leave_at_exit(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
-            if not remote.session.is_over:
-                counters = remote.statistics()
-                if on_statistics is not None:
-                    on_statistics(counters)
-            for text in remote.session.take_faults():
-                print(  # noqa: T201  nobody else is left to tell
-                    f"xpool: an operation failed and nothing read its result: {text}",
-                    file=sys.stderr,
-                )
-        except (PoolError, RemoteFault) as error:
-            print(f"xpool: {error}", file=sys.stderr)  # noqa: T201
+            for remote in remotes:
+                _settle(remote, on_statistics)
         finally:
-            remote.library.close()
-            remote.session.leave("the program ended")
+            remotes[0].library.close()
+            for remote in remotes:
+                remote.session.leave("the program ended")
 
     atexit.register(leave)
+
+
+def _settle(
+    remote: Remote, on_statistics: Callable[[dict[str, int], str], None] | None
+) -> None:
+    """Hear the last of a session: its counters, and failures nobody was told of."""
+    session = remote.session
+    try:
+        if not session.is_over:
+            counters = remote.statistics()
+            if on_statistics is not None:
+                on_statistics(counters, session.lease.lease_id)
+        for text in session.take_faults():
+            print(  # noqa: T201  nobody else is left to tell
+                f"xpool: an operation failed and nothing read its result: {text}",
+                file=sys.stderr,
+            )
+    except (PoolError, RemoteFault) as error:
+        print(f"xpool: {error}", file=sys.stderr)  # noqa: T201

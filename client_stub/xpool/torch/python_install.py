@@ -26,7 +26,7 @@ from xpool.torch.storage_methods import patch_storage_methods
 
 if TYPE_CHECKING:
     from xpool.lease_pipe import Lease
-    from xpool.native.library import NativeLibrary
+    from xpool.native.library import NativeDevice
     from xpool.session import Session
 
 _KEPT: Final[list[Any]] = []
@@ -57,7 +57,7 @@ def install_python_device(session: Session, log: PythonLog) -> Remote:
     if session.is_traced:
         log.on_record = session.trace
     # Of a library Remote asks ``request``, and its users ``close``: both have them.
-    remote = Remote(session, cast("NativeLibrary", device))
+    remote = Remote(session, cast("NativeDevice", device))
     remote.event_class = module.Event
     module.connect(remote, device)
     _KEPT.extend(register(device))

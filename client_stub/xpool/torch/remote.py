@@ -11,7 +11,7 @@ from xpool.torch.faults import raise_local
 
 if TYPE_CHECKING:
     from xpool.link import Mark
-    from xpool.native.library import NativeLibrary
+    from xpool.native.library import NativeDevice
     from xpool.session import Session
 
 
@@ -58,11 +58,12 @@ def device_name(session: Session) -> str:
 
 
 class Remote:
-    """The one remote device of this process."""
+    """One remote device of this process."""
 
-    def __init__(self, session: Session, library: NativeLibrary) -> None:
+    def __init__(self, session: Session, library: NativeDevice, index: int = 0) -> None:
         self.session = session
         self.library = library
+        self.index = index
         self.properties = DeviceProperties(session)
         self.event_class: Any = None
 

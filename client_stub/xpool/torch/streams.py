@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 class RemoteEvent:
-    """Drop-in for ``torch.cuda.Event``; ``remote`` is set on a subclass."""
+    """Drop-in for ``torch.cuda.Event``; a subclass knows the device."""
 
     remote: Remote
+    """Where the event is recorded if the subclass has only one device."""
 
     def __init__(
         self,
@@ -35,13 +36,23 @@ class RemoteEvent:
             raise NotImplementedError("xpool: events can't be shared between processes")
         self.enable_timing = enable_timing
         self._mark: Mark | None = None
+        self._index = 0
+
+    def remote_of(self, stream: Any) -> Remote:
+        """The device on which ``stream``, or the current one if None, runs."""
+        return self.remote
 
     def record(self, stream: Any = None) -> None:
         """Note this point of the log; does not wait."""
-        self._mark = self.remote.mark()
+        remote = self.remote_of(stream)
+        self._mark, self._index = remote.mark(), remote.index
 
     def wait(self, stream: Any = None) -> None:
-        """Later work comes after the event by itself: the log has one order."""
+        """Later work comes after the event by itself: a log has one order.
+
+        Nothing to do for another device's stream either: what comes from there comes
+        by a copy, which waits for what it needs.
+        """
 
     def query(self) -> bool:
         """Whether the server is past the event."""
@@ -70,17 +81,17 @@ class RemoteEvent:
 
     @property
     def device(self) -> torch.device:
-        """The device the event belongs to."""
-        return torch.device("cuda", 0)
+        """The device the event was last recorded on."""
+        return torch.device("cuda", self._index)
 
     def __repr__(self) -> str:
         return f"<torch.cuda.Event {self.cuda_event:#x}>"
 
 
 class RemoteStream(torch.Stream):
-    """Drop-in for ``torch.cuda.Stream``; ``remote`` is set on a subclass."""
+    """Drop-in for ``torch.cuda.Stream``; ``remotes`` is set on a subclass."""
 
-    remote: Remote
+    remotes: list[Remote]
 
     def __new__(
         cls, device: Any = None, priority: int = 0, **named: Any
@@ -89,8 +100,15 @@ class RemoteStream(torch.Stream):
         if named:
             made = super().__new__(cls, priority=priority, **named)
         else:
-            made = super().__new__(cls, torch.device("cuda", 0), priority=priority)
+            device = torch.device("cuda" if device is None else device)
+            if device.index is None:
+                device = torch.device("cuda", torch.cuda.current_device())
+            made = super().__new__(cls, device, priority=priority)
         return made
+
+    @property
+    def _remote(self) -> Remote:
+        return type(self).remotes[self.device_index]
 
     def wait_stream(self, stream: Any) -> None:
         """Nothing to do: the log has one order."""
@@ -100,18 +118,18 @@ class RemoteStream(torch.Stream):
 
     def record_event(self, event: Any = None) -> Any:
         """Record ``event``, or a new one, here."""
-        event = event if event is not None else type(self).remote.event_class()
+        event = event if event is not None else self._remote.event_class()
         event.record(self)
         return event
 
     def query(self) -> bool:
         """Whether the server has run everything so far."""
-        mark = type(self).remote.mark()
+        mark = self._remote.mark()
         return mark.reached.is_set()
 
     def synchronize(self) -> None:
         """Wait until the server has run everything so far."""
-        type(self).remote.synchronize()
+        self._remote.synchronize()
 
     @property
     def cuda_stream(self) -> int:

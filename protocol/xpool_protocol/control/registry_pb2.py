@@ -28,7 +28,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%xpool_protocol/control/registry.proto\x12\x11xpool.registry.v1\"J\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\"\x7f\n\x0bJoinRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x19.xpool.registry.v1.Device\x12\x0f\n\x07version\x18\x05 \x01(\t\"S\n\tJoinReply\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12\x13\n\x0bregistry_id\x18\x03 \x01(\t\"]\n\nDeviceLoad\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bused_nbytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_percent\x18\x03 \x01(\x01\x12\x15\n\rsession_count\x18\x04 \x01(\r\"\x88\x01\n\rSessionReport\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x05 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x06 \x01(\x04\"=\n\nEndedLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xc6\x01\n\x10HeartbeatRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12,\n\x05loads\x18\x03 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\x12\x32\n\x08sessions\x18\x04 \x03(\x0b\x32 .xpool.registry.v1.SessionReport\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.xpool.registry.v1.EndedLease\".\n\nLeaseToEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x0eHeartbeatReply\x12\x31\n\nend_leases\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.LeaseToEnd\x12\x13\n\x0bmust_rejoin\x18\x02 \x01(\x08\"|\n\x0e\x41\x63quireRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rshare_percent\x18\x02 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x03 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\"\xfe\x01\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x06 \x01(\r\x12\x13\n\x0b\x64\x65vice_kind\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x08 \x01(\t\x12\x15\n\rshare_percent\x18\t \x01(\r\x12\x15\n\rmemory_nbytes\x18\n \x01(\x04\x12\x0c\n\x04mode\x18\x0b \x01(\t\x12\x0e\n\x06ttl_ms\x18\x0c \x01(\x04\x12\x15\n\rexpires_in_ms\x18\r \x01(\x04\"/\n\x0cRenewRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"A\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\" \n\x0cReleaseReply\x12\x10\n\x08was_live\x18\x01 \x01(\x08\"\x12\n\x10ListNodesRequest\"\xa0\x01\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x61live\x18\x05 \x01(\x08\x12\x14\n\x0cheard_ms_ago\x18\x06 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x07 \x01(\r\x12\x13\n\x0blease_count\x18\x08 \x01(\r\"<\n\x0eListNodesReply\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.xpool.registry.v1.NodeInfo\"\x14\n\x12ListDevicesRequest\"\xd3\x01\n\nDeviceInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.xpool.registry.v1.Device\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x1a\n\x12\x66ree_share_percent\x18\x04 \x01(\r\x12\x1a\n\x12\x66ree_memory_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0blease_count\x18\x06 \x01(\r\x12+\n\x04load\x18\x07 \x01(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\"B\n\x10ListDevicesReply\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceInfo\"\x13\n\x11ListLeasesRequest\"\x9d\x01\n\tLeaseInfo\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.xpool.registry.v1.Lease\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x14\n\x0cgranted_at_s\x18\x04 \x01(\x01\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"?\n\x0fListLeasesReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.xpool.registry.v1.LeaseInfo2\x8c\x05\n\x0cPoolRegistry\x12\x44\n\x04Join\x12\x1e.xpool.registry.v1.JoinRequest\x1a\x1c.xpool.registry.v1.JoinReply\x12S\n\tHeartbeat\x12#.xpool.registry.v1.HeartbeatRequest\x1a!.xpool.registry.v1.HeartbeatReply\x12\x46\n\x07\x41\x63quire\x12!.xpool.registry.v1.AcquireRequest\x1a\x18.xpool.registry.v1.Lease\x12\x42\n\x05Renew\x12\x1f.xpool.registry.v1.RenewRequest\x1a\x18.xpool.registry.v1.Lease\x12M\n\x07Release\x12!.xpool.registry.v1.ReleaseRequest\x1a\x1f.xpool.registry.v1.ReleaseReply\x12S\n\tListNodes\x12#.xpool.registry.v1.ListNodesRequest\x1a!.xpool.registry.v1.ListNodesReply\x12Y\n\x0bListDevices\x12%.xpool.registry.v1.ListDevicesRequest\x1a#.xpool.registry.v1.ListDevicesReply\x12V\n\nListLeases\x12$.xpool.registry.v1.ListLeasesRequest\x1a\".xpool.registry.v1.ListLeasesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%xpool_protocol/control/registry.proto\x12\x11xpool.registry.v1\"J\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\"\x7f\n\x0bJoinRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x19.xpool.registry.v1.Device\x12\x0f\n\x07version\x18\x05 \x01(\t\"S\n\tJoinReply\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12\x13\n\x0bregistry_id\x18\x03 \x01(\t\"]\n\nDeviceLoad\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bused_nbytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_percent\x18\x03 \x01(\x01\x12\x15\n\rsession_count\x18\x04 \x01(\r\"\x88\x01\n\rSessionReport\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x05 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x06 \x01(\x04\"=\n\nEndedLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xc6\x01\n\x10HeartbeatRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12,\n\x05loads\x18\x03 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\x12\x32\n\x08sessions\x18\x04 \x03(\x0b\x32 .xpool.registry.v1.SessionReport\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.xpool.registry.v1.EndedLease\".\n\nLeaseToEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"X\n\x0eHeartbeatReply\x12\x31\n\nend_leases\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.LeaseToEnd\x12\x13\n\x0bmust_rejoin\x18\x02 \x01(\x08\"|\n\x0e\x41\x63quireRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rshare_percent\x18\x02 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x03 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\"\x90\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x06 \x01(\r\x12\x13\n\x0b\x64\x65vice_kind\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x08 \x01(\t\x12\x15\n\rshare_percent\x18\t \x01(\r\x12\x15\n\rmemory_nbytes\x18\n \x01(\x04\x12\x0c\n\x04mode\x18\x0b \x01(\t\x12\x0e\n\x06ttl_ms\x18\x0c \x01(\x04\x12\x15\n\rexpires_in_ms\x18\r \x01(\x04\x12\x10\n\x08group_id\x18\x0e \x01(\t\"]\n\x13\x41\x63quireGroupRequest\x12\x30\n\x05slice\x18\x01 \x01(\x0b\x32!.xpool.registry.v1.AcquireRequest\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\r\"6\n\nLeaseGroup\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.xpool.registry.v1.Lease\"/\n\x0cRenewRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"A\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\" \n\x0cReleaseReply\x12\x10\n\x08was_live\x18\x01 \x01(\x08\"\x12\n\x10ListNodesRequest\"\xa0\x01\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x61live\x18\x05 \x01(\x08\x12\x14\n\x0cheard_ms_ago\x18\x06 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x07 \x01(\r\x12\x13\n\x0blease_count\x18\x08 \x01(\r\"<\n\x0eListNodesReply\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.xpool.registry.v1.NodeInfo\"\x14\n\x12ListDevicesRequest\"\xd3\x01\n\nDeviceInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.xpool.registry.v1.Device\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x1a\n\x12\x66ree_share_percent\x18\x04 \x01(\r\x12\x1a\n\x12\x66ree_memory_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0blease_count\x18\x06 \x01(\r\x12+\n\x04load\x18\x07 \x01(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\"B\n\x10ListDevicesReply\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceInfo\"\x13\n\x11ListLeasesRequest\"\x9d\x01\n\tLeaseInfo\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.xpool.registry.v1.Lease\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x14\n\x0cgranted_at_s\x18\x04 \x01(\x01\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"?\n\x0fListLeasesReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.xpool.registry.v1.LeaseInfo2\xe3\x05\n\x0cPoolRegistry\x12\x44\n\x04Join\x12\x1e.xpool.registry.v1.JoinRequest\x1a\x1c.xpool.registry.v1.JoinReply\x12S\n\tHeartbeat\x12#.xpool.registry.v1.HeartbeatRequest\x1a!.xpool.registry.v1.HeartbeatReply\x12\x46\n\x07\x41\x63quire\x12!.xpool.registry.v1.AcquireRequest\x1a\x18.xpool.registry.v1.Lease\x12U\n\x0c\x41\x63quireGroup\x12&.xpool.registry.v1.AcquireGroupRequest\x1a\x1d.xpool.registry.v1.LeaseGroup\x12\x42\n\x05Renew\x12\x1f.xpool.registry.v1.RenewRequest\x1a\x18.xpool.registry.v1.Lease\x12M\n\x07Release\x12!.xpool.registry.v1.ReleaseRequest\x1a\x1f.xpool.registry.v1.ReleaseReply\x12S\n\tListNodes\x12#.xpool.registry.v1.ListNodesRequest\x1a!.xpool.registry.v1.ListNodesReply\x12Y\n\x0bListDevices\x12%.xpool.registry.v1.ListDevicesRequest\x1a#.xpool.registry.v1.ListDevicesReply\x12V\n\nListLeases\x12$.xpool.registry.v1.ListLeasesRequest\x1a\".xpool.registry.v1.ListLeasesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,31 +56,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACQUIREREQUEST']._serialized_start=986
   _globals['_ACQUIREREQUEST']._serialized_end=1110
   _globals['_LEASE']._serialized_start=1113
-  _globals['_LEASE']._serialized_end=1367
-  _globals['_RENEWREQUEST']._serialized_start=1369
-  _globals['_RENEWREQUEST']._serialized_end=1416
-  _globals['_RELEASEREQUEST']._serialized_start=1418
-  _globals['_RELEASEREQUEST']._serialized_end=1483
-  _globals['_RELEASEREPLY']._serialized_start=1485
-  _globals['_RELEASEREPLY']._serialized_end=1517
-  _globals['_LISTNODESREQUEST']._serialized_start=1519
-  _globals['_LISTNODESREQUEST']._serialized_end=1537
-  _globals['_NODEINFO']._serialized_start=1540
-  _globals['_NODEINFO']._serialized_end=1700
-  _globals['_LISTNODESREPLY']._serialized_start=1702
-  _globals['_LISTNODESREPLY']._serialized_end=1762
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1764
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1784
-  _globals['_DEVICEINFO']._serialized_start=1787
-  _globals['_DEVICEINFO']._serialized_end=1998
-  _globals['_LISTDEVICESREPLY']._serialized_start=2000
-  _globals['_LISTDEVICESREPLY']._serialized_end=2066
-  _globals['_LISTLEASESREQUEST']._serialized_start=2068
-  _globals['_LISTLEASESREQUEST']._serialized_end=2087
-  _globals['_LEASEINFO']._serialized_start=2090
-  _globals['_LEASEINFO']._serialized_end=2247
-  _globals['_LISTLEASESREPLY']._serialized_start=2249
-  _globals['_LISTLEASESREPLY']._serialized_end=2312
-  _globals['_POOLREGISTRY']._serialized_start=2315
-  _globals['_POOLREGISTRY']._serialized_end=2967
+  _globals['_LEASE']._serialized_end=1385
+  _globals['_ACQUIREGROUPREQUEST']._serialized_start=1387
+  _globals['_ACQUIREGROUPREQUEST']._serialized_end=1480
+  _globals['_LEASEGROUP']._serialized_start=1482
+  _globals['_LEASEGROUP']._serialized_end=1536
+  _globals['_RENEWREQUEST']._serialized_start=1538
+  _globals['_RENEWREQUEST']._serialized_end=1585
+  _globals['_RELEASEREQUEST']._serialized_start=1587
+  _globals['_RELEASEREQUEST']._serialized_end=1652
+  _globals['_RELEASEREPLY']._serialized_start=1654
+  _globals['_RELEASEREPLY']._serialized_end=1686
+  _globals['_LISTNODESREQUEST']._serialized_start=1688
+  _globals['_LISTNODESREQUEST']._serialized_end=1706
+  _globals['_NODEINFO']._serialized_start=1709
+  _globals['_NODEINFO']._serialized_end=1869
+  _globals['_LISTNODESREPLY']._serialized_start=1871
+  _globals['_LISTNODESREPLY']._serialized_end=1931
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1933
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1953
+  _globals['_DEVICEINFO']._serialized_start=1956
+  _globals['_DEVICEINFO']._serialized_end=2167
+  _globals['_LISTDEVICESREPLY']._serialized_start=2169
+  _globals['_LISTDEVICESREPLY']._serialized_end=2235
+  _globals['_LISTLEASESREQUEST']._serialized_start=2237
+  _globals['_LISTLEASESREQUEST']._serialized_end=2256
+  _globals['_LEASEINFO']._serialized_start=2259
+  _globals['_LEASEINFO']._serialized_end=2416
+  _globals['_LISTLEASESREPLY']._serialized_start=2418
+  _globals['_LISTLEASESREPLY']._serialized_end=2481
+  _globals['_POOLREGISTRY']._serialized_start=2484
+  _globals['_POOLREGISTRY']._serialized_end=3223
 # @@protoc_insertion_point(module_scope)

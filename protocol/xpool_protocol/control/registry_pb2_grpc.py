@@ -53,6 +53,11 @@ class PoolRegistryStub:
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.Lease.FromString,
                 _registered_method=True)
+        self.AcquireGroup = channel.unary_unary(
+                '/xpool.registry.v1.PoolRegistry/AcquireGroup',
+                request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/xpool.registry.v1.PoolRegistry/Renew',
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.RenewRequest.SerializeToString,
@@ -99,6 +104,13 @@ class PoolRegistryServicer:
 
     def Acquire(self, request, context):
         """A client asks for a slice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcquireGroup(self, request, context):
+        """A client asks for such a slice of each of several devices: all of them or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,6 +165,11 @@ def add_PoolRegistryServicer_to_server(servicer, server):
                     servicer.Acquire,
                     request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_registry__pb2.Lease.SerializeToString,
+            ),
+            'AcquireGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireGroup,
+                    request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -261,6 +278,33 @@ class PoolRegistry:
             '/xpool.registry.v1.PoolRegistry/Acquire',
             xpool__protocol_dot_control_dot_registry__pb2.AcquireRequest.SerializeToString,
             xpool__protocol_dot_control_dot_registry__pb2.Lease.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.registry.v1.PoolRegistry/AcquireGroup',
+            xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.FromString,
             options,
             channel_credentials,
             insecure,

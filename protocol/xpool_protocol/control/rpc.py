@@ -210,6 +210,35 @@ class RegistryClient:
         )
         return self._call(pb.Lease, self._stub.Acquire, request)
 
+    def acquire_group(
+        self,
+        *,
+        tenant: str,
+        share_percent: int,
+        device_count: int,
+        memory_nbytes: int = 0,
+        ttl_ms: int = 0,
+        mode: str = "elastic",
+        client: str = "",
+    ) -> list[pb.Lease]:
+        """Ask for a slice of each of several different devices: all or none.
+
+        Raises:
+            NoCapacity: there are not so many devices with that much free.
+        """
+        wish = pb.AcquireRequest(
+            tenant=tenant,
+            share_percent=_unsigned("share_percent", share_percent, 32),
+            memory_nbytes=_unsigned("memory_nbytes", memory_nbytes, 64),
+            ttl_ms=_unsigned("ttl_ms", ttl_ms, 64),
+            mode=mode,
+            client=client,
+        )
+        request = pb.AcquireGroupRequest(
+            slice=wish, device_count=_unsigned("device_count", device_count, 32)
+        )
+        return list(self._call(pb.LeaseGroup, self._stub.AcquireGroup, request).leases)
+
     def renew(self, lease_id: str, epoch: int) -> pb.Lease:
         """One more TTL, and a fresh token.
 

@@ -40,6 +40,9 @@ class RegistryHandler(Protocol):
     def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
         """A client asks for a slice."""
 
+    def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
+        """A client asks for slices of several devices."""
+
     def renew(self, request: pb.RenewRequest) -> pb.Lease:
         """A lease's holder is alive."""
 
@@ -67,6 +70,7 @@ class _Servicer:
         self.Join = adapt(handler.join)
         self.Heartbeat = adapt(handler.heartbeat)
         self.Acquire = adapt(handler.acquire)
+        self.AcquireGroup = adapt(handler.acquire_group)
         self.Renew = adapt(handler.renew)
         self.Release = adapt(handler.release)
         self.ListNodes = adapt(handler.list_nodes)

@@ -109,13 +109,15 @@ def install_cuda(lease: Lease | None) -> tuple[Tap, Any]:
     from xpool.torch.storage_methods import patch_storage_methods
 
     library.register()
-    tap = Tap(library)
+    device = library.device(0)
+    tap = Tap(device)
     session: Any = RecordedSession()
     if lease is not None:
         session = open_session(lease, tap, "torch")
-    library.connect(session)
-    remote = Remote(session, library)
-    patch_torch_cuda(remote)
+    device.attach(session)
+    library.connect([device])
+    remote = Remote(session, device)
+    patch_torch_cuda([remote])
     patch_storage_methods("cuda")
     return tap, remote
 
