@@ -32,6 +32,12 @@ CHUNK_NBYTES: Final = 1 << 20
 TRANSFER_NBYTES: Final = 16 << 20
 """Largest range that one WRITE or READ record moves; longer ones are split."""
 
+LANE_NBYTES: Final = 1 << 20
+"""From this size on a client moves bytes over the bulk lane, if there is one."""
+
+MAX_UPLOADS: Final = 1_024
+"""Uploads whose bytes are still under way; a server executes no further one before."""
+
 WINDOW_NBYTES: Final = 64 << 20
 """Default credit: bytes of batches that may be unacknowledged."""
 

@@ -41,6 +41,9 @@ FREE_GENERATOR: Final = 14
 DEFINE_GRAPH: Final = 25
 RUN_GRAPH: Final = 26
 FREE_GRAPH: Final = 27
+OPEN_LANE: Final = 35
+UPLOAD: Final = 36
+DOWNLOAD: Final = 37
 
 
 class DefineOperation(msgspec.Struct, frozen=True, gc=False):
@@ -188,6 +191,30 @@ class FreeGraph(msgspec.Struct, frozen=True, gc=False):
     graph: int
 
 
+class OpenLane(msgspec.Struct, frozen=True, gc=False):
+    """Answer with where the bulk lane can be reached, and its token."""
+
+    request: int
+
+
+class Upload(msgspec.Struct, frozen=True, gc=False):
+    """Fill a range of a storage with bytes that come over the bulk lane."""
+
+    storage: int
+    offset: int
+    """In bytes."""
+    nbytes: int
+
+
+class Download(msgspec.Struct, frozen=True, gc=False):
+    """Send a range of a storage over the bulk lane, then answer."""
+
+    request: int
+    storage: int
+    offset: int
+    nbytes: int
+
+
 Record: TypeAlias = (
     DefineOperation
     | Call
@@ -206,6 +233,9 @@ Record: TypeAlias = (
     | DefineGraph
     | RunGraph
     | FreeGraph
+    | OpenLane
+    | Upload
+    | Download
 )
 
 STATISTICS_FIELDS: Final = (
@@ -333,6 +363,20 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
         case FreeGraph():
             writer.uint8(FREE_GRAPH)
             writer.uvarint(record.graph)
+        case OpenLane():
+            writer.uint8(OPEN_LANE)
+            writer.uvarint(record.request)
+        case Upload():
+            writer.uint8(UPLOAD)
+            writer.uvarint(record.storage)
+            writer.uvarint(record.offset)
+            writer.uvarint(record.nbytes)
+        case Download():
+            writer.uint8(DOWNLOAD)
+            writer.uvarint(record.request)
+            writer.uvarint(record.storage)
+            writer.uvarint(record.offset)
+            writer.uvarint(record.nbytes)
 
 
 def _read_arguments(reader: Reader) -> tuple[tuple[int, Value], ...]:
@@ -461,6 +505,16 @@ def _read_run_graph(reader: Reader) -> RunGraph:
     )
 
 
+def _read_upload(reader: Reader) -> Upload:
+    return Upload(_storage(reader), _nbytes(reader), _nbytes(reader))
+
+
+def _read_download(reader: Reader) -> Download:
+    return Download(
+        _request(reader), _storage(reader), _nbytes(reader), _nbytes(reader)
+    )
+
+
 _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DEFINE_OPERATION: _read_define,
     CALL: _read_call,
@@ -479,6 +533,9 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DEFINE_GRAPH: _read_define_graph,
     RUN_GRAPH: _read_run_graph,
     FREE_GRAPH: lambda reader: FreeGraph(_graph(reader)),
+    OPEN_LANE: lambda reader: OpenLane(_request(reader)),
+    UPLOAD: _read_upload,
+    DOWNLOAD: _read_download,
 }
 
 

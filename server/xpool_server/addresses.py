@@ -14,6 +14,11 @@ from xpool_protocol.transport.address import address_from_uri
 
 _PORTS: Final = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 
+_ALL_TAKEN: Final = (
+    "all ports of {} are taken: --worker-ports needs two for each worker, warm ones"
+    " included"
+)
+
 T = TypeVar("T")
 
 
@@ -54,6 +59,32 @@ def port_range(text: str) -> PortRange:
     return ports
 
 
+def lane_host(uri: str) -> str:
+    """The host on which a worker at this address opens its bulk lane; empty: none.
+
+    >>> lane_host("tcp://[::1]:7800"), lane_host("ipc:///run/x/node.9")
+    ('::1', '')
+    """
+    return _host(uri).strip("[]") if uri.startswith("tcp://") else ""
+
+
+def bound_socket(host: str, ports: PortRange | None) -> socket.socket:
+    """A listening TCP socket on any free port, or on the first free one of a range.
+
+    Raises:
+        UsageError: every port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    host = "" if host == "*" else host
+    for port in (0,) if ports is None else range(ports.first, ports.last + 1):
+        try:
+            return socket.create_server((host, port), family=family, backlog=4)
+        except OSError as error:
+            if not _is_taken(error):
+                raise
+    raise UsageError(_ALL_TAKEN.format(ports))
+
+
 def listen_within(ports: PortRange, uri: str, listen: Callable[[str], T]) -> T:
     """Listen on the first port of a range that is free.
 
@@ -71,10 +102,7 @@ def listen_within(ports: PortRange, uri: str, listen: Callable[[str], T]) -> T:
         except UsageError as error:
             if not _is_taken(error):
                 raise
-    raise UsageError(
-        f"all ports of {ports} are taken: --worker-ports needs one for each worker,"
-        " warm ones included"
-    )
+    raise UsageError(_ALL_TAKEN.format(ports))
 
 
 def _is_taken(error: BaseException | None) -> bool:

@@ -1,6 +1,7 @@
 """The loop of a session worker: sockets, time, and the end of the session.
 
-One loop, no threads: an operation runs to its end before the next message is read.
+One loop: an operation runs to its end before the next message is read. The only other
+thread is the bulk lane's, which receives into storages that nobody uses meanwhile.
 What a message means is decided in ``session``.
 """
 
@@ -19,6 +20,7 @@ from xpool_protocol.transport import Listener, PeerId
 from xpool_server import control
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
+from xpool_server.lane import SocketLane
 from xpool_server.session import Session, framework, refusal
 
 STATISTICS_INTERVAL_S: Final = 1.0
@@ -70,7 +72,14 @@ class ControlPipe:
 class Worker:
     """Drives one session: sockets, time and the end of the process."""
 
-    def __init__(self, pipe: ControlPipe, listener: Listener, backend: Backend) -> None:
+    def __init__(
+        self,
+        pipe: ControlPipe,
+        listener: Listener,
+        backend: Backend,
+        lane: SocketLane,
+    ) -> None:
+        self._lane = lane
         self._pipe = pipe
         self._listener = listener
         self._backend = backend
@@ -106,7 +115,7 @@ class Worker:
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
                 self._backend.limit_memory(order.memory_nbytes)
-                executor = Executor(self._backend, order.memory_nbytes)
+                executor = Executor(self._backend, order.memory_nbytes, self._lane)
                 self._session = Session(order, executor, self._send)
                 self._lease_id = order.lease_id
                 return False
@@ -155,6 +164,7 @@ class Worker:
 
     def _close(self, reason: str) -> None:
         counters = self._session.counters() if self._session is not None else {}
+        self._lane.close()
         self._listener.close()  # a last Goodbye leaves before we say that we are done
         self._pipe.send(control.SessionClosed(reason, counters))
 

@@ -13,19 +13,21 @@ from contextlib import contextmanager
 
 import torch
 from xpool_protocol import limits
-from xpool_protocol.errors import ArgumentInvalid, PeerError
-from xpool_protocol.messages import Payload, Reply
+from xpool_protocol.errors import ArgumentInvalid, PeerError, PoolError
+from xpool_protocol.messages import Fault, Payload, Reply
 from xpool_protocol.records import (
     STATISTICS_FIELDS,
     Allocate,
     Call,
     DefineGraph,
     DefineOperation,
+    Download,
     Fence,
     Free,
     FreeGenerator,
     FreeGraph,
     NewGenerator,
+    OpenLane,
     Read,
     ReadGenerator,
     Record,
@@ -33,9 +35,11 @@ from xpool_protocol.records import (
     RunGraph,
     SeedGenerator,
     Statistics,
+    Upload,
     Write,
     WriteGenerator,
 )
+from xpool_protocol.values import Value
 
 from xpool_server.calls import Calls, encoded
 from xpool_server.devices.base import Backend
@@ -43,16 +47,21 @@ from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.generators import Generators
 from xpool_server.graphs import Graphs
+from xpool_server.lane import Lane, NoLane, Transfer
 from xpool_server.schema import Converters
-from xpool_server.storages import Storages, charged_nbytes
+from xpool_server.storages import Storages, charged_nbytes, upload_fault
 
 
 class Executor:
     """One session's state on one device."""
 
-    def __init__(self, backend: Backend, quota_nbytes: int) -> None:
+    def __init__(
+        self, backend: Backend, quota_nbytes: int, lane: Lane | None = None
+    ) -> None:
         self.backend = backend
-        self.storages = Storages(quota_nbytes, backend.device)
+        self.lane = lane or NoLane()
+        self._broken_uploads: list[Fault] = []
+        self.storages = Storages(quota_nbytes, backend.device, self._broken_upload)
         self.generators = Generators(backend)
         self.failures = Failures(backend.kind)
         converters = Converters(self.storages, self.generators, backend.device)
@@ -81,6 +90,9 @@ class Executor:
             DefineGraph: self.graphs.define,
             RunGraph: self.graphs.run,
             FreeGraph: self.graphs.free,
+            OpenLane: self._open_lane,
+            Upload: self._upload,
+            Download: self._download,
         }
 
     @property
@@ -119,7 +131,18 @@ class Executor:
         """
         answers = self._handlers[type(record)](record)
         self.failures.operation += 1
+        if self._broken_uploads:
+            late = [self.failures.told(fault) for fault in self._broken_uploads]
+            self._broken_uploads.clear()
+            answers = [one for group in (*late, answers) for one in group]
         return answers
+
+    def _broken_upload(self, transfer: Transfer) -> Fault:
+        """The fault of an upload that was waited for in vain; told after the record."""
+        fault = upload_fault(transfer)
+        self.failures.count += 1
+        self._broken_uploads.append(fault)
+        return fault
 
     def counters(self) -> dict[str, int]:
         """The session's counters, by the names of ``STATISTICS_FIELDS``."""
@@ -189,8 +212,48 @@ class Executor:
 
         return self.failures.answer(record.request, run)
 
+    def _open_lane(self, record: OpenLane) -> Answers:
+        def run() -> Reply:
+            token, addresses = self.lane.open()
+            where: list[Value] = [*addresses]
+            return Reply(record.request, encoded([token.hex(), where]))
+
+        return self.failures.answer(record.request, run)
+
+    def _upload(self, record: Upload) -> Answers:
+        number = self.failures.operation
+
+        def run() -> None:
+            try:
+                entry = self.storages.entry(record.storage)
+                _check_range(record, entry.nbytes)
+            except (PoolError, Poisoned):
+                self.lane.expect(number, record.nbytes, None)
+                raise
+            destination = self.backend.destination(entry.storage, record.offset)
+            entry.under_way = self.lane.expect(number, record.nbytes, destination)
+
+        if record.storage not in self.storages:
+            return self.failures.attempt(run)
+        return self._poisoning(record.storage, run)
+
+    def _download(self, record: Download) -> Answers:
+        def run() -> Reply:
+            try:
+                entry = self.storages.entry(record.storage)
+                _check_range(record, entry.nbytes)
+            except (PoolError, Poisoned):
+                self.lane.send_failure(record.request)
+                raise
+            parts = self.backend.parts(entry.storage, record.offset, record.nbytes)
+            self.lane.send(record.request, record.nbytes, parts)
+            return Reply(record.request, encoded(None))
+
+        return self.failures.answer(record.request, run)
+
     def _fence(self, record: Fence) -> Answers:
         def run() -> Reply:
+            self.lane.wait_for_uploads()
             self.backend.synchronize()
             fault = self.failures.first_unreported
             if fault is not None:
@@ -229,7 +292,7 @@ class Executor:
         return self.failures.attempt(lambda: self.generators.free(record.generator))
 
 
-def _check_range(record: Read | Write, nbytes: int) -> None:
+def _check_range(record: Read | Write | Upload | Download, nbytes: int) -> None:
     if record.offset + record.nbytes > nbytes:
         raise ArgumentInvalid(
             f"{record.nbytes} bytes at offset {record.offset} reach outside storage"

@@ -8,6 +8,7 @@ to lie within its storage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -15,6 +16,7 @@ import torch
 from msgspec.structs import replace
 from xpool_protocol.errors import (
     ArgumentInvalid,
+    BrokenError,
     HandleUnknown,
     PeerError,
     QuotaExceeded,
@@ -24,7 +26,8 @@ from xpool_protocol.quantities import text_from_nbytes
 from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, ITEM_NBYTES, Tensor, span_items
 
 from xpool_server.dtypes import DTYPES
-from xpool_server.faults import Poisoned
+from xpool_server.faults import Poisoned, fault_from
+from xpool_server.lane import Transfer
 
 GRANULE_NBYTES: Final = 512
 """What allocators of devices hand out at least."""
@@ -55,12 +58,35 @@ def span_nbytes(dtype: int, sizes: tuple[int, ...], strides: tuple[int, ...]) ->
     return span_items(sizes, strides) * ITEM_NBYTES[dtype]
 
 
+def upload_fault(transfer: Transfer) -> Fault:
+    """What poisons a storage whose bytes will not come."""
+    assert transfer.error is not None
+    return fault_from(
+        BrokenError(
+            f"an upload of {text_from_nbytes(transfer.nbytes)} broke off:"
+            f" {transfer.error}"
+        ),
+        operation=transfer.number,
+        name="",
+        device_kind="",
+    )
+
+
 class Entry:
     """One live storage."""
 
-    __slots__ = ("charge_nbytes", "identity", "nbytes", "storage", "views")
+    __slots__ = (
+        "charge_nbytes",
+        "identity",
+        "nbytes",
+        "storage",
+        "under_way",
+        "views",
+    )
 
     def __init__(self, storage: torch.UntypedStorage) -> None:
+        self.under_way: Transfer | None = None
+        """An upload whose bytes are not all there: nobody may use it before."""
         self.storage = storage
         self.nbytes = storage.nbytes()
         self.charge_nbytes = charged_nbytes(self.nbytes)
@@ -71,7 +97,20 @@ class Entry:
 class Storages:
     """Table and ledger of one session."""
 
-    def __init__(self, quota_nbytes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        quota_nbytes: int,
+        device: torch.device,
+        make_fault: Callable[[Transfer], Fault] = upload_fault,
+    ) -> None:
+        """An empty table.
+
+        Args:
+            quota_nbytes: what all storages together may hold.
+            device: where they lie.
+            make_fault: the fault of an upload whose bytes will not come.
+        """
+        self._make_fault = make_fault
         self.quota_nbytes = quota_nbytes
         self.allocated_nbytes = 0
         self.peak_nbytes = 0
@@ -90,12 +129,10 @@ class Storages:
             HandleUnknown: no such handle.
             Poisoned: an earlier failure has poisoned it.
         """
-        entry = self._table.get(storage_id)
-        if type(entry) is Entry:
-            return entry
-        if entry is None:
-            raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
-        raise Poisoned(entry)  # type: ignore[arg-type]  # Entry has no subclass
+        slot = self.slot(storage_id)
+        if type(slot) is Entry:
+            return slot
+        raise Poisoned(slot)  # type: ignore[arg-type]  # Entry has no subclass
 
     def slot(self, storage_id: int) -> Entry | Fault:
         """What a handle stands for.
@@ -106,7 +143,20 @@ class Storages:
         slot = self._table.get(storage_id)
         if slot is None:
             raise HandleUnknown(f"storage {storage_id} does not exist or was freed")
+        if type(slot) is Entry and slot.under_way is not None:
+            return self._settled(storage_id, slot)
         return slot
+
+    def _settled(self, storage_id: int, entry: Entry) -> Entry | Fault:
+        """Wait for the bytes of an upload; what has not got them is poisoned."""
+        transfer, entry.under_way = entry.under_way, None
+        assert transfer is not None
+        transfer.wait()
+        if transfer.error is None:
+            return entry
+        fault = self._make_fault(transfer)
+        self.poison(storage_id, fault)
+        return fault
 
     def is_live(self, storage_id: int) -> bool:
         """The handle names a storage that is not poisoned."""
@@ -119,7 +169,7 @@ class Storages:
     def tensor(self, wire: Tensor) -> torch.Tensor:
         """The tensor a client describes; it may be shared, so do not reshape it."""
         entry = self._table.get(wire.storage)
-        if type(entry) is not Entry:
+        if type(entry) is not Entry or entry.under_way is not None:
             entry = self.entry(wire.storage)
         return self.tensor_over(entry, wire)
 
@@ -251,6 +301,8 @@ class Storages:
     def _drop(self, storage_id: int) -> None:
         entry = self._table.get(storage_id)
         if isinstance(entry, Entry):
+            if entry.under_way is not None:
+                entry.under_way.wait()  # its memory is being written to
             self.let_go(entry)
 
     def _charge(self, nbytes: int) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from xpool_protocol import limits, transport
 from xpool_protocol.errors import PoolError
 
-from xpool_server.addresses import listen_within, port_range
+from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.leash import die_with_parent
 
 _EXIT_USAGE: Final = 2
@@ -58,11 +58,14 @@ def _serve(options: argparse.Namespace) -> None:
 
         from xpool_server.devices import open_backend
         from xpool_server.driver import ControlPipe, Worker
+        from xpool_server.lane import SocketLane
 
         if options.threads > 0:
             torch.set_num_threads(options.threads)
         backend = open_backend(options.device)
-        Worker(ControlPipe(options.control_fd), listener, backend).run()
+        ports = None if options.ports is None else port_range(options.ports)
+        lane = SocketLane(lane_host(listener.uri), ports)
+        Worker(ControlPipe(options.control_fd), listener, backend, lane).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

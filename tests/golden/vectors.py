@@ -30,11 +30,13 @@ from xpool_protocol.records import (
     Call,
     DefineGraph,
     DefineOperation,
+    Download,
     Fence,
     Free,
     FreeGenerator,
     FreeGraph,
     NewGenerator,
+    OpenLane,
     Read,
     ReadGenerator,
     Record,
@@ -42,6 +44,7 @@ from xpool_protocol.records import (
     RunGraph,
     SeedGenerator,
     Statistics,
+    Upload,
     Write,
     WriteGenerator,
 )
@@ -98,6 +101,9 @@ RECORDS: dict[str, Record] = {
     ),
     "run_graph": RunGraph(3, (7, 300), (0, 301)),
     "free_graph": FreeGraph(3),
+    "open_lane": OpenLane(12),
+    "upload": Upload(7, 1 << 20, 3 << 20),
+    "download": Download(13, 7, 0, 4 << 20),
 }
 
 MESSAGES: dict[str, Message] = {

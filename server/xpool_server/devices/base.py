@@ -10,11 +10,33 @@ A backend checks nothing that came from a client: the caller has bounded it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
 from xpool_protocol.messages import Payload
+
+from xpool_server.lane import PART_NBYTES, Destination
+
+
+class StagedDestination:
+    """Receives into host memory that is kept, and writes from there to the device."""
+
+    def __init__(
+        self, backend: Backend, storage: torch.UntypedStorage, offset: int
+    ) -> None:
+        self._backend = backend
+        self._storage = storage
+        self._offset = offset
+        self._buffer = memoryview(bytearray(PART_NBYTES))
+
+    def room(self, at: int, nbytes: int) -> memoryview:
+        """Host memory for the next bytes."""
+        return self._buffer[:nbytes]
+
+    def filled(self, at: int, nbytes: int) -> None:
+        """Write them to the device."""
+        self._backend.write(self._storage, self._offset + at, self._buffer[:nbytes])
 
 
 class Backend(ABC):
@@ -59,6 +81,18 @@ class Backend(ABC):
     @abstractmethod
     def read(self, storage: torch.UntypedStorage, offset: int, nbytes: int) -> bytes:
         """A copy of bytes at an offset, after all that was launched before."""
+
+    def destination(self, storage: torch.UntypedStorage, offset: int) -> Destination:
+        """Where bytes that a stream brings are received; used by another thread."""
+        return StagedDestination(self, storage, offset)
+
+    def parts(
+        self, storage: torch.UntypedStorage, offset: int, nbytes: int
+    ) -> Iterator[Payload]:
+        """Bytes at an offset for a stream, part by part."""
+        end = offset + nbytes
+        for at in range(offset, end, PART_NBYTES):
+            yield self.read(storage, at, min(PART_NBYTES, end - at))
 
     @abstractmethod
     def synchronize(self) -> None:

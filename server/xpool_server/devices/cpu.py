@@ -8,7 +8,7 @@ import ctypes
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -17,6 +17,7 @@ from xpool_protocol.messages import Payload
 
 from xpool_server.devices.base import Backend
 from xpool_server.devices.discovery import cpu_name
+from xpool_server.lane import Destination
 
 SLACK_NBYTES: Final = 1 << 30
 """Memory beyond twice the quota: threads' stacks, buffers, the interpreter."""
@@ -62,6 +63,15 @@ class CpuBackend(Backend):
     def read(self, storage: torch.UntypedStorage, offset: int, nbytes: int) -> bytes:
         return bytes(_memory(storage, offset, nbytes)) if nbytes else b""
 
+    def destination(self, storage: torch.UntypedStorage, offset: int) -> Destination:
+        return _OwnMemory(storage, offset)
+
+    def parts(
+        self, storage: torch.UntypedStorage, offset: int, nbytes: int
+    ) -> Iterator[Payload]:
+        if nbytes:
+            yield _memory(storage, offset, nbytes)
+
     def synchronize(self) -> None:
         """Nothing is ever under way."""
 
@@ -81,6 +91,20 @@ class CpuBackend(Backend):
         if self._begun_ns is None:
             return self._busy_ns
         return self._busy_ns + time.thread_time_ns() - self._begun_ns
+
+
+class _OwnMemory:
+    """Receives straight into a storage, and keeps it alive meanwhile."""
+
+    def __init__(self, storage: torch.UntypedStorage, offset: int) -> None:
+        self._storage = storage
+        self._offset = offset
+
+    def room(self, at: int, nbytes: int) -> memoryview:
+        return _memory(self._storage, self._offset + at, nbytes)
+
+    def filled(self, at: int, nbytes: int) -> None:
+        """It is where it belongs."""
 
 
 def _memory(storage: torch.UntypedStorage, offset: int, nbytes: int) -> memoryview:

@@ -15,6 +15,7 @@ from xpool_protocol.errors import UsageError
 from xpool_protocol.messages import Payload
 
 from xpool_server.devices.base import Backend
+from xpool_server.lane import PART_NBYTES, Destination
 
 MAX_OPEN_SPANS: Final = 256
 """Pairs of device events that wait to be read; the oldest is then waited for."""
@@ -41,6 +42,7 @@ class CudaBackend(Backend):
         self._spans: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._begun: torch.cuda.Event | None = None
         self._busy_ns = 0
+        self._lane_buffer: torch.Tensor | None = None
         self.warm_up()
 
     def properties(self, quota_nbytes: int) -> Mapping[str, str | int | float]:
@@ -74,6 +76,13 @@ class CudaBackend(Backend):
             self._staging[:count].copy_(source[at : at + count])
             parts.append(self._staging[:count].numpy().tobytes())
         return b"".join(parts)
+
+    def destination(self, storage: torch.UntypedStorage, offset: int) -> Destination:
+        if self._lane_buffer is None:
+            self._lane_buffer = torch.empty(
+                PART_NBYTES, dtype=torch.uint8, pin_memory=True
+            )
+        return _PinnedDestination(self._bytes_of(storage), offset, self._lane_buffer)
 
     def _bytes_of(self, storage: torch.UntypedStorage) -> torch.Tensor:
         return torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage)
@@ -113,6 +122,26 @@ class CudaBackend(Backend):
         with suppress(RuntimeError):
             self._read_spans()
         return self._busy_ns
+
+
+class _PinnedDestination:
+    """Receives into pinned memory, which the device fetches by itself.
+
+    One buffer serves all uploads: the lane has one thread and fills one at a time.
+    """
+
+    def __init__(self, target: torch.Tensor, offset: int, buffer: torch.Tensor) -> None:
+        self._target = target
+        self._offset = offset
+        self._buffer = buffer
+        self._view = memoryview(buffer.numpy().data)
+
+    def room(self, at: int, nbytes: int) -> memoryview:
+        return self._view[:nbytes]
+
+    def filled(self, at: int, nbytes: int) -> None:
+        start = self._offset + at
+        self._target[start : start + nbytes].copy_(self._buffer[:nbytes])
 
 
 def _timestamp() -> torch.cuda.Event:

@@ -1,0 +1,365 @@
+"""The worker's end of the bulk lane: a socket, and the thread that reads it.
+
+The executor says what it expects and what to send; the thread receives each upload
+straight into its storage. The two meet in ``Transfer``. SPEC.md section 13.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import secrets
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from xpool_protocol import lane as wire
+from xpool_protocol import limits
+from xpool_protocol.errors import ArgumentInvalid, BrokenError, PeerError
+from xpool_protocol.messages import Payload
+
+from xpool_server.addresses import PortRange, bound_socket
+
+PART_NBYTES: Final = 4 << 20
+"""One system call's worth: large enough that Python costs nothing beside it."""
+
+GREETING_TIMEOUT_S: Final = 2.0
+SEND_TIMEOUT_S: Final = 60.0
+"""A client that takes nothing for so long is not there any more."""
+
+
+class Destination(Protocol):
+    """Where an upload's bytes go."""
+
+    def room(self, at: int, nbytes: int) -> memoryview:
+        """Memory to receive the bytes ``at`` and up to ``nbytes`` more into."""
+
+    def filled(self, at: int, nbytes: int) -> None:
+        """So many bytes of ``room`` hold what came."""
+
+
+class Transfer:
+    """One upload under way."""
+
+    __slots__ = ("_done", "destination", "error", "nbytes", "number")
+
+    def __init__(
+        self, number: int, nbytes: int, destination: Destination | None
+    ) -> None:
+        self.number = number
+        """Operation number of its record."""
+        self.nbytes = nbytes
+        self.destination = destination
+        """None: the bytes are dropped."""
+        self.error: Exception | None = None
+        """Why the bytes did not arrive, once ``wait`` has returned."""
+        self._done = threading.Event()
+
+    def wait(self) -> None:
+        """Block until all bytes are there, or will never be."""
+        self._done.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """``wait`` would not block."""
+        return self._done.is_set()
+
+    def end(self, error: Exception | None = None) -> None:
+        """All bytes are there, or an error says why not."""
+        self.error = error
+        self.destination = None
+        self._done.set()
+
+
+class Lane(Protocol):
+    """What the executor asks of a lane."""
+
+    def open(self) -> tuple[bytes, list[str]]:
+        """Wait for a client from now on; its token and where it may come."""
+
+    def expect(
+        self, number: int, nbytes: int, destination: Destination | None
+    ) -> Transfer:
+        """The next upload on the stream belongs there; raises ``ArgumentInvalid``."""
+
+    def send(self, number: int, nbytes: int, parts: Iterable[Payload]) -> None:
+        """Send a download; raises ``BrokenError``."""
+
+    def send_failure(self, number: int) -> None:
+        """A download's bytes will not come; a broken lane is no further failure."""
+
+    def wait_for_uploads(self) -> None:
+        """Block until nothing is under way."""
+
+
+class NoLane:
+    """For workers without one, and for tests."""
+
+    def open(self) -> tuple[bytes, list[str]]:
+        """There is no address."""
+        return bytes(wire.TOKEN_NBYTES), []
+
+    def expect(
+        self, number: int, nbytes: int, destination: Destination | None
+    ) -> Transfer:
+        """Never works."""
+        raise ArgumentInvalid("this session has no bulk lane")
+
+    def send(self, number: int, nbytes: int, parts: Iterable[Payload]) -> None:
+        """Never works."""
+        raise BrokenError("this session has no bulk lane")
+
+    def send_failure(self, number: int) -> None:
+        """Nobody would hear it."""
+
+    def wait_for_uploads(self) -> None:
+        """Nothing is ever under way."""
+
+
+class SocketLane:
+    """A lane over TCP, or over a unix socket to a client on the same host."""
+
+    def __init__(self, host: str, ports: PortRange | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            host: what the worker listens on; empty: no TCP.
+            ports: which ports it may take; None: any free one.
+        """
+        self._host = host
+        self._ports = ports
+        self._listeners: list[socket.socket] = []
+        self._token = b""
+        self._addresses: list[str] = []
+        self._stream: socket.socket | None = None
+        self._changed = threading.Condition()
+        self._expected: deque[Transfer] = deque()
+        self._under_way = 0
+        self._broken: Exception | None = None
+        self._waker, self._wake_end = socket.socketpair()
+
+    # ---- for the executor
+
+    def open(self) -> tuple[bytes, list[str]]:
+        """Wait for a client from now on; a second time: the same once more."""
+        if not self._token:
+            self._token = secrets.token_bytes(wire.TOKEN_NBYTES)
+            self._listen()
+            threading.Thread(target=self._run, name="xpool-lane", daemon=True).start()
+        return self._token, list(self._addresses)
+
+    def expect(
+        self, number: int, nbytes: int, destination: Destination | None
+    ) -> Transfer:
+        """The next upload on the stream belongs there.
+
+        Raises:
+            ArgumentInvalid: the lane was never opened, or is broken.
+        """
+        transfer = Transfer(number, nbytes, destination)
+        with self._changed:
+            if not self._token:
+                raise ArgumentInvalid("an upload came before the bulk lane was opened")
+            while self._under_way >= limits.MAX_UPLOADS and self._broken is None:
+                self._changed.wait()
+            if self._broken is not None:
+                raise ArgumentInvalid(f"the bulk lane is broken: {self._broken}")
+            self._expected.append(transfer)
+            self._under_way += 1
+            self._changed.notify_all()
+        return transfer
+
+    def send(self, number: int, nbytes: int, parts: Iterable[Payload]) -> None:
+        """Send a download.
+
+        Raises:
+            BrokenError: there is no stream, or it takes nothing more.
+        """
+        stream = self._open_stream()
+        try:
+            stream.sendall(wire.header_bytes(wire.Header(number, nbytes)))
+            for part in parts:
+                stream.sendall(part)
+        except OSError as error:
+            self._break(error)
+            raise BrokenError(f"the bulk lane broke off: {error}") from error
+
+    def send_failure(self, number: int) -> None:
+        """A download's bytes will not come; a broken lane is no further failure."""
+        with contextlib.suppress(BrokenError):
+            self.send(number, wire.FAILED, ())
+
+    def wait_for_uploads(self) -> None:
+        """Block until nothing is under way."""
+        with self._changed:
+            while self._under_way:
+                self._changed.wait()
+
+    def close(self) -> None:
+        """End the stream, the thread and everybody's waiting; idempotent."""
+        self._break(BrokenError("the session is over"))
+        if self._waker.fileno() < 0:
+            return
+        self._waker.close()
+        if not self._token:  # no thread that would do it
+            self._wake_end.close()
+        with self._changed:
+            if self._stream is not None:
+                with contextlib.suppress(OSError):  # the client may be gone already
+                    self._stream.shutdown(socket.SHUT_RDWR)
+
+    def _open_stream(self) -> socket.socket:
+        with self._changed:
+            if self._stream is None or self._broken is not None:
+                raise BrokenError(f"the bulk lane is not open: {self._broken or 'yet'}")
+            return self._stream
+
+    # ---- opening
+
+    def _listen(self) -> None:
+        name = f"xpool-{secrets.token_hex(16)}"
+        local = socket.socket(socket.AF_UNIX)
+        local.bind(f"\0{name}")
+        local.listen(4)
+        self._listeners.append(local)
+        self._addresses.append(f"unix:@{name}")
+        if self._host:
+            remote = bound_socket(self._host, self._ports)
+            self._listeners.append(remote)
+            self._addresses.append(f"tcp:{remote.getsockname()[1]}")
+
+    def _run(self) -> None:
+        try:
+            with self._accept() as stream:
+                with self._changed:
+                    self._stream = stream
+                self._receive(stream)
+        except (OSError, PeerError, BrokenError, EOFError) as error:
+            self._break(error)
+        finally:
+            self._stop_listening()
+            self._wake_end.close()
+
+    def _accept(self) -> socket.socket:
+        """The first stream that shows the token."""
+        with selectors.DefaultSelector() as selector:
+            for one in (*self._listeners, self._wake_end):
+                selector.register(one, selectors.EVENT_READ)
+            while True:
+                ready = [key.fd for key, _ in selector.select()]
+                if self._wake_end.fileno() in ready:
+                    raise EOFError("the session ended before the bulk lane was used")
+                for one in self._listeners:
+                    if one.fileno() in ready:
+                        stream, _ = one.accept()
+                        if self._greets(stream):
+                            self._stop_listening()
+                            return stream
+                        stream.close()
+
+    def _stop_listening(self) -> None:
+        for one in self._listeners:
+            one.close()
+
+    def _greets(self, stream: socket.socket) -> bool:
+        stream.settimeout(GREETING_TIMEOUT_S)
+        greeting = bytearray(wire.GREETING_NBYTES)
+        try:
+            _fill(stream, memoryview(greeting))
+            token = wire.token_of(bytes(greeting))
+        except (OSError, EOFError, PeerError):
+            return False
+        if not hmac.compare_digest(token, self._token):
+            return False
+        stream.settimeout(SEND_TIMEOUT_S)
+        if stream.family != socket.AF_UNIX:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(wire.ACCEPTED)
+        return True
+
+    # ---- receiving
+
+    def _receive(self, stream: socket.socket) -> None:
+        header = bytearray(wire.HEADER_NBYTES)
+        while True:
+            self._await_readable(stream)
+            _fill(stream, memoryview(header))
+            number, nbytes = wire.header_from(header)
+            transfer = self._next()
+            if (number, nbytes) != (transfer.number, transfer.nbytes):
+                raise PeerError(
+                    f"the bulk lane brings {nbytes} bytes of operation {number}, not"
+                    f" {transfer.nbytes} of operation {transfer.number}"
+                )
+            self._fill_destination(stream, transfer)
+            with self._changed:
+                self._expected.popleft()
+                self._under_way -= 1
+                transfer.end()
+                self._changed.notify_all()
+
+    def _await_readable(self, stream: socket.socket) -> None:
+        """Between transfers a client may be silent for as long as it likes."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            selector.register(self._wake_end, selectors.EVENT_READ)
+            selector.select()
+
+    def _next(self) -> Transfer:
+        """The upload that the stream has reached, once its record is executed."""
+        with self._changed:
+            while not self._expected:
+                if self._broken is not None:
+                    raise self._broken
+                self._changed.wait()
+            return self._expected[0]
+
+    def _fill_destination(self, stream: socket.socket, transfer: Transfer) -> None:
+        destination = transfer.destination or _Dropped()
+        at = 0
+        while at < transfer.nbytes:
+            room = destination.room(at, min(PART_NBYTES, transfer.nbytes - at))
+            _fill(stream, room)
+            destination.filled(at, len(room))
+            at += len(room)
+
+    def _break(self, error: Exception) -> None:
+        with self._changed:
+            if self._broken is None:
+                self._broken = error
+            for transfer in self._expected:
+                transfer.end(self._broken)
+            self._expected.clear()
+            self._under_way = 0
+            self._changed.notify_all()
+
+
+class _Dropped:
+    """Takes bytes that belong nowhere."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(PART_NBYTES))
+
+    def room(self, at: int, nbytes: int) -> memoryview:
+        return self._buffer[:nbytes]
+
+    def filled(self, at: int, nbytes: int) -> None:
+        pass
+
+
+def _fill(stream: socket.socket, view: memoryview) -> None:
+    """Receive exactly as much as the view holds.
+
+    Raises:
+        EOFError: the stream ended before.
+        OSError: it broke, or was silent for its timeout.
+    """
+    at = 0
+    while at < len(view):
+        count = stream.recv_into(view[at:])
+        if not count:
+            raise EOFError("the bulk lane was closed")
+        at += count
