@@ -18,6 +18,7 @@ CASES = [
         ("training", ("cuda", "xpool")),
         ("features", ("cuda", "xpool")),
         ("cuda_only", ("cuda",)),
+        ("cuda_names", ("cuda",)),
     )
     for device in devices
     for name in [*case_names(PROGRAMS / f"{module}.py"), "*"]

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "dispatch.h"
+#include "kernels.h"
 #include "remote.h"
 
 namespace xpool {
@@ -10,6 +11,8 @@ void end_session(int device, const char *text);
 void set_current_device(int index);
 int64_t current_stream(int device);
 void set_current_stream(int device, int64_t id);
+void export_storage(c10::StorageImpl *storage);
+void import_tensor(c10::TensorImpl *tensor);
 }  // namespace xpool
 
 using namespace xpool;
@@ -99,3 +102,34 @@ XPOOL_API int32_t xpool_set_current_device(int32_t index) {
 }
 XPOOL_API int64_t xpool_current_stream(int32_t device) { return current_stream(device); }
 XPOOL_API void xpool_set_current_stream(int32_t device, int64_t id) { set_current_stream(device, id); }
+
+// Null, or what is wrong.
+static const char *error_of(void (*run)(void *), void *argument) {
+  thread_local std::string error;
+  try {
+    run(argument);
+    return nullptr;
+  } catch (const c10::Error &problem) {
+    error = problem.what_without_backtrace();
+  } catch (const std::exception &problem) {
+    error = problem.what();
+  }
+  return error.c_str();
+}
+// DLPack: remembers a storage whose address leaves; seats a tensor made from such an address.
+XPOOL_API const char *xpool_export_storage(void *storage) {
+  return error_of([](void *it) { export_storage(static_cast<c10::StorageImpl *>(it)); }, storage);
+}
+XPOOL_API const char *xpool_import_tensor(void *tensor) {
+  return error_of([](void *it) { import_tensor(static_cast<c10::TensorImpl *>(it)); }, tensor);
+}
+XPOOL_API const char *xpool_resize_storage(void *storage, uint64_t nbytes) {
+  std::pair<void *, uint64_t> both(storage, nbytes);
+  return error_of(
+      [](void *it) {
+        const auto &[storage, nbytes] = *static_cast<std::pair<void *, uint64_t> *>(it);
+        auto *impl = static_cast<c10::StorageImpl *>(storage);
+        resize_storage(c10::Storage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(impl)), nbytes);
+      },
+      &both);
+}

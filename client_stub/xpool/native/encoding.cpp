@@ -15,10 +15,18 @@ static bool is_row_major(c10::IntArrayRef sizes, c10::IntArrayRef strides) {
   return true;
 }
 
+// Dtypes of SPEC.md section 4: quantized and sub-byte ones do not cross the wire.
+static uint8_t dtype_code(c10::ScalarType dtype) {
+  const auto code = static_cast<uint8_t>(dtype);
+  TORCH_CHECK_NOT_IMPLEMENTED(code <= 11 || code == 15 || (code >= 23 && code <= 29), "xpool: tensors of dtype ", dtype,
+                              " are not supported on the remote device");
+  return code;
+}
+
 void put_geometry(Bytes &to, c10::ScalarType dtype, uint8_t flags, uint64_t offset, c10::IntArrayRef sizes,
                   c10::IntArrayRef strides) {
   const bool row_major = is_row_major(sizes, strides);
-  to.uint8(static_cast<uint8_t>(dtype));
+  to.uint8(dtype_code(dtype));
   to.uint8(flags | (row_major ? 4 : 0));
   to.uvarint(offset);
   to.uvarint(sizes.size());
@@ -59,7 +67,7 @@ void put_host_tensor(Encoding &to, const at::Tensor &tensor) {
   const bool is_wrapped = tensor.unsafeGetTensorImpl()->is_wrapped_number();
   Bytes head;
   head.uint8(kHostTensor);
-  head.uint8(static_cast<uint8_t>(dense.scalar_type()));
+  head.uint8(dtype_code(dense.scalar_type()));
   head.uint8(is_wrapped ? 1 : 0);
   head.uvarint(dense.dim());
   for (const int64_t size : dense.sizes())
@@ -155,7 +163,7 @@ void put_number(Encoding &to, const Operation &operation, size_t argument, const
 void put_code(Encoding &to, Meaning meaning, int64_t code) {
   Bytes bytes;
   bytes.uint8(meaning == Meaning::kDType ? kDType : meaning == Meaning::kLayout ? kLayout : kMemoryFormat);
-  bytes.uint8(static_cast<uint8_t>(code));
+  bytes.uint8(meaning == Meaning::kDType ? dtype_code(static_cast<c10::ScalarType>(code)) : static_cast<uint8_t>(code));
   put_both(to, bytes);
 }
 

@@ -82,19 +82,8 @@ Tensor unfold(const Tensor &self, int64_t dimension, int64_t size, int64_t step)
 
 // Gives a storage room for `needed` bytes and keeps those it has; every view of it stays valid.
 void grow(const c10::Storage &storage, uint64_t needed) {
-  const int64_t kept = storage.nbytes();
-  if (needed <= static_cast<uint64_t>(kept))
-    return;
-  StructuredPause pause;
-  c10::Allocator *allocator = storage_allocator(storage.device().index());
-  c10::Storage grown(c10::Storage::use_byte_size_t(), needed, allocator->allocate(needed), allocator, true);
-  if (kept) {
-    const Tensor to = tensor_over(grown, c10::kByte, {kept}, {1}, 0), from = tensor_over(storage, c10::kByte, {kept}, {1}, 0);
-    call_writing(operation_named("aten::copy_"), {to, from, false});
-  }
-  auto *impl = storage.unsafeGetStorageImpl();
-  impl->set_data_ptr_noswap(grown.unsafeGetStorageImpl()->set_data_ptr(c10::DataPtr(nullptr, storage.device())));
-  impl->set_nbytes(needed);
+  if (needed > storage.nbytes())
+    resize_storage(storage, needed);
 }
 
 std::vector<int64_t> strides_for(IntArrayRef size, c10::MemoryFormat format) {

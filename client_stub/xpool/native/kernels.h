@@ -8,6 +8,11 @@ inline Operation &operation_named(const char *name, const char *overload = "") {
   return operation_of(c10::Dispatcher::singleton().findSchemaOrThrow(name, overload));
 }
 
+// ---- resizing.cpp
+
+// Another number of bytes under the same storage: what it has and still needs is kept, views stay valid.
+void resize_storage(const c10::Storage &storage, uint64_t nbytes);
+
 // ---- copies.cpp
 
 at::Tensor &copy_(at::Tensor &self, const at::Tensor &source, bool non_blocking);

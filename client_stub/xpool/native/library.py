@@ -60,6 +60,10 @@ class _Counters(ctypes.Structure):
         ("peak", ctypes.c_uint64),
         ("quota", ctypes.c_uint64),
         ("allocation_count", ctypes.c_uint64),
+        ("allocated_total", ctypes.c_uint64),
+        ("released_count", ctypes.c_uint64),
+        ("peak_count", ctypes.c_uint64),
+        ("refused_count", ctypes.c_uint64),
     )
 
 
@@ -147,6 +151,11 @@ class NativeLibrary:
         library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
         library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
+        for name in ("xpool_export_storage", "xpool_import_tensor"):
+            function = getattr(library, name)
+            function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_char_p
+        library.xpool_resize_storage.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        library.xpool_resize_storage.restype = ctypes.c_char_p
 
     def register(self) -> None:
         """Take the CUDA key; torch must be imported by now.
@@ -273,10 +282,39 @@ class NativeLibrary:
         """Make a device this thread's current one; false if there is no such device."""
         return bool(self._library.xpool_set_current_device(index))
 
+    def export_storage(self, storage: int) -> None:
+        """Remember a storage, by its C address, whose data's address is given away.
+
+        Raises:
+            RuntimeError: it is no storage of the pool.
+        """
+        _raise(self._library.xpool_export_storage(storage))
+
+    def import_tensor(self, tensor: int) -> None:
+        """Seat a tensor, by its C address, on the storage that its address names.
+
+        Raises:
+            RuntimeError: no storage that lives was given away under it.
+        """
+        _raise(self._library.xpool_import_tensor(tensor))
+
+    def resize_storage(self, storage: int, nbytes: int) -> None:
+        """Give a storage, by its C address, another size; views stay valid.
+
+        Raises:
+            RuntimeError: it is no storage of the pool.
+        """
+        _raise(self._library.xpool_resize_storage(storage, nbytes))
+
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self._is_closed = True
         self._library.xpool_close()
+
+
+def _raise(error: bytes | None) -> None:
+    if error is not None:
+        raise RuntimeError(error.decode())
 
 
 class NativeDevice:

@@ -53,6 +53,7 @@ uint64_t storage_id(const c10::Storage &storage);
 
 struct MemoryCounters {
   uint64_t allocated, peak, quota, allocation_count;
+  uint64_t allocated_total, released_count, peak_count, refused_count;
 };
 MemoryCounters memory_counters(int device);
 void set_memory_quota(int device, uint64_t nbytes);

@@ -9,14 +9,15 @@ namespace {
 
 std::atomic<uint64_t> next_address{1ull << 60};  // not canonical on x86-64 or arm64: touching it faults at once
 
+void raise_to(std::atomic<uint64_t> &highest, uint64_t value) {
+  uint64_t known = highest;
+  while (known < value && !highest.compare_exchange_weak(known, value)) {
+  }
+}
+
 struct Ledger {  // of one device's slice
   std::atomic<uint64_t> allocated{0}, peak{0}, quota{~0ull}, allocation_count{0};
-
-  void raise_peak(uint64_t now) {
-    uint64_t highest = peak;
-    while (highest < now && !peak.compare_exchange_weak(highest, now)) {
-    }
-  }
+  std::atomic<uint64_t> allocated_total{0}, released_count{0}, peak_count{0}, refused_count{0};
 };
 std::array<Ledger, kMaxDevices> ledgers;
 
@@ -29,20 +30,23 @@ void charge(Ledger &ledger, uint64_t nbytes) {
   uint64_t before = ledger.allocated;
   do {
     if (nbytes > limit || before > limit - nbytes) {
+      ledger.refused_count++;
       C10_THROW_ERROR(OutOfMemoryError,
                       c10::str("CUDA out of memory. Tried to allocate ", nbytes, " bytes on the slice; its quota is ",
                                limit, " bytes, of which ", before,
                                " are allocated. Ask for more with `xpool run --memory`"));
     }
   } while (!ledger.allocated.compare_exchange_weak(before, before + nbytes));
-  ledger.raise_peak(before + nbytes);
-  ledger.allocation_count++;
+  raise_to(ledger.peak, before + nbytes);
+  ledger.allocated_total += nbytes;
+  raise_to(ledger.peak_count, ++ledger.allocation_count - ledger.released_count);
 }
 
 void release(void *context) {
   auto *name = static_cast<StorageName *>(context);
   if (!is_forked()) {
     ledgers[name->device].allocated -= name->charged;
+    ledgers[name->device].released_count++;
     if (name->is_known) {
       Bytes record;
       record.uint8(kFree);
@@ -113,9 +117,9 @@ void recharge(const c10::Storage &storage, uint64_t nbytes) {
   const uint64_t charged = charged_bytes(nbytes);
   if (charged > name->charged) {
     Ledger &ledger = ledgers[name->device];
-    const uint64_t now = ledger.allocated += charged - name->charged;  // the server has found room for it
+    ledger.allocated_total += charged - name->charged;
+    raise_to(ledger.peak, ledger.allocated += charged - name->charged);  // the server has found room for it
     name->charged = charged;
-    ledger.raise_peak(now);
   }
   storage.unsafeGetStorageImpl()->set_nbytes(nbytes);
 }
@@ -125,6 +129,9 @@ void mark_known(const c10::Storage &storage) {
 }
 
 uint64_t storage_id(const c10::Storage &storage) {
+  const auto &data = storage.data_ptr();
+  TORCH_CHECK(!data.get_context() || data.get_deleter() == &release,
+              "xpool: this tensor lies over an address that other code has given, not over memory of the pool");
   auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
   if (!name) {  // a storage made empty by hand: it has no name yet
     auto *impl = storage.unsafeGetStorageImpl();
@@ -135,10 +142,15 @@ uint64_t storage_id(const c10::Storage &storage) {
 }
 
 MemoryCounters memory_counters(int device) {
-  const Ledger &ledger = ledgers[device];
-  return {ledger.allocated, ledger.peak, ledger.quota, ledger.allocation_count};
+  const Ledger &of = ledgers[device];
+  return {of.allocated,       of.peak,           of.quota,      of.allocation_count,
+          of.allocated_total, of.released_count, of.peak_count, of.refused_count};
 }
 void set_memory_quota(int device, uint64_t nbytes) { ledgers[device].quota = nbytes; }
-void reset_peak_memory(int device) { ledgers[device].peak = ledgers[device].allocated.load(); }
+void reset_peak_memory(int device) {
+  Ledger &ledger = ledgers[device];
+  ledger.peak = ledger.allocated.load();
+  ledger.peak_count = ledger.allocation_count - ledger.released_count;
+}
 
 }  // namespace xpool

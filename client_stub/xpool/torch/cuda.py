@@ -7,7 +7,6 @@ that share one make it refuse both.
 
 from __future__ import annotations
 
-import collections
 import os
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,12 @@ from typing import Any
 import torch
 import torch.cuda
 
+from xpool.torch.cuda_names import patch_cuda_names
+from xpool.torch.devices import Devices
+from xpool.torch.dlpack import patch_dlpack
+from xpool.torch.legacy_tensors import patch_legacy_tensors
+from xpool.torch.memory_statistics import patch_memory
+from xpool.torch.profiling import patch_profiling
 from xpool.torch.remote import Remote
 from xpool.torch.streams import RemoteEvent, RemoteStream
 
@@ -24,57 +29,18 @@ def _answer(value: Any) -> Callable[..., Any]:
     return lambda *_args, **_named: value
 
 
-class Devices:
-    """The remote devices, by what a program calls them."""
-
-    def __init__(self, remotes: list[Remote]) -> None:
-        self.remotes = remotes
-        self.process = remotes[0].library.process
-
-    @property
-    def current(self) -> int:
-        """This thread's device index."""
-        return self.process.current_device()
-
-    def index_of(self, device: Any) -> int:
-        """The index of ``1``, ``"cuda:1"``, ``torch.device("cuda", 1)`` or None.
-
-        Raises:
-            ValueError: not a CUDA device.
-            RuntimeError: there is no such device.
-        """
-        if isinstance(device, (str, torch.device)):
-            device = torch.device(device)
-            if device.type != "cuda":
-                raise ValueError(f"Expected a cuda device, but got: {device}")
-            device = device.index
-        elif isinstance(device, torch.cuda.device):
-            device = device.idx
-        if device is None or device == -1:
-            return self.current
-        if not 0 <= int(device) < len(self.remotes):
-            raise RuntimeError("CUDA error: invalid device ordinal")
-        return int(device)
-
-    def __getitem__(self, device: Any) -> Remote:
-        return self.remotes[self.index_of(device)]
-
-    def exchange(self, device: Any) -> int:
-        """Make a device the current one; the one before. Negative: stay."""
-        before = self.current
-        if device >= 0:
-            self.process.set_current_device(self.index_of(device))
-        return before
-
-
 def patch_torch_cuda(remotes: list[Remote]) -> None:
     """Make ``torch.cuda`` tell of the remote devices; ``remotes[i]`` is ``cuda:i``."""
     devices = Devices(remotes)
     _patch_presence(devices)
     _patch_properties(devices)
-    _patch_memory(devices)
+    patch_memory(devices)
     _patch_streams(devices)
     _patch_random(devices)
+    patch_cuda_names(devices)
+    patch_dlpack(devices.process)
+    patch_legacy_tensors()
+    patch_profiling()
 
 
 def _set(names: str, make: Callable[[], Any], module: Any = torch.cuda) -> None:
@@ -159,70 +125,6 @@ def _patch_properties(devices: Devices) -> None:
     cuda.get_gencode_flags = _answer("")
     cuda.can_device_access_peer = can_device_access_peer
     torch.cuda.amp.common.amp_definitely_not_available = _answer(False)
-
-
-def _patch_memory(devices: Devices) -> None:
-    cuda: Any = torch.cuda
-
-    def counters_of(device: Any) -> dict[str, int]:
-        return devices[device].library.memory()
-
-    def memory_allocated(device: Any = None) -> int:
-        return counters_of(device)["allocated"]
-
-    def max_memory_allocated(device: Any = None) -> int:
-        return counters_of(device)["peak"]
-
-    def reset_peak_memory_stats(device: Any = None) -> None:
-        devices[device].library.reset_peak_memory()
-
-    def memory_stats(device: Any = None) -> dict[str, Any]:
-        counters = counters_of(device)
-        stats: dict[str, Any] = collections.OrderedDict()
-        for pool in ("all", "small_pool", "large_pool"):
-            here = pool != "small_pool"
-            for kind in ("allocated_bytes", "reserved_bytes", "active_bytes"):
-                stats[f"{kind}.{pool}.current"] = counters["allocated"] * here
-                stats[f"{kind}.{pool}.peak"] = counters["peak"] * here
-        stats["num_ooms"] = stats["num_alloc_retries"] = 0
-        stats["allocation.all.allocated"] = counters["allocation_count"]
-        return stats
-
-    def mem_get_info(device: Any = None) -> tuple[int, int]:
-        counters = counters_of(device)
-        return counters["quota"] - counters["allocated"], counters["quota"]
-
-    def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
-        counters = counters_of(device)
-        return (
-            f"slice of {devices[device].properties.name}: {counters['allocated']} bytes"
-            f" allocated, {counters['peak']} at most, {counters['quota']} allowed"
-        )
-
-    makers: dict[str, Callable[..., Any]] = {
-        "memory_allocated": memory_allocated,
-        "max_memory_allocated": max_memory_allocated,
-        # There is no cache between the job and its quota: both are one figure.
-        "memory_reserved": lambda device=None: memory_allocated(device),
-        "max_memory_reserved": lambda device=None: max_memory_allocated(device),
-        "memory_cached": lambda device=None: memory_allocated(device),
-        "max_memory_cached": lambda device=None: max_memory_allocated(device),
-        "reset_peak_memory_stats": reset_peak_memory_stats,
-        "reset_max_memory_allocated": lambda device=None: reset_peak_memory_stats(
-            device
-        ),
-        "reset_accumulated_memory_stats": lambda device=None: None,
-        "memory_stats": memory_stats,
-        "memory_stats_as_nested_dict": memory_stats,
-        "mem_get_info": mem_get_info,
-        "memory_summary": memory_summary,
-        "memory_snapshot": lambda *_args, **_named: [],
-        "empty_cache": lambda: None,
-        "set_per_process_memory_fraction": lambda fraction, device=None: None,
-    }
-    for name, function in makers.items():
-        setattr(cuda, name, function)
-        setattr(cuda.memory, name, function)
 
 
 def _patch_streams(devices: Devices) -> None:

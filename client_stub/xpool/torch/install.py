@@ -79,11 +79,15 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
 
     from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
-    from xpool.torch.storage_methods import patch_storage_methods
+    from xpool.torch.storage_methods import (
+        patch_storage_methods,
+        patch_untyped_storage,
+    )
 
     remotes = [Remote(device.session, device, device.index) for device in devices]
     patch_torch_cuda(remotes)
     patch_storage_methods("cuda")
+    patch_untyped_storage(library)
     return remotes
 
 

@@ -7,9 +7,12 @@ a remote device that goes through a byte tensor over the storage.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from xpool.native.library import NativeLibrary
 
 
 def bytes_of(storage: Any) -> torch.Tensor:
@@ -53,3 +56,27 @@ def patch_storage_methods(device_type: str) -> None:
     storage_module._to = to
     for name, method in (("clone", clone), ("cpu", cpu), ("copy_", copy_)):
         setattr(base, name, method)
+
+
+def patch_untyped_storage(library: NativeLibrary) -> None:
+    """Make and resize storages of the device ``cuda`` by hand."""
+    untyped: Any = torch.UntypedStorage
+    host_resize = untyped.resize_
+
+    def __new__(cls: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N807
+        device = torch.device(named.get("device") or "cpu")
+        if device.type != "cuda":
+            return super(untyped, cls).__new__(cls, *arguments, **named)
+        if arguments and not isinstance(arguments[0], int):
+            values = torch.tensor(arguments[0], dtype=torch.uint8)
+            return values.to(device).untyped_storage()
+        count = arguments[0] if arguments else named.get("size", 0)
+        return torch.empty(count, dtype=torch.uint8, device=device).untyped_storage()
+
+    def resize_(self: Any, size: int) -> Any:
+        if self.device.type != "cuda":
+            return host_resize(self, size)
+        library.resize_storage(self._cdata, size)
+        return self
+
+    untyped.__new__, untyped.resize_ = __new__, resize_
