@@ -76,10 +76,11 @@ bench: native ## measure the main scenario; one JSON object on stdout
 	@exec $(BIN)/python -m xpool_perf main_job --json $(BENCHARGS)
 
 .PHONY: native
-native: setup ## build the client's native library (about a minute, once)
+native: setup ## build the native libraries of client and server (a minute each, once)
 	@command -v g++ >/dev/null || { \
 	  echo "make: g++ is missing: apt-get install g++" >&2; exit 1; }
 	@$(BIN)/python -m xpool.native.build
+	@$(BIN)/python -m xpool_server.native.build
 
 .PHONY: setup
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt

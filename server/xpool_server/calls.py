@@ -7,7 +7,7 @@ written, poisoned with the fault that was first in the chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -62,27 +62,57 @@ class Calls:
 
     def call(self, record: Call) -> Answers:
         """Run an operation whose results the client has predicted."""
-        outputs = record.outputs
+        return self.attempt(record, self._run)
+
+    def attempt(self, record: Call, run: Callable[[Call], None]) -> Answers:
+        """Run a call, or what is left of it; a failure poisons its results."""
         try:
-            operation = self._operations.get(record.operation)
-            if operation is None:
-                raise self._undefined(record.operation)
-            function, positional, keywords = operation.bind(record.arguments)
-            self._storages.check_room(room_for(outputs, self._storages))
-            result = function(*positional, **keywords)
-            self.executed_ops += 1
-            if operation.reshapes:
-                self._account_written(operation, record.arguments)
-            self.binder.bind(outputs, leaves_of(result, operation.returns))
+            run(record)
         except Poisoned as poisoned:
-            self._poison(record, outputs, poisoned.fault)
+            self._poison(record, record.outputs, poisoned.fault)
         except PeerError:
             raise
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             fault = self._fault(error, record.operation)
-            self._poison(record, outputs, fault)
+            self._poison(record, record.outputs, fault)
             return self._failures.told(fault)
         return NOTHING
+
+    def _run(self, record: Call) -> None:
+        outputs = record.outputs
+        operation = self._operations.get(record.operation)
+        if operation is None:
+            raise self._undefined(record.operation)
+        function, positional, keywords = operation.bind(record.arguments)
+        self._storages.check_room(room_for(outputs, self._storages))
+        result = function(*positional, **keywords)
+        self.executed_ops += 1
+        if operation.reshapes:
+            self._account_written(operation, record.arguments)
+        self.binder.bind(outputs, leaves_of(result, operation.returns))
+
+    def bind_results(
+        self, record: Call, leaves: Sequence[torch.Tensor | None], bound: int
+    ) -> None:
+        """What is left to do for a call that has run elsewhere.
+
+        Args:
+            record: the call.
+            leaves: tensors of its results in schema order.
+            bound: how many outputs have their handles already.
+
+        Raises:
+            ArgumentInvalid: a prediction of number, sizes or dtype was wrong.
+            QuotaExceeded: there is no room.
+        """
+        operation = self._operations[record.operation]
+        if operation.reshapes:
+            self._account_written(operation, record.arguments)
+        self.binder.bind(record.outputs[bound:], leaves[bound:])
+
+    def operation(self, number: int) -> Operation | None:
+        """An operation that may be called."""
+        return self._operations.get(number)
 
     def request_call(self, record: RequestCall) -> Answers:
         """Run an operation whose results only the device knows, and tell them."""

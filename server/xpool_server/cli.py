@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from xpool_protocol.errors import PoolError, UsageError
 
+from xpool_server.executors import ExecutorKind
 from xpool_server.log import LogFormat
 
 server_app = typer.Typer(
@@ -75,6 +76,14 @@ def server(
             show_default="any free ones",
         ),
     ] = None,
+    executor: Annotated[
+        ExecutorKind | None,
+        typer.Option(
+            envvar="XPOOL_EXECUTOR",
+            help="What runs operations: C++, built once at the first start, or Python.",
+            show_default="native, or python where there is no C++ compiler",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -98,6 +107,7 @@ def server(
         from xpool_server import log
         from xpool_server.addresses import port_range
         from xpool_server.devices.discovery import discover
+        from xpool_server.executors import executor_library
         from xpool_server.node import Node, NodeOptions
 
         log.configure(log_format)
@@ -108,6 +118,7 @@ def server(
             devices=discover(devices or None),
             spares=spares,
             threads=threads,
+            executor_library=executor_library(executor),
             is_insecure=insecure,
             advertise=advertise,
             worker_ports=None if worker_ports is None else port_range(worker_ports),

@@ -19,8 +19,8 @@ from xpool_protocol.transport import Listener, PeerId
 
 from xpool_server import control
 from xpool_server.devices.base import Backend
-from xpool_server.executor import Executor
 from xpool_server.lane import SocketLane
+from xpool_server.native_executor import MakeExecutor
 from xpool_server.session import Session, framework, refusal
 
 STATISTICS_INTERVAL_S: Final = 1.0
@@ -78,9 +78,11 @@ class Worker:
         listener: Listener,
         backend: Backend,
         lane: SocketLane,
+        make_executor: MakeExecutor,
     ) -> None:
         self._lane = lane
         self._pipe = pipe
+        self._make_executor = make_executor
         self._listener = listener
         self._backend = backend
         self._session: Session | None = None
@@ -115,7 +117,9 @@ class Worker:
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
                 self._backend.limit_memory(order.memory_nbytes)
-                executor = Executor(self._backend, order.memory_nbytes, self._lane)
+                executor = self._make_executor(
+                    self._backend, order.memory_nbytes, self._lane
+                )
                 self._session = Session(order, executor, self._send)
                 self._lease_id = order.lease_id
                 return False

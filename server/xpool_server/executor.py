@@ -38,6 +38,7 @@ from xpool_protocol.records import (
     Upload,
     Write,
     WriteGenerator,
+    read_records,
 )
 from xpool_protocol.values import Value
 
@@ -61,7 +62,7 @@ class Executor:
         self.backend = backend
         self.lane = lane or NoLane()
         self._broken_uploads: list[Fault] = []
-        self.storages = Storages(quota_nbytes, backend.device, self._broken_upload)
+        self.storages = self._make_storages(quota_nbytes)
         self.generators = Generators(backend)
         self.failures = Failures(backend.kind)
         converters = Converters(self.storages, self.generators, backend.device)
@@ -95,6 +96,10 @@ class Executor:
             Download: self._download,
         }
 
+    def _make_storages(self, quota_nbytes: int) -> Storages:
+        """An empty table for this session."""
+        return Storages(quota_nbytes, self.backend.device, self._broken_upload)
+
     @property
     def operation_count(self) -> int:
         """Records taken so far; the next record's operation number."""
@@ -122,6 +127,15 @@ class Executor:
             finally:
                 self.backend.end_work()
                 self._payloads = ()
+
+    def run(self, records: bytes) -> Iterator[Answers]:
+        """Execute the records of a batch; call within ``batch``.
+
+        Raises:
+            PeerError: a record makes no sense, or has broken a bound of the session.
+        """
+        for record in read_records(records):
+            yield self.execute(record)
 
     def execute(self, record: Record) -> Answers:
         """Run the next record; call within ``batch``.
@@ -231,7 +245,8 @@ class Executor:
                 self.lane.expect(number, record.nbytes, None)
                 raise
             destination = self.backend.destination(entry.storage, record.offset)
-            entry.under_way = self.lane.expect(number, record.nbytes, destination)
+            transfer = self.lane.expect(number, record.nbytes, destination)
+            self.storages.expect(record.storage, transfer)
 
         if record.storage not in self.storages:
             return self.failures.attempt(run)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -77,6 +78,9 @@ class NodeOptions:
     spares: int = 1
     threads: int | None = None
     """CPU threads of each worker; None: the framework's default."""
+
+    executor_library: Path | None = None
+    """Of the native executor; None: workers execute in Python."""
 
     is_insecure: bool = False
     advertise: str | None = None
@@ -277,6 +281,7 @@ class Node:
     def _worker_command(self, control_fd: int, device_index: int) -> Sequence[str]:
         device = next(one for one in self._options.devices if one.index == device_index)
         threads, ports = self._options.threads, self._options.worker_ports
+        library = self._options.executor_library
         return [
             *(sys.executable, "-m", "xpool_server.leash", str(os.getpid())),
             "xpool_server.worker",
@@ -285,6 +290,7 @@ class Node:
             *("--listen", worker_uri(self._options.listen, control_fd)),
             *(() if threads is None else ("--threads", str(threads))),
             *(() if ports is None else ("--ports", str(ports))),
+            *(() if library is None else ("--executor-library", str(library))),
         ]
 
 

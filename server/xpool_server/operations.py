@@ -62,6 +62,8 @@ class Operation:
         self._converters = converters
         base, _, overload = REPLACED.get(name, name).partition(".")
         self._base, self._overload = base, overload
+        self.schema_name = base, overload
+        """Base name and overload of what is called in the end."""
         self.function: Callable[..., Any]
         self.function, _, tags = torch._C._get_operation_overload(base, overload)
         schema = torch._C._get_schema(base, overload)

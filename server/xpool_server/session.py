@@ -27,7 +27,6 @@ from xpool_protocol.messages import (
     Reply,
     Welcome,
 )
-from xpool_protocol.records import read_records
 from xpool_protocol.transport import PeerId
 
 from xpool_server.control import OpenSession
@@ -151,8 +150,8 @@ class Session:
                 f" {batch.first_operation}; {executor.operation_count} is next"
             )
         with executor.batch(batch.payloads):
-            for record in read_records(batch.records):
-                for answer in executor.execute(record):
+            for answers in executor.run(batch.records):
+                for answer in answers:
                     if isinstance(answer, Reply):
                         frames = self._connection.reply(
                             answer.request, answer.value, answer.payloads

@@ -76,6 +76,7 @@ class Entry:
     """One live storage."""
 
     __slots__ = (
+        "__weakref__",
         "charge_nbytes",
         "identity",
         "nbytes",
@@ -84,11 +85,13 @@ class Entry:
         "views",
     )
 
-    def __init__(self, storage: torch.UntypedStorage) -> None:
+    def __init__(
+        self, storage: torch.UntypedStorage, nbytes: int | None = None
+    ) -> None:
         self.under_way: Transfer | None = None
         """An upload whose bytes are not all there: nobody may use it before."""
         self.storage = storage
-        self.nbytes = storage.nbytes()
+        self.nbytes = storage.nbytes() if nbytes is None else nbytes
         self.charge_nbytes = charged_nbytes(self.nbytes)
         self.identity: int = storage._cdata
         self.views: dict[Tensor, torch.Tensor] = {}
@@ -112,12 +115,27 @@ class Storages:
         """
         self._make_fault = make_fault
         self.quota_nbytes = quota_nbytes
-        self.allocated_nbytes = 0
-        self.peak_nbytes = 0
-        self.live_count = 0
+        self._allocated_nbytes = 0
+        self._peak_nbytes = 0
+        self._live_count = 0
         self._device = device
         self._table: dict[int, Entry | Fault] = {}
         self._ids: dict[int, int] = {}
+
+    @property
+    def allocated_nbytes(self) -> int:
+        """Charged now."""
+        return self._allocated_nbytes
+
+    @property
+    def peak_nbytes(self) -> int:
+        """The most that was charged at once."""
+        return self._peak_nbytes
+
+    @property
+    def live_count(self) -> int:
+        """Storages that are not poisoned, the ones of a graph's run included."""
+        return self._live_count
 
     def __contains__(self, storage_id: int) -> bool:
         return storage_id in self._table
@@ -146,6 +164,10 @@ class Storages:
         if type(slot) is Entry and slot.under_way is not None:
             return self._settled(storage_id, slot)
         return slot
+
+    def expect(self, storage_id: int, transfer: Transfer) -> None:
+        """Let nobody use a live storage before an upload into it is over."""
+        self.entry(storage_id).under_way = transfer
 
     def _settled(self, storage_id: int, entry: Entry) -> Entry | Fault:
         """Wait for the bytes of an upload; what has not got them is poisoned."""
@@ -253,7 +275,7 @@ class Storages:
         entry = Entry(storage)
         self.check_room(entry.charge_nbytes)
         self._ids[entry.identity] = HELD
-        self.live_count += 1
+        self._live_count += 1
         self._charge(entry.charge_nbytes)
         return entry
 
@@ -266,8 +288,8 @@ class Storages:
     def let_go(self, entry: Entry) -> None:
         """Drop what is held."""
         del self._ids[entry.identity]
-        self.live_count -= 1
-        self.allocated_nbytes -= entry.charge_nbytes
+        self._live_count -= 1
+        self._allocated_nbytes -= entry.charge_nbytes
 
     def resized(self, entry: Entry) -> None:
         """Take note that an operation changed a storage's size.
@@ -306,8 +328,8 @@ class Storages:
             self.let_go(entry)
 
     def _charge(self, nbytes: int) -> None:
-        self.allocated_nbytes += nbytes
-        self.peak_nbytes = max(self.peak_nbytes, self.allocated_nbytes)
+        self._allocated_nbytes += nbytes
+        self._peak_nbytes = max(self._peak_nbytes, self._allocated_nbytes)
 
     def _bound(self, storage_id: int) -> None:
         if len(self._table) >= MAX_HANDLES and storage_id not in self._table:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -36,6 +37,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", required=True, help="for instance tcp://0.0.0.0:0")
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
+    parser.add_argument("--executor-library", type=Path, help="run records in C++")
     return parser.parse_args(argv)
 
 
@@ -59,13 +61,16 @@ def _serve(options: argparse.Namespace) -> None:
         from xpool_server.devices import open_backend
         from xpool_server.driver import ControlPipe, Worker
         from xpool_server.lane import SocketLane
+        from xpool_server.native_executor import executor_maker
 
         if options.threads > 0:
             torch.set_num_threads(options.threads)
         backend = open_backend(options.device)
         ports = None if options.ports is None else port_range(options.ports)
         lane = SocketLane(lane_host(listener.uri), ports)
-        Worker(ControlPipe(options.control_fd), listener, backend, lane).run()
+        make_executor = executor_maker(options.executor_library)
+        pipe = ControlPipe(options.control_fd)
+        Worker(pipe, listener, backend, lane, make_executor).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from xpool_protocol import transport
 from xpool_protocol.connection import ClientConnection
@@ -44,6 +44,9 @@ def lease(memory_nbytes: int = 1 << 28) -> control.OpenSession:
 class WorkerProcess:
     """The process, and the node's end of its control pair."""
 
+    executor_library: ClassVar[Path | None] = None
+    """Of the native executor; None: records are executed in Python."""
+
     def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(DEADLINE_S)
@@ -54,12 +57,18 @@ class WorkerProcess:
                     *(sys.executable, "-m", "xpool_server.worker"),
                     *("--control-fd", str(theirs.fileno()), "--device", device),
                     *("--listen", "tcp://127.0.0.1:0", "--threads", str(threads)),
+                    *self._executor(),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=os.environ | self.environment(),
             )
+
+    def _executor(self) -> Sequence[str]:
+        if self.executor_library is None:
+            return ()
+        return ("--executor-library", str(self.executor_library))
 
     @staticmethod
     def environment() -> dict[str, str]:

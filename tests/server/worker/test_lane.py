@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from support.executor_desk import Desk
+from support.executor_desk import Desk, bytes_from, make_executor
 from xpool_protocol import lane as wire
 from xpool_protocol.errors import BrokenError
 from xpool_protocol.messages import Failure, Reply
@@ -25,8 +25,6 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
-from xpool_server.devices import open_backend
-from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.lane import SocketLane
 
@@ -38,7 +36,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.lane = SocketLane("127.0.0.1")
-        self.executor = Executor(open_backend("cpu"), QUOTA_NBYTES, self.lane)
+        self.executor = make_executor(Desk.default_kind, QUOTA_NBYTES, lane=self.lane)
         self.streams: list[socket.socket] = []
         [reply] = self.run(OpenLane(1))
         assert isinstance(reply, Reply)
@@ -47,7 +45,8 @@ class Bench:
 
     def run(self, record: Record) -> Answers:
         with self.executor.batch():
-            return self.executor.execute(record)
+            answers = self.executor.run(bytes_from(record))
+            return tuple(one for some in answers for one in some)
 
     def connect(self, address: str, greeting: bytes | None = None) -> socket.socket:
         kind, _, where = address.partition(":")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.executor_desk import Desk, make_executor
 from support.worker_client import lease
 from xpool_protocol.codec import Frames, decode, encode
 from xpool_protocol.connection import ClientConnection
@@ -35,8 +36,6 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.transport import PeerId
 from xpool_protocol.wire import Writer
-from xpool_server.devices import open_backend
-from xpool_server.executor import Executor
 from xpool_server.session import CLIENT_LEFT, Session
 
 OWNER = PeerId(b"owner")
@@ -60,7 +59,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.sent: list[tuple[PeerId, Message]] = []
-        self.executor = Executor(open_backend("cpu"), 1 << 20)
+        self.executor = make_executor(Desk.default_kind, 1 << 20)
         self.session = Session(lease(), self.executor, self.take)
 
     def take(self, peer: PeerId, frames: Frames) -> None:
@@ -245,7 +244,7 @@ def test_a_client_that_takes_no_replies_is_let_go() -> None:
             raise BrokenError("the client has not taken its replies")
         sent.append(decode(frames))
 
-    session = Session(lease(), Executor(open_backend("cpu"), 1 << 20), take)
+    session = Session(lease(), make_executor(Desk.default_kind, 1 << 20), take)
     client = ClientConnection()
     session.receive(OWNER, client.hello("t", KEY, "a", "f"))
     batch = encode(Batch(1, 0, records(Allocate(1, 8), Read(1, 1, 0, 8))))

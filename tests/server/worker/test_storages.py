@@ -106,8 +106,9 @@ def test_the_frameworks_own_refusal_counts_the_same(desk: Desk) -> None:
     assert failure.fault.text.startswith("xpool: ")
 
 
-def test_handles_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handles_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storages, "MAX_HANDLES", 3)
+    desk = Desk()
     assert not desk.run(Allocate(1, 8), Allocate(2, 8), Allocate(3, 8))
     with pytest.raises(PeerError, match="more than 3 storages"):
         desk.run(Allocate(4, 8))

@@ -1,0 +1,1 @@
+"""The native executor: C++ sources, their build, and the library seen from Python."""

@@ -1,0 +1,201 @@
+#include "executor.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/core/DeviceGuard.h>
+
+namespace xpool_server {
+
+namespace {
+
+enum Record : uint8_t { kCall = 2, kAllocate = 4, kFree = 5, kWrite = 6 };
+
+// What torch warns of, it warns of on the client too; and a client must not be able to fill the server's log.
+class Silence : public c10::WarningHandler {
+  void process(const c10::Warning &) override {}
+};
+
+void expect(bool is_met) {
+  if (!is_met)
+    throw HandBack{};
+}
+
+}  // namespace
+
+Executor::Executor(c10::Device device, uint64_t quota_nbytes, uint64_t max_handles)
+    : storages(quota_nbytes, max_handles), device_(device), values_(storages, device) {}
+
+void Executor::define(uint64_t number, std::unique_ptr<Operation> operation) {
+  if (number >= operations_.size())
+    operations_.resize(number + 1);
+  operations_[number] = std::move(operation);
+}
+
+Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
+  static Silence silence;
+  c10::WarningUtils::WarningHandlerGuard guard(&silence);
+  Reader from(records, nbytes);
+  from.go_to(start);
+  record_count = 0;
+  failure = nullptr;
+  leaves.clear();
+  bound = 0;
+  while (!from.is_exhausted()) {
+    position = from.position();
+    const Outcome outcome = step(from);
+    if (outcome != Outcome::kDone)
+      return outcome;
+    record_count++;
+  }
+  position = from.position();
+  return Outcome::kDone;
+}
+
+Outcome Executor::step(Reader &from) {
+  try {
+    switch (from.uint8()) {
+      case kCall: return call(from);
+      case kAllocate: allocate(from); return Outcome::kDone;
+      case kFree: free(from); return Outcome::kDone;
+      case kWrite: write(from); return Outcome::kDone;
+      default: return Outcome::kHandBack;
+    }
+  } catch (const HandBack &) {
+  } catch (const std::exception &) {
+    // Before anything has happened, too: Python meets the same and says so.
+  }
+  stack_.clear();  // it would keep storages alive
+  return Outcome::kHandBack;
+}
+
+void Executor::allocate(Reader &from) {
+  const uint64_t id = from.uvarint(MAX_STORAGE_ID);
+  const uint64_t nbytes = from.uvarint(MAX_STORAGE_NBYTES);
+  expect(!storages.find(id) && storages.has_room(charged_nbytes(nbytes)) && storages.has_rows(1));
+  const c10::DeviceGuard guard(device_);
+  storages.adopt(id, c10::Storage(c10::Storage::use_byte_size_t(), nbytes, c10::GetAllocator(device_.type()),
+                                  /*resizable=*/true));
+}
+
+void Executor::free(Reader &from) {
+  const uint64_t id = from.uvarint(MAX_STORAGE_ID);
+  const Entry *entry = storages.find(id);
+  expect(entry && entry->is_usable());  // the fault of a poisoned one, and an upload, are Python's to end
+  storages.free(id);
+}
+
+// Bytes in the record, into memory of this host.
+void Executor::write(Reader &from) {
+  expect(device_.is_cpu());
+  const Entry *entry = storages.find(from.uvarint(MAX_STORAGE_ID));
+  const uint64_t offset = from.uvarint(MAX_STORAGE_NBYTES);
+  const uint64_t nbytes = from.uvarint(INLINE_NBYTES);
+  expect(from.uvarint(0) == 0 && entry && entry->is_usable() && offset + nbytes <= entry->nbytes);
+  const uint8_t *data = from.raw(nbytes);
+  if (nbytes)
+    memcpy(static_cast<uint8_t *>(entry->storage.mutable_data()) + offset, data, nbytes);
+}
+
+Operation &Executor::read_operation(Reader &from) {
+  const uint64_t number = from.uvarint(MAX_OPERATIONS - 1);
+  expect(number < operations_.size() && operations_[number]);
+  return *operations_[number];
+}
+
+void Executor::read_outputs(Reader &from) {
+  output_count_ = from.uvarint(MAX_OUTPUTS);
+  for (size_t i = 0; i < output_count_; i++) {
+    if (outputs_.size() <= i)
+      outputs_.emplace_back();
+    Output &output = outputs_[i];
+    const uint8_t mark = from.uint8();
+    expect(mark <= 1);
+    output.is_given = mark;
+    if (!mark)
+      continue;
+    output.id = from.uvarint(MAX_STORAGE_ID);
+    read_geometry(from, output.geometry);
+    output.nbytes = output.geometry.span_nbytes();
+  }
+}
+
+void Executor::check_room() {
+  uint64_t charge = 0, given = 0;
+  for (size_t i = 0; i < output_count_; i++) {
+    const Output &output = outputs_[i];
+    if (!output.is_given)
+      continue;
+    expect(output.geometry.offset == 0 && output.geometry.flags == 0 && !storages.find(output.id));
+    expect(output.nbytes <= storages.quota_nbytes);
+    charge += charged_nbytes(output.nbytes);
+    given++;
+    // Each is at most the quota, so that the sum can't leave 64 bits before this sees it.
+    expect(storages.has_room(charge));
+  }
+  expect(storages.has_rows(given));
+}
+
+// The results' tensors in schema order into `leaves`; undefined where there is none.
+bool Executor::flatten(const Operation &operation) {
+  for (size_t i = 0; i < stack_.size(); i++) {
+    if (operation.returns_tensor[i])
+      leaves.push_back(stack_[i].toTensor());
+    else if (operation.returns_list[i])
+      for (const at::Tensor &one : stack_[i].toTensorVector())
+        leaves.push_back(one);
+  }
+  return leaves.size() == output_count_;
+}
+
+// Whether a storage that the call was to write has another size now.
+bool Executor::has_resized() const {
+  for (const Entry *entry : values_.written())
+    if (entry->storage.nbytes() != entry->nbytes)
+      return true;
+  return false;
+}
+
+// False if the result is not a whole storage of its own in the layout that was predicted.
+bool Executor::bind_one(const Output &output, const at::Tensor &leaf) {
+  const Geometry &geometry = output.geometry;
+  if (!leaf.defined() || leaf.layout() != c10::kStrided || !leaf.has_storage() || leaf.scalar_type() != geometry.dtype ||
+      leaf.sizes() != c10::IntArrayRef(geometry.sizes) || leaf.strides() != c10::IntArrayRef(geometry.strides) ||
+      leaf.storage_offset() != 0 || leaf.device() != device_ || leaf.is_neg() || leaf.is_conj())
+    return false;
+  const c10::Storage &storage = leaf.storage();
+  if (storage.nbytes() != output.nbytes || storages.is_named(storage.unsafeGetStorageImpl()) ||
+      storages.find(output.id) || !storages.has_room(charged_nbytes(output.nbytes)))
+    return false;
+  Entry &entry = storages.adopt(output.id, storage);
+  entry.views.push_back({std::string(geometry.bytes), leaf});
+  return true;
+}
+
+Outcome Executor::call(Reader &from) {
+  const Operation &operation = read_operation(from);
+  stack_ = operation.defaults;
+  values_.read_arguments(from, operation, stack_);
+  read_outputs(from);
+  check_room();
+  // From here on the record has effects: it is never handed back.
+  try {
+    operation.handle.callBoxed(stack_);
+    executed_ops++;
+    const bool is_plain = flatten(operation) && !(operation.reshapes && has_resized());
+    for (; is_plain && bound < output_count_; bound++)
+      if (outputs_[bound].is_given && !bind_one(outputs_[bound], leaves[bound]))
+        break;
+    stack_.clear();
+    if (!is_plain || bound < output_count_)
+      return Outcome::kResults;
+    leaves.clear();
+    bound = 0;
+    return Outcome::kDone;
+  } catch (...) {
+    failure = std::current_exception();
+    stack_.clear();
+    leaves.clear();
+    return Outcome::kFailed;
+  }
+}
+
+}  // namespace xpool_server

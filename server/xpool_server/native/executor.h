@@ -1,0 +1,68 @@
+// Executes the records of one session's batches that are common, without Python; hands the others back.
+#pragma once
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "operation.h"
+#include "reader.h"
+#include "storages.h"
+#include "values.h"
+
+namespace xpool_server {
+
+// Why `Executor::run` has returned. The record at `position` is then Python's to finish.
+enum class Outcome : int32_t {
+  kDone,      // the batch is over
+  kHandBack,  // the record has had no effect: Python executes it
+  kFailed,    // the record is a call, and it raised: `failure` is what
+  kResults,   // the record is a call, and it has run: `leaves` from `bound` on are Python's to bind
+};
+
+class Executor {
+ public:
+  Executor(c10::Device device, uint64_t quota_nbytes, uint64_t max_handles);
+
+  Storages storages;
+  uint64_t executed_ops = 0;
+
+  // Of the last call of `run`.
+  size_t position = 0;      // of the record that it stopped at
+  uint64_t record_count = 0;  // records executed to their end
+  std::exception_ptr failure;
+  std::vector<at::Tensor> leaves;
+  size_t bound = 0;  // outputs that have their handles already
+
+  // Replaces what the number stood for; null makes Python execute its calls.
+  void define(uint64_t number, std::unique_ptr<Operation> operation);
+  Outcome run(const uint8_t *records, size_t nbytes, size_t from);
+
+ private:
+  struct Output {
+    bool is_given;
+    uint64_t id;
+    uint64_t nbytes;
+    Geometry geometry;
+  };
+
+  Outcome step(Reader &from);
+  Outcome call(Reader &from);
+  void allocate(Reader &from);
+  void free(Reader &from);
+  void write(Reader &from);
+  Operation &read_operation(Reader &from);
+  void read_outputs(Reader &from);
+  void check_room();
+  bool flatten(const Operation &operation);
+  bool has_resized() const;
+  bool bind_one(const Output &output, const at::Tensor &leaf);
+
+  const c10::Device device_;
+  Values values_;
+  std::vector<std::unique_ptr<Operation>> operations_;
+  torch::jit::Stack stack_;
+  std::vector<Output> outputs_;
+  size_t output_count_ = 0;
+};
+
+}  // namespace xpool_server

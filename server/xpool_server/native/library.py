@@ -1,0 +1,253 @@
+"""The native executor seen from Python: the library's functions, by ctypes.
+
+What runs kernels is called without Python's lock; what makes Python objects, or raises,
+is called with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from xpool_server import storages
+
+NO_HANDLE: Final = (1 << 64) - 1
+
+
+class Outcome(IntEnum):
+    """Why ``NativeSession.run`` has returned; as in ``executor.h``."""
+
+    DONE = 0
+    HAND_BACK = 1
+    FAILED = 2
+    RESULTS = 3
+
+
+class State(IntEnum):
+    """What a handle names."""
+
+    NOTHING = 0
+    LIVE = 1
+    POISONED = 2
+
+
+class Stop(ctypes.Structure):
+    """Where and with what ``NativeSession.run`` has stopped."""
+
+    _fields_ = (
+        ("position", ctypes.c_uint64),
+        ("record_count", ctypes.c_uint64),
+        ("leaf_count", ctypes.c_uint64),
+        ("bound", ctypes.c_uint64),
+    )
+
+
+class Ledger(ctypes.Structure):
+    """Counters of the table of storages, and of calls."""
+
+    _fields_ = (
+        ("allocated_nbytes", ctypes.c_uint64),
+        ("peak_nbytes", ctypes.c_uint64),
+        ("live_count", ctypes.c_uint64),
+        ("handle_count", ctypes.c_uint64),
+        ("executed_ops", ctypes.c_uint64),
+    )
+
+
+_POINTER: Final = ctypes.c_void_p
+_ID: Final = ctypes.c_uint64
+
+# Name, arguments after the session, result. Called without Python's lock.
+_PLAIN: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
+    ("xs_delete", (), None),
+    ("xs_run", (ctypes.c_char_p, _ID, _ID, ctypes.POINTER(Stop)), ctypes.c_int32),
+)
+
+# With it: short, or touching Python's objects.
+_LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
+    (
+        "xs_define",
+        (
+            *(_ID, ctypes.c_char_p, ctypes.c_char_p),
+            *(ctypes.POINTER(ctypes.c_char_p), ctypes.c_uint64, ctypes.c_int32),
+        ),
+        ctypes.c_int32,
+    ),
+    ("xs_undefine", (_ID,), None),
+    ("xs_raise", (), ctypes.c_int32),
+    ("xs_leaf", (_ID,), ctypes.py_object),
+    ("xs_drop_leaves", (), None),
+    ("xs_state", (_ID,), ctypes.c_int32),
+    ("xs_storage", (_ID,), ctypes.py_object),
+    ("xs_nbytes", (_ID,), ctypes.c_uint64),
+    ("xs_id_of", (ctypes.c_uint64,), ctypes.c_uint64),
+    ("xs_adopt", (_ID, ctypes.c_uint64), ctypes.c_int32),
+    ("xs_hold", (ctypes.c_uint64,), ctypes.c_int32),
+    ("xs_name", (_ID, ctypes.c_uint64), ctypes.c_int32),
+    ("xs_let_go", (ctypes.c_uint64,), ctypes.c_int32),
+    ("xs_resized", (ctypes.c_uint64,), ctypes.c_int32),
+    ("xs_poison", (_ID,), ctypes.c_int32),
+    ("xs_free", (_ID,), None),
+    ("xs_set_busy", (_ID, ctypes.c_int32), None),
+    ("xs_view_count", (_ID,), ctypes.c_uint64),
+    ("xs_ledger", (ctypes.POINTER(Ledger),), None),
+    ("xs_handles", (ctypes.POINTER(ctypes.c_uint64),), None),
+)
+
+
+class NativeLibrary:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        plain, locked = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+        self.functions: dict[str, Any] = {}
+        for library, declared in ((plain, _PLAIN), (locked, _LOCKED)):
+            for name, arguments, result in declared:
+                function = getattr(library, name)
+                function.argtypes = (_POINTER, *arguments)
+                function.restype = result
+                self.functions[name] = function
+        new = locked.xs_new
+        new.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
+        new.restype = _POINTER
+        self.functions["xs_new"] = new
+
+    def session(self, device: torch.device, quota_nbytes: int) -> NativeSession:
+        """A new session's native state."""
+        return NativeSession(self, device, quota_nbytes)
+
+
+class NativeSession:
+    """One session in C++: its table of storages, its operations, its executor.
+
+    Handles are not checked here: who calls has looked at ``state``.
+    """
+
+    def __init__(
+        self, library: NativeLibrary, device: torch.device, quota_nbytes: int
+    ) -> None:
+        functions = library.functions
+        self.stop = Stop()
+        self._pointer = functions["xs_new"](
+            str(device).encode(), max(quota_nbytes, 0), storages.MAX_HANDLES
+        )
+        self._call = functions
+        self._run = functions["xs_run"]
+        self._state = functions["xs_state"]
+        weakref.finalize(self, functions["xs_delete"], self._pointer)
+
+    def run(self, records: bytes, position: int) -> Outcome:
+        """Execute records from a position on, until one is Python's; see ``stop``."""
+        return Outcome(
+            self._run(
+                self._pointer, records, len(records), position, ctypes.byref(self.stop)
+            )
+        )
+
+    def raise_failure(self) -> None:
+        """Raise what the call raised that ``run`` has stopped at."""
+        self._call["xs_raise"](self._pointer)
+
+    def take_leaves(self) -> list[torch.Tensor | None]:
+        """Results of the call that ``run`` has stopped at."""
+        leaf = self._call["xs_leaf"]
+        leaves = [leaf(self._pointer, one) for one in range(self.stop.leaf_count)]
+        self._call["xs_drop_leaves"](self._pointer)
+        return leaves
+
+    def define(
+        self,
+        number: int,
+        base: str,
+        overload: str,
+        argument_names: Sequence[str],
+        *,
+        takes_numbers: bool,
+    ) -> None:
+        """Give an operation its number; arguments are those of ``resolve``."""
+        names = (ctypes.c_char_p * len(argument_names))(
+            *(name.encode() for name in argument_names)
+        )
+        self._call["xs_define"](
+            *(self._pointer, number, base.encode(), overload.encode()),
+            *(names, len(argument_names), takes_numbers),
+        )
+
+    def undefine(self, number: int) -> None:
+        """Leave an operation's calls to Python."""
+        self._call["xs_undefine"](self._pointer, number)
+
+    # ---- the table of storages
+
+    def state(self, storage_id: int) -> State:
+        """What a handle names."""
+        return State(self._state(self._pointer, storage_id))
+
+    def storage(self, storage_id: int) -> torch.UntypedStorage:
+        """The storage of a live handle."""
+        storage: torch.UntypedStorage = self._call["xs_storage"](
+            self._pointer, storage_id
+        )
+        return storage
+
+    def nbytes(self, storage_id: int) -> int:
+        """Bytes of a live handle's storage, as it was last charged."""
+        return int(self._call["xs_nbytes"](self._pointer, storage_id))
+
+    def id_of(self, identity: int) -> int:
+        """The handle of a storage; ``NO_HANDLE`` if it has none."""
+        return int(self._call["xs_id_of"](self._pointer, identity))
+
+    def adopt(self, storage_id: int, identity: int) -> None:
+        """Name and charge a storage."""
+        self._call["xs_adopt"](self._pointer, storage_id, identity)
+
+    def hold(self, identity: int) -> None:
+        """Charge a storage that has no handle yet."""
+        self._call["xs_hold"](self._pointer, identity)
+
+    def name(self, storage_id: int, identity: int) -> None:
+        """Give what is held a handle."""
+        self._call["xs_name"](self._pointer, storage_id, identity)
+
+    def let_go(self, identity: int) -> None:
+        """Drop what is held."""
+        self._call["xs_let_go"](self._pointer, identity)
+
+    def resized(self, identity: int) -> None:
+        """Charge a storage anew whose size has changed."""
+        self._call["xs_resized"](self._pointer, identity)
+
+    def poison(self, storage_id: int) -> None:
+        """Drop what a handle names, and keep the handle."""
+        self._call["xs_poison"](self._pointer, storage_id)
+
+    def free(self, storage_id: int) -> None:
+        """Forget a handle."""
+        self._call["xs_free"](self._pointer, storage_id)
+
+    def set_busy(self, storage_id: int, *, is_busy: bool) -> None:
+        """Whether whatever uses a live handle is handed back."""
+        self._call["xs_set_busy"](self._pointer, storage_id, is_busy)
+
+    def view_count(self, storage_id: int) -> int:
+        """Tensors kept for a live handle's geometries."""
+        return int(self._call["xs_view_count"](self._pointer, storage_id))
+
+    def ledger(self) -> Ledger:
+        """The counters now."""
+        ledger = Ledger()
+        self._call["xs_ledger"](self._pointer, ctypes.byref(ledger))
+        return ledger
+
+    def handles(self) -> list[int]:
+        """Every handle, live or poisoned."""
+        found = (ctypes.c_uint64 * self.ledger().handle_count)()
+        self._call["xs_handles"](self._pointer, found)
+        return list(found)

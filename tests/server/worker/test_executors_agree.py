@@ -1,0 +1,150 @@
+"""Both executors, fed the same bytes: the same answers, counters and storages."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.executor_desk import KINDS, Desk, bytes_from, bytes_of, library
+from support.random_records import LIVE, OPERATIONS, QUOTA_NBYTES, ROOM_NBYTES, records
+from xpool_protocol.errors import HandleUnknown, PeerError
+from xpool_protocol.messages import Failure, Reply
+from xpool_protocol.native_build import compiler
+from xpool_protocol.records import Allocate, DefineOperation, Record, Write
+from xpool_server.devices.cpu import CpuBackend
+from xpool_server.faults import Poisoned
+
+HANDLES = range(40)
+"""More than the records name."""
+
+
+M_PERTURB = -6
+"""Of glibc's ``mallopt``: new memory is filled with one byte, so that what a record
+leaves undefined is the same for both."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def executor_kind() -> Iterator[None]:
+    """Both at once: the module runs one time, and only where there is a compiler."""
+    if compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    library()
+    libc = ctypes.CDLL(None)
+    assert libc.mallopt(M_PERTURB, 0x5A)
+    yield
+    assert libc.mallopt(M_PERTURB, 0)
+
+
+class WithoutClock(CpuBackend):
+    """Whose time does not tell one run from another."""
+
+    @property
+    def busy_ns(self) -> int:
+        return 0
+
+
+@dataclass
+class Outcome:
+    """Everything that can be seen of an executor from outside."""
+
+    answers: list[Reply | Failure] = field(default_factory=list)
+    refusal: str = ""
+    counters: dict[str, int] = field(default_factory=dict)
+    storages: dict[int, object] = field(default_factory=dict)
+
+
+def outcome(kind: str, batches: Iterable[bytes]) -> Outcome:
+    """What an executor makes of batches, one after the other."""
+    torch.manual_seed(0)
+    desk = Desk(QUOTA_NBYTES, kind, WithoutClock())
+    seen = Outcome()
+    try:
+        for batch in batches:
+            with desk.executor.batch([b"1234", b"56"]):
+                for answers in desk.executor.run(batch):
+                    seen.answers += answers
+    except PeerError as error:
+        seen.refusal = str(error)
+    desk.storages.validate()
+    seen.counters = desk.executor.counters()
+    seen.counters["operations"] = desk.executor.operation_count
+    for handle in HANDLES:
+        try:
+            entry = desk.storages.entry(handle)
+            seen.storages[handle] = bytes_of(entry.storage), entry.nbytes
+        except Poisoned as poisoned:
+            seen.storages[handle] = poisoned.fault
+        except HandleUnknown:
+            pass
+    return seen
+
+
+def opening() -> bytes:
+    """Operations, and storages with known bytes."""
+    items: list[Record] = [
+        DefineOperation(number, name, names)
+        for number, (name, names) in enumerate(OPERATIONS)
+    ]
+    for storage in LIVE:
+        items += [Allocate(storage, ROOM_NBYTES), zeros(storage, ROOM_NBYTES)]
+    return bytes_from(*items)
+
+
+def zeros(storage: int, nbytes: int) -> Write:
+    return Write(storage, 0, nbytes, 0, bytes(nbytes))
+
+
+def determined(record: Record) -> list[Record]:
+    """A record without undefined bytes."""
+    if isinstance(record, Allocate) and record.nbytes <= QUOTA_NBYTES:
+        return [record, zeros(record.storage, record.nbytes)]
+    return [record]
+
+
+streams = st.lists(records, min_size=1, max_size=25).map(
+    lambda items: bytes_from(*(one for item in items for one in determined(item)))
+)
+
+
+def compare(*batches: bytes) -> None:
+    python, native = (outcome(kind, (opening(), *batches)) for kind in KINDS)
+    assert native == python
+
+
+@settings(max_examples=100)
+@given(st.lists(streams, min_size=1, max_size=3))
+def test_any_records(batches: list[bytes]) -> None:
+    compare(*batches)
+
+
+@settings(max_examples=100)
+@given(streams, st.data())
+def test_streams_with_wrong_bits(stream: bytes, data: st.DataObject) -> None:
+    broken = bytearray(stream)
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(broken) - 1))
+        broken[position] ^= 1 << data.draw(st.integers(0, 7))
+    compare(bytes(broken))
+
+
+@settings(max_examples=40)
+@given(streams, st.data())
+def test_streams_that_are_cut_short(stream: bytes, data: st.DataObject) -> None:
+    compare(stream[: data.draw(st.integers(0, len(stream)))])
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=60))
+def test_garbage(garbage: bytes) -> None:
+    compare(garbage)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([2, 4, 5, 6]), st.binary(max_size=60))
+def test_garbage_that_begins_like_a_record(kind: int, garbage: bytes) -> None:
+    compare(bytes([kind]) + garbage)
