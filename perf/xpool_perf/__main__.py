@@ -18,8 +18,11 @@ from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
+from xpool_perf.torch_ops import TORCH_OPS
 
-SCENARIOS: Final = {one.name: one for one in (MAIN_JOB, TRAIN, DECODE, TRANSFER)}
+SCENARIOS: Final = {
+    one.name: one for one in (MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER)
+}
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
 PROGRAM: Final = "xpool_perf"
 

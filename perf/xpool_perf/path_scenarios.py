@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -80,23 +80,32 @@ class Course:
             for child in far.children:
                 self._children.end(child)
 
-    def run(self, pool: Pool, what: str, program: str, *arguments: object) -> None:
+    def run(
+        self,
+        pool: Pool,
+        what: str,
+        program: str,
+        *arguments: object,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Run a program and take its samples, their names behind ``what``."""
         wait_until_calm(self._children, pool)
         self._say(f"running {what}")
         argv = xpool_run(
             pool.registry, str(PROGRAMS / program), *(str(one) for one in arguments)
         )
-        child, _ = run_to_end(self._children, what, argv, self._env, self._folder)
+        env = {**self._env, **(environment or {})}
+        child, _ = run_to_end(self._children, what, argv, env, self._folder)
         for name, values in lists_in(json_line(child)).items():
             self.samples[f"{what}_{name}"] += values
             middle = sorted(values)[len(values) // 2]
             self._say(f"{what}_{name}: {middle:.5f} ({len(values)} samples)")
 
     def build(self) -> None:
-        """Build the native library, if it is not there: once, and on no clock."""
-        argv = [sys.executable, "-m", "xpool.native.build"]
-        run_to_end(self._children, "build", argv, self._env, self._folder)
+        """Build the native libraries, if they are not there: once, and on no clock."""
+        for module in ("xpool.native.build", "xpool_server.native.build"):
+            argv = [sys.executable, "-m", module]
+            run_to_end(self._children, "build", argv, self._env, self._folder)
 
     def _fresh_folder(self) -> Path:
         self._count += 1
