@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -22,6 +23,7 @@ from xpool_protocol.errors import PoolError, UsageError
 import xpool
 from xpool.lease_pipe import LeasePipe
 from xpool.native.library import INTERRUPTED, NativeDevice
+from xpool.waits import EXPLAIN_VARIABLE
 
 if TYPE_CHECKING:
     from xpool.torch.remote import Remote
@@ -85,8 +87,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 def _prepare(pipe: LeasePipe) -> list[Remote]:
     from xpool.torch.install import install_leased, load_library
 
+    report = os.environ.pop(EXPLAIN_VARIABLE, None)
     remotes = install_leased(load_library(), pipe)
     xpool.remember(remotes)
+    if report is not None:
+        from xpool.explaining import Watcher
+
+        Watcher(remotes, Path(report))
     return remotes
 
 

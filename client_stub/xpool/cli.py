@@ -1,4 +1,4 @@
-"""``xpool``: the root of the command line, ``run`` and ``up``.
+"""``xpool``: the root of the command line, ``run``, ``explain`` and ``up``.
 
 Everything large is imported inside the commands: ``xpool run`` stands before every
 job, and what it imports is time that the job waits.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperCommand
@@ -74,59 +74,66 @@ def root(
     """Run AI jobs, unchanged, on accelerators that stand elsewhere."""
 
 
+Program: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SCRIPT|-m MODULE|-c CODE [ARGS]...",
+        help="What to run, as for python. Everything from here on is the program's"
+        " own.",
+        show_default=False,
+    ),
+]
+Slice: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--slice",
+        metavar="PERCENT",
+        help="Share of a device's compute, 1% to 100%.",
+        show_default="XPOOL_SLICE or 100%",
+    ),
+]
+Memory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Device memory, for instance 8GiB.",
+        show_default="XPOOL_MEMORY or the same share",
+    ),
+]
+Devices: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="How many devices, each with such a slice: cuda:0 to cuda:N-1.",
+        show_default="XPOOL_DEVICES or 1",
+    ),
+]
+Registry: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="The pool's registry.",
+        show_default="XPOOL_REGISTRY or 127.0.0.1:7700",
+    ),
+]
+Mode: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="elastic|capped",
+        help="May the job use what others leave idle, or never more than its share.",
+        show_default="XPOOL_MODE or elastic",
+    ),
+]
+
+
 @app.command(cls=ProgramCommand)
 def run(
-    program: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SCRIPT|-m MODULE|-c CODE [ARGS]...",
-            help="What to run, as for python. Everything from here on is the"
-            " program's own.",
-            show_default=False,
-        ),
-    ],
-    slice_: Annotated[
-        str | None,
-        typer.Option(
-            "--slice",
-            metavar="PERCENT",
-            help="Share of a device's compute, 1% to 100%.",
-            show_default="XPOOL_SLICE or 100%",
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Device memory, for instance 8GiB.",
-            show_default="XPOOL_MEMORY or the same share",
-        ),
-    ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="How many devices, each with such a slice: cuda:0 to cuda:N-1.",
-            show_default="XPOOL_DEVICES or 1",
-        ),
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The pool's registry.",
-            show_default="XPOOL_REGISTRY or 127.0.0.1:7700",
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            metavar="elastic|capped",
-            help="May the job use what others leave idle, or never more than its"
-            " share.",
-            show_default="XPOOL_MODE or elastic",
-        ),
-    ] = None,
+    program: Program,
+    slice_: Slice = None,
+    memory: Memory = None,
+    devices: Devices = None,
+    registry: Registry = None,
+    mode: Mode = None,
     stats_json: Annotated[
         Path | None,
         typer.Option(
@@ -144,15 +151,64 @@ def run(
     from xpool.config import job_settings
     from xpool.run import exit_like, run_job
 
-    flags = {
+    settings = job_settings(_flags(registry, slice_, memory, devices, mode))
+    exit_like(run_job(settings, program, stats_json))
+
+
+@app.command(cls=ProgramCommand)
+def explain(
+    program: Program,
+    slice_: Slice = None,
+    memory: Memory = None,
+    devices: Devices = None,
+    registry: Registry = None,
+    mode: Mode = None,
+    lines: Annotated[
+        int, typer.Option(min=1, help="How many lines of source to show.")
+    ] = 20,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object; the program's own output goes to stderr.",
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw a picture, for instance out.png.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a program and show where it waited for the network.
+
+    By line of source: how often, how long, how many bytes; and what the same run
+    would take at other distances. The program runs as under "xpool run".
+    """
+    from xpool.config import job_settings
+    from xpool.explain import explain_job
+
+    settings = job_settings(_flags(registry, slice_, memory, devices, mode))
+    explain_job(settings, program, as_json=as_json, plot=plot, lines=lines)
+
+
+def _flags(
+    registry: str | None,
+    slice_: str | None,
+    memory: str | None,
+    devices: str | None,
+    mode: str | None,
+) -> dict[str, str | None]:
+    """A job's settings by the keys of ``config.SETTINGS``."""
+    return {
         "registry": registry,
         "slice": slice_,
         "memory": memory,
         "devices": devices,
         "mode": mode,
     }
-    settings = job_settings(flags)
-    exit_like(run_job(settings, program, stats_json))
 
 
 @app.command()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from xpool_protocol import limits
 from xpool_protocol.codec import decode, encode
@@ -43,6 +44,9 @@ MAX_TRACED: Final = 100_000
 """Operations whose Python line is remembered under ``XPOOL_TRACE=1``."""
 
 
+T = TypeVar("T")
+
+
 class Session:
     """An open session. Its methods may be called from any thread."""
 
@@ -50,6 +54,8 @@ class Session:
         self.lease = lease
         self.welcome = welcome
         self.link = link
+        self.on_wait: Callable[[str, int, int], None] | None = None
+        """Is told of waits: what for, nanoseconds, bytes; None: nobody watches."""
         self.is_traced = os.environ.get("XPOOL_TRACE", "") not in ("", "0")
         self._lines: dict[int, str] = {}
         self._traced: deque[int] = deque()
@@ -71,6 +77,16 @@ class Session:
         if isinstance(answer, Failure):
             raise RemoteFault(answer.fault, self.describe(answer.fault))
         return answer
+
+    def noted(self, what: str, wait: Callable[[], T]) -> T:
+        """Wait, and tell whoever watches waits how long it took."""
+        if self.on_wait is None:
+            return wait()
+        began_ns = time.monotonic_ns()
+        try:
+            return wait()
+        finally:
+            self.on_wait(what, time.monotonic_ns() - began_ns, 0)
 
     def mark(self, request: int) -> Mark:
         """A mark that the FENCE with this request id sets."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from xpool.cli import with_program_marked
 
-COMMANDS = ("run", "up", "admin", "registry", "server")
+COMMANDS = ("run", "explain", "up", "admin", "registry", "server")
 
 
 def xpool(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

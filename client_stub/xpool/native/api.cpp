@@ -20,7 +20,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 3; }
+XPOOL_API int32_t xpool_abi() { return 4; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register() {
@@ -39,6 +39,9 @@ XPOOL_API void xpool_set_callbacks(void (*request)(int32_t, uint64_t, Answer *),
                                    void (*trace)(int32_t, uint64_t)) {
   callbacks = {request, wait_for_room, trace};
 }
+
+// From now on every wait is told: what for, nanoseconds, bytes that came back. Before the program's threads start.
+XPOOL_API void xpool_watch_waits(void (*waited)(const char *, uint64_t, uint64_t)) { callbacks.waited = waited; }
 
 XPOOL_API void xpool_set_device_count(int32_t count) { set_device_count(count); }
 

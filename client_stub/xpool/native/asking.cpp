@@ -5,6 +5,8 @@
 
 #include <dlfcn.h>
 
+#include <chrono>
+
 namespace xpool {
 
 Callbacks callbacks;
@@ -48,10 +50,43 @@ void check_usable(int device) {
   check_open();
 }
 
+namespace {
+
+// Tells how long a wait was, if somebody wants to know.
+class Watch {
+ public:
+  explicit Watch(const char *what) : what_(callbacks.waited ? what : nullptr) {
+    if (what_)
+      began_ = std::chrono::steady_clock::now();
+  }
+  ~Watch() {
+    if (what_)
+      callbacks.waited(what_, (std::chrono::steady_clock::now() - began_).count(), nbytes);
+  }
+  Watch(const Watch &) = delete;
+  Watch &operator=(const Watch &) = delete;
+  uint64_t nbytes = 0;
+
+ private:
+  const char *what_;
+  std::chrono::steady_clock::time_point began_;
+};
+
+uint64_t payload_bytes(const Answer &answer) {
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < answer.payload_count; i++)
+    sum += answer.payload_nbytes[i];
+  return sum;
+}
+
+}  // namespace
+
 void leave_room(int device) {
   check_usable(device);
-  if (Log::of(device).queued_bytes() > kTransferBytes && callbacks.wait_for_room)
+  if (Log::of(device).queued_bytes() > kTransferBytes && callbacks.wait_for_room) {
+    Watch watch("room");
     callbacks.wait_for_room(device);
+  }
 }
 
 [[noreturn]] static void raise(const Answer &answer) {
@@ -78,11 +113,15 @@ static void deliver_again(int signal) {
     deliver(signal);
 }
 
-Answer await(int device, uint64_t request) {
+Answer await(int device, uint64_t request, const char *what) {
   check_usable(device);
   TORCH_CHECK(callbacks.request, "xpool: no session is open; run the program with `xpool run`, or call xpool.init()");
   Answer answer;
-  callbacks.request(device, request, &answer);
+  {
+    Watch watch(what);
+    callbacks.request(device, request, &answer);
+    watch.nbytes = payload_bytes(answer);
+  }
   // A signal handler raised while Python waited, inside a callback from which nothing can be raised. The signal is
   // delivered again, to be handled as soon as the error below has ended this call.
   if (answer.status == 3)
@@ -111,7 +150,7 @@ void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t 
     log.append(record);
   }
   for (size_t i = 0; i < requests.size(); i++) {
-    const Answer answer = await(device, requests[i]);
+    const Answer answer = await(device, requests[i], "read");
     uint64_t got = 0;
     for (uint64_t k = 0; k < answer.payload_count; k++) {
       TORCH_CHECK(answer.payload_nbytes[k] <= lengths[i] - got, "xpool: the server sent more bytes than were asked for");

@@ -122,7 +122,7 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
     record.uint8(kFence);
     record.uvarint(request);
     log.append(record);
-    await(device, request);
+    await(device, request, "synchronize");
   }
 };
 

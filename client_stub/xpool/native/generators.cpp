@@ -59,7 +59,7 @@ c10::intrusive_ptr<c10::TensorImpl> RemoteGenerator::get_state() const {
   record.uvarint(request);
   record.uvarint(id);
   log().append(record);
-  const Answer answer = await(device().index(), request);
+  const Answer answer = await(device().index(), request, "generator state");
   TORCH_CHECK(answer.payload_count == 1, "xpool: the server sent no generator state");
   at::TensorBase state = at::detail::empty_cpu({static_cast<int64_t>(answer.payload_nbytes[0])}, c10::kByte);
   memcpy(state.mutable_data_ptr(), answer.payloads[0], answer.payload_nbytes[0]);

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,7 @@ from xpool.session import RemoteFault
 if TYPE_CHECKING:
     from xpool.session import Session
 
-ABI: Final = 3
+ABI: Final = 4
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
@@ -108,6 +108,7 @@ _REQUEST = ctypes.CFUNCTYPE(
 )
 _WAIT = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 _TRACE = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
+_WAITED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 
 
 class NativeLibrary:
@@ -142,6 +143,7 @@ class NativeLibrary:
         library.xpool_request.argtypes = [ctypes.c_int32, ctypes.c_uint8]
         library.xpool_request.restype = ctypes.c_uint64
         library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
+        library.xpool_watch_waits.argtypes = [_WAITED]
         library.xpool_connect.argtypes = [
             ctypes.c_int32,
             ctypes.c_int32,
@@ -188,6 +190,19 @@ class NativeLibrary:
         self._library.xpool_set_device_count(len(sessions))
         for device in devices:
             device.connect()
+
+    def watch_waits(self, note: Callable[[str, int, int], None]) -> None:
+        """Tell of every wait from now on; in the thread that has waited.
+
+        Args:
+            note: takes what was waited for, nanoseconds, and bytes that came back.
+        """
+
+        def waited(what: bytes, waited_ns: int, nbytes: int) -> None:
+            note(what.decode(), waited_ns, nbytes)
+
+        self._watch = _WAITED(waited)
+        self._library.xpool_watch_waits(self._watch)
 
     def end(self, device: int, error: PoolError) -> None:
         """A device's session is over."""

@@ -99,11 +99,12 @@ struct Callbacks {
   void (*request)(int32_t device, uint64_t request, Answer *answer) = nullptr;
   void (*wait_for_room)(int32_t device) = nullptr;
   void (*trace)(int32_t device, uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
+  void (*waited)(const char *what, uint64_t ns, uint64_t nbytes) = nullptr;  // null unless waits are watched
 };
 extern Callbacks callbacks;
 
-// Waits for the answer and throws what it holds if it is an error.
-Answer await(int device, uint64_t request);
+// Waits for the answer and throws what it holds if it is an error. `what` says for people what was waited for.
+Answer await(int device, uint64_t request, const char *what);
 // To be called before each record that makes a device's queue longer, without any lock held.
 void leave_room(int device);
 // A forked child has no session: nothing may be recorded there.

@@ -169,7 +169,7 @@ Stack requested_results(Operation &operation, Arguments arguments, const Encodin
     note_storages(replied, argument);
   for (const auto &tensor : encoding.uploads)
     note_storages(replied, tensor);
-  const Answer answer = await(device, request);
+  const Answer answer = await(device, request, operation.wire.name.c_str());
   BytesReader reader(answer.value, answer.value_nbytes);
   check_reply(reader.uint8() == kList && reader.uvarint() == 2);
   const auto &returns = operation.schema.returns();

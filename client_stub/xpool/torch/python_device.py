@@ -33,6 +33,7 @@ from xpool.torch.python_generator import Generators
 from xpool.torch.python_memory import MemoryLedger
 from xpool.torch.python_replies import Replied
 from xpool.torch.python_storage import Handle, Storages, seat, span_items, tensor_over
+from xpool.waits import ROOM
 
 if TYPE_CHECKING:
     from xpool_protocol.messages import Reply
@@ -272,12 +273,12 @@ class PythonDevice:
     def leave_room(self) -> None:
         """Before a record: wait while the network is behind."""
         if self.log.queued_nbytes() > limits.TRANSFER_NBYTES:
-            self.session.link.wait_for_room()
+            self.session.noted(ROOM, self.session.link.wait_for_room)
 
     def answer(self, request: int) -> Reply:
         """The answer to a request, or the exception a local device would raise."""
         try:
-            return self.session.wait(request)
+            return self.session.noted("read", lambda: self.session.wait(request))
         except (RemoteFault, PoolError) as error:
             raise_local(error)
 

@@ -74,7 +74,8 @@ class Remote:
     def synchronize(self) -> None:
         """Wait for everything; raises the first failure nobody was told of."""
         try:
-            self.session.wait(self.library.request("fence"))
+            request = self.library.request("fence")
+            self.session.noted("synchronize", lambda: self.session.wait(request))
         except (RemoteFault, PoolError) as error:
             raise_local(error)
 

@@ -62,7 +62,7 @@ class RemoteEvent:
         """Wait until the server is past the event."""
         if self._mark is None:
             return
-        self._mark.reached.wait()
+        self.remote.session.noted("synchronize", self._mark.reached.wait)
         if self._mark.error is not None:
             raise_local(self._mark.error)
 
