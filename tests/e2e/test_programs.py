@@ -19,6 +19,8 @@ CASES = [
         ("features", ("cuda", "xpool")),
         ("cuda_only", ("cuda",)),
         ("cuda_names", ("cuda",)),
+        ("graphs", ("cuda",)),
+        ("compiled", ("cuda",)),
     )
     for device in devices
     for name in [*case_names(PROGRAMS / f"{module}.py"), "*"]

@@ -1,5 +1,5 @@
 // Questions to the server, and the end of the session: the link that answers lives in Python.
-#include "remote.h"
+#include "capturing.h"
 
 #include <c10/util/Exception.h>
 
@@ -132,8 +132,9 @@ Answer await(int device, uint64_t request, const char *what) {
 }
 
 void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t nbytes) {
-  const uint64_t storage = storage_id(from);
   const int device = from.device().index();
+  refuse_capture(device);
+  const uint64_t storage = storage_id(from);
   Log &log = Log::of(device);
   std::vector<uint64_t> requests;
   std::vector<uint64_t> lengths;

@@ -1,4 +1,5 @@
 // Bytes between host and device, and numbers read back.
+#include "capture.h"
 #include "kernels.h"
 
 #include <ATen/EmptyTensor.h>
@@ -14,6 +15,8 @@ void write_row_major(const Tensor &remote, const Tensor &host) {
   const uint64_t storage = storage_id(remote.storage()), offset = remote.storage_offset() * remote.element_size();
   const int device = remote.device().index();
   const auto *data = static_cast<const char *>(dense.const_data_ptr());
+  if (Capture *capture = capturing(device))
+    return capture->append_write(storage, offset, data, dense.nbytes());
   for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
     leave_room(device);
     const auto part = std::min<uint64_t>(kTransferBytes, dense.nbytes() - at);
@@ -21,7 +24,18 @@ void write_row_major(const Tensor &remote, const Tensor &host) {
   }
 }
 
+// A graph would keep the bytes of now, and a program means those of each replay.
+void check_may_be_kept(int device) {
+  Capture *capture = capturing(device);
+  if (!capture || capture->kind != Capture::Kind::kGraph)
+    return;
+  capture->is_invalid = true;
+  TORCH_CHECK(false, "Cannot copy between CPU and CUDA tensors during CUDA graph capture. (xpool: a pinned CPU tensor "
+                     "can't be captured either; copy into a static CUDA tensor before the replay.)");
+}
+
 void copy_to_device(Tensor &self, const Tensor &host) {
+  check_may_be_kept(self.device().index());
   if (host.dim() == 0) {
     call_writing(operation_named("aten::copy_"), {self, host, false});
   } else if (self.scalar_type() == host.scalar_type() && self.sizes() == host.sizes() && self.is_contiguous() &&
@@ -106,6 +120,7 @@ at::Scalar local_scalar(const Tensor &self) {
 }
 
 Tensor upload(const Tensor &host, int device) {
+  check_may_be_kept(device);
   const Tensor remote = at::detail::empty_generic(host.sizes(), storage_allocator(device), kKeys, host.scalar_type(), {});
   write_row_major(remote, host);
   return remote;

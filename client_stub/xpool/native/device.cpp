@@ -1,5 +1,5 @@
 // Loaded before `import torch`, which caches the hooks: guard, hooks and pinned memory of the remote device.
-#include "remote.h"
+#include "capturing.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -56,6 +56,7 @@ thread_local std::array<int64_t, kMaxDevices> current_stream_ids{};
 
 struct Moment {  // what an event holds: where and when it was recorded, as this client saw it
   int device = 0;
+  int64_t stream = 0;
   std::chrono::steady_clock::time_point at;
 };
 
@@ -93,15 +94,20 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
   void record(void **event, const c10::Stream &on, const c10::DeviceIndex, const c10::EventFlag) const override {
     if (!*event)
       *event = new Moment;
-    *static_cast<Moment *>(*event) = {on.device_index(), std::chrono::steady_clock::now()};
+    *static_cast<Moment *>(*event) = {on.device_index(), on.id(), std::chrono::steady_clock::now()};
   }
-  void block(void *, const c10::Stream &) const override {}
+  void block(void *event, const c10::Stream &on) const override {
+    if (const auto *moment = static_cast<Moment *>(event); moment && moment->device == on.device_index())
+      follow_capture(moment->device, on.id(), moment->stream);
+  }
   bool queryEvent(void *) const override { return true; }
   void destroyEvent(void *event, const c10::DeviceIndex) const noexcept override {
     delete static_cast<Moment *>(event);
   }
   bool queryStream(const c10::Stream &) const override { return true; }
-  bool isStreamCapturing(const c10::Stream &) const override { return false; }
+  bool isStreamCapturing(const c10::Stream &stream) const override {
+    return is_stream_capturing(stream.device_index(), stream.id());
+  }
   void synchronizeStream(const c10::Stream &stream) const override { fence(stream.device_index()); }
   void synchronizeEvent(void *event) const override {
     if (event)
@@ -116,6 +122,7 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
   }
 
   static void fence(int device) {
+    refuse_capture(device);
     Log &log = Log::of(device);
     const uint64_t request = log.next_request();
     Bytes record;

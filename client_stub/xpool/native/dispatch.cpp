@@ -7,6 +7,7 @@
 
 #include <ATen/EmptyTensor.h>
 
+#include "capture.h"
 #include "recording.h"
 #include "structured.h"
 
@@ -107,6 +108,14 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
       } else if (plan) {
         remember_plan(encoding->key.str(), plan);
       }
+    }
+    if (!plan && capturing(encoding->where())) {
+      if (must_ask || operation.has_out)
+        refuse_capture(encoding->where());
+      plan = learn_apart(operation, arguments);
+      if (!plan)
+        refuse_capture(encoding->where());
+      remember_plan(encoding->key.str(), plan);
     }
     if (plan) {
       results = predicted_results(operation, arguments, *plan, *encoding);

@@ -3,6 +3,8 @@
 
 #include <ATen/core/List.h>
 
+#include "capturing.h"
+
 namespace xpool {
 
 static bool is_row_major(c10::IntArrayRef sizes, c10::IntArrayRef strides) {
@@ -201,6 +203,7 @@ void put_value(Encoding &to, const Operation &operation, size_t argument, bool i
     TORCH_CHECK(generator.device().type() == kRemote, "Expected a 'cuda' device type for generator but found '",
                 generator.device().type(), "'");
     claim(to, operation, generator.device().index());
+    keep_generator(generator.device().index(), generator);
     bytes.uint8(kGenerator);
     bytes.uvarint(static_cast<RemoteGenerator *>(generator.unsafeGetGeneratorImpl())->id);
     put_both(to, bytes);

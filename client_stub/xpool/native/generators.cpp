@@ -1,5 +1,5 @@
 // torch.Generator on the remote device: the state is the server's, this is its number.
-#include "remote.h"
+#include "capturing.h"
 
 #include <ATen/EmptyTensor.h>
 #include <c10/util/Exception.h>
@@ -19,6 +19,7 @@ RemoteGenerator::~RemoteGenerator() {
 }
 
 void RemoteGenerator::set_current_seed(uint64_t value) {
+  refuse_capture(device().index());
   seed_ = value;
   if (is_forked())  // a DataLoader worker seeds every device it sees; it has none to seed
     return;
@@ -45,6 +46,7 @@ uint64_t RemoteGenerator::get_offset() const {
 void RemoteGenerator::set_state(const c10::TensorImpl &state) {
   TORCH_CHECK_TYPE(state.dtype() == caffe2::TypeMeta::Make<uint8_t>() && state.is_cpu() && state.is_contiguous(),
                    "RNG state must be a torch.ByteTensor");
+  refuse_capture(device().index());
   Bytes record;
   record.uint8(kWriteGenerator);
   record.uvarint(id);
@@ -53,6 +55,7 @@ void RemoteGenerator::set_state(const c10::TensorImpl &state) {
 }
 
 c10::intrusive_ptr<c10::TensorImpl> RemoteGenerator::get_state() const {
+  refuse_capture(device().index());
   const uint64_t request = log().next_request();
   Bytes record;
   record.uint8(kReadGenerator);
@@ -67,6 +70,7 @@ c10::intrusive_ptr<c10::TensorImpl> RemoteGenerator::get_state() const {
 }
 
 RemoteGenerator *RemoteGenerator::clone_impl() const {
+  refuse_capture(device().index());
   const uint64_t number = log().next_generator();
   Bytes record;
   record.uint8(kNewGenerator);

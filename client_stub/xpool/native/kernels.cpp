@@ -1,4 +1,5 @@
 // Kernels of the remote device that are more than "send it": creation, views, storages; and what is registered how.
+#include "capture.h"
 #include "kernels.h"
 
 #include <ATen/EmptyTensor.h>
@@ -202,6 +203,8 @@ void register_kernels() {
   static auto *fallback = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);
   static auto *aten = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::CUDA, __FILE__, __LINE__);
   fallback->fallback(torch::CppFunction::makeFromBoxedFunction<&dispatch>());
+  register_graphs();
+  register_regions();
   c10::SetAllocator(kRemote, current_allocator(), 10);
   aten->impl("empty.memory_format", &empty);
   aten->impl("empty_strided", &empty_strided);

@@ -62,10 +62,7 @@ uint64_t Log::append(const Bytes &record) {
   return append_locked(record.str().data(), record.size());
 }
 
-uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Bytes &tail) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (closed_)
-    return 0;
+uint64_t Log::define_locked(WireOperation &operation) {
   int32_t &known = operation.numbers[device_];
   if (known == 0) {
     known = ++next_operation_;
@@ -78,11 +75,24 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
       define.text(name);
     append_locked(define.str().data(), define.size());
   }
+  return known - 1;
+}
+
+uint64_t Log::define(WireOperation &operation) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return closed_ ? 0 : define_locked(operation);
+}
+
+uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Bytes &tail) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_)
+    return 0;
+  const uint64_t defined = define_locked(operation);
   Batch &batch = open_batch(0);
   const size_t before = batch.records.size();
   batch.records += head.str();
   Bytes number;
-  number.uvarint(known - 1);
+  number.uvarint(defined);
   batch.records += number.str();
   batch.records += tail.str();
   batch.record_count++;

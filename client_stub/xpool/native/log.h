@@ -31,6 +31,9 @@ enum Record : uint8_t {
   kReadGenerator = 12,
   kWriteGenerator = 13,
   kFreeGenerator = 14,
+  kDefineGraph = 25,
+  kRunGraph = 26,
+  kFreeGraph = 27,
 };
 
 constexpr size_t kBatchBytes = 64 << 10;
@@ -73,6 +76,8 @@ class Log {
   uint64_t append(const Bytes &record);
   // Appends `head` + operation number + `tail`, after defining the operation if this is its first use.
   uint64_t append_call(WireOperation &operation, const Bytes &head, const Bytes &tail);
+  // The operation's number, defined if this is its first use.
+  uint64_t define(WireOperation &operation);
   // Appends WRITE records for any number of bytes, copied from `data`.
   void append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes);
 
@@ -88,6 +93,7 @@ class Log {
  private:
   explicit Log(int device) : device_(device) {}
   uint64_t append_locked(const char *data, size_t nbytes);
+  uint64_t define_locked(WireOperation &operation);
   void wake();
   Batch &open_batch(size_t payload_bytes);
 

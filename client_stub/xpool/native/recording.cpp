@@ -3,10 +3,14 @@
 
 #include <ATen/EmptyTensor.h>
 
+#include "capture.h"
+
 namespace xpool {
 
 void record(int device, Operation &operation, const Bytes &head, const Bytes &tail) {
   leave_room(device);
+  if (Capture *capture = capturing(device))
+    return capture->append_call(operation.wire, head, tail);
   const uint64_t number = Log::of(device).append_call(operation.wire, head, tail);
   if (callbacks.trace)
     callbacks.trace(device, number);

@@ -7,6 +7,7 @@
 #include <c10/core/Storage.h>
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,17 +26,27 @@ inline c10::Device remote_device(int index) { return {kRemote, static_cast<c10::
 int device_count();
 void set_device_count(int count);
 int current_device();  // of this thread
+int64_t current_stream(int device);
 // The index that a device without one means; throws for one that does not exist.
 int index_of(std::optional<c10::Device> device);
 
 // ---- storages: the DataPtr's context names the storage on the server
+
+class Capture;
 
 struct StorageName {
   int device;
   uint64_t id;  // in that device's session
   uint64_t charged;  // bytes counted against the quota, by the server's rule
   std::atomic<bool> is_known;  // a record has named it, so its end must be told
+  uint64_t nbytes;
+  std::atomic<int> keepers{1};                  // its tensors, and each graph that needs it
+  std::atomic<Capture *> born{nullptr};         // made by what is being captured: the server knows nothing of it
+  std::shared_ptr<std::atomic<bool>> is_gone;   // for a graph that would make it anew: whether nobody needs it
 };
+
+// One keeper less; without any the storage ends.
+void drop_storage(StorageName *name);
 
 // Emits an ALLOCATE record, or none: then a call's outputs define the storage.
 c10::Allocator *storage_allocator(int device);
@@ -58,6 +69,8 @@ struct MemoryCounters {
 MemoryCounters memory_counters(int device);
 void set_memory_quota(int device, uint64_t nbytes);
 void reset_peak_memory(int device);
+// What a run of a graph needs while it runs: counts in the peak, and throws if there is no room.
+void charge_for_a_moment(int device, uint64_t nbytes);
 
 // ---- generators
 

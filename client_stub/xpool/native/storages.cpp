@@ -1,5 +1,5 @@
 // Storages on the server under addresses that are only names, and the ledger of the slice's memory.
-#include "remote.h"
+#include "capture.h"
 
 #include <c10/util/Exception.h>
 
@@ -42,25 +42,21 @@ void charge(Ledger &ledger, uint64_t nbytes) {
   raise_to(ledger.peak_count, ++ledger.allocation_count - ledger.released_count);
 }
 
+// The storage's tensors are gone.
 void release(void *context) {
   auto *name = static_cast<StorageName *>(context);
-  if (!is_forked()) {
-    ledgers[name->device].allocated -= name->charged;
-    ledgers[name->device].released_count++;
-    if (name->is_known) {
-      Bytes record;
-      record.uint8(kFree);
-      record.uvarint(name->id);
-      Log::of(name->device).append(record);
-    }
+  if (name->born && !is_forked()) {
+    std::lock_guard<std::mutex> lock(captures_mutex());
+    if (Capture *capture = name->born.exchange(nullptr))
+      capture->note_end(name);
   }
-  delete name;
+  drop_storage(name);
 }
 
 c10::DataPtr named(int device, uint64_t id, uint64_t nbytes, bool is_known) {
   const uint64_t charged = charged_bytes(nbytes);
   charge(ledgers[device], charged);
-  auto *name = new StorageName{device, id, charged, is_known};
+  auto *name = new StorageName{device, id, charged, is_known, nbytes};
   auto *address = reinterpret_cast<void *>(next_address.fetch_add(charged));
   return {address, name, &release, remote_device(device)};
 }
@@ -72,8 +68,14 @@ struct RemoteAllocator final : c10::Allocator {
     leave_room(device);
     Log &log = Log::of(device);
     const uint64_t id = log.next_storage();
-    auto data = named(device, id, nbytes, is_recorded_);
-    if (is_recorded_) {
+    Capture *capture = capturing(device);
+    auto data = named(device, id, nbytes, is_recorded_ && !capture);
+    auto *name = static_cast<StorageName *>(data.get_context());
+    if (capture) {
+      capture->note_birth(name);
+      if (is_recorded_)
+        capture->append_allocate(name, nbytes);
+    } else if (is_recorded_) {
       Bytes record;
       record.uint8(kAllocate);
       record.uvarint(id);
@@ -106,6 +108,24 @@ c10::Allocator *allocator(int device, bool is_recorded) {
 
 }  // namespace
 
+void drop_storage(StorageName *name) {
+  if (--name->keepers > 0)
+    return;
+  if (name->is_gone)
+    *name->is_gone = true;
+  if (!is_forked()) {
+    ledgers[name->device].allocated -= name->charged;
+    ledgers[name->device].released_count++;
+    if (name->is_known) {
+      Bytes record;
+      record.uint8(kFree);
+      record.uvarint(name->id);
+      Log::of(name->device).append(record);
+    }
+  }
+  delete name;
+}
+
 c10::Allocator *storage_allocator(int device) { return allocator(device, true); }
 c10::Allocator *result_allocator(int device) { return allocator(device, false); }
 c10::Allocator *current_allocator() { return allocator(kMaxDevices, true); }
@@ -125,7 +145,11 @@ void recharge(const c10::Storage &storage, uint64_t nbytes) {
 }
 
 void mark_known(const c10::Storage &storage) {
-  static_cast<StorageName *>(storage.data_ptr().get_context())->is_known = true;
+  auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
+  if (Capture *capture = name->born)
+    capture->note_made(name);
+  else
+    name->is_known = true;
 }
 
 uint64_t storage_id(const c10::Storage &storage) {
@@ -138,7 +162,8 @@ uint64_t storage_id(const c10::Storage &storage) {
     impl->set_data_ptr_noswap(storage_allocator(storage.device().index())->allocate(storage.nbytes()));
     name = static_cast<StorageName *>(storage.data_ptr().get_context());
   }
-  return name->id;
+  Capture *capture = capturing(name->device);
+  return capture ? capture->number(name) : name->id;
 }
 
 MemoryCounters memory_counters(int device) {
@@ -151,6 +176,13 @@ void reset_peak_memory(int device) {
   Ledger &ledger = ledgers[device];
   ledger.peak = ledger.allocated.load();
   ledger.peak_count = ledger.allocation_count - ledger.released_count;
+}
+void charge_for_a_moment(int device, uint64_t nbytes) {
+  if (nbytes == 0)
+    return;
+  charge(ledgers[device], nbytes);
+  ledgers[device].allocated -= nbytes;
+  ledgers[device].released_count++;
 }
 
 }  // namespace xpool

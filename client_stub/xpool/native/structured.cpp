@@ -6,6 +6,7 @@
 // announced and the out= call is recorded as an ordinary one.
 #include "structured.h"
 
+#include "capture.h"
 #include "recording.h"
 
 namespace xpool {
@@ -27,6 +28,10 @@ void note_unannounced(const c10::Storage &storage) {
 static void announce() {
   structured->is_broken = true;
   for (const auto &storage : structured->unannounced) {
+    if (Capture *capture = capturing(storage.device().index())) {
+      capture->append_allocate(static_cast<StorageName *>(storage.data_ptr().get_context()), storage.nbytes());
+      continue;
+    }
     Bytes record;
     record.uint8(kAllocate);
     record.uvarint(storage_id(storage));

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.cuda
 
+from xpool.torch.cuda_graphs import patch_cuda_graphs
 from xpool.torch.cuda_names import patch_cuda_names
 from xpool.torch.devices import Devices
 from xpool.torch.dlpack import patch_dlpack
@@ -36,6 +37,7 @@ def patch_torch_cuda(remotes: list[Remote]) -> None:
     _patch_properties(devices)
     patch_memory(devices)
     _patch_streams(devices)
+    patch_cuda_graphs()
     _patch_random(devices)
     patch_cuda_names(devices)
     patch_dlpack(devices.process)
@@ -90,9 +92,6 @@ def _patch_presence(devices: Devices) -> None:
     core._cuda_isInBadFork = lambda: os.getpid() != owner
     core._cuda_synchronize = lambda: devices[None].synchronize()
     core._cuda_getArchFlags = _answer("")
-    core._cuda_isCurrentStreamCapturing = _answer(False)
-    cuda.is_current_stream_capturing = _answer(False)
-    cuda.graphs.is_current_stream_capturing = _answer(False)
 
 
 def _patch_properties(devices: Devices) -> None:

@@ -77,6 +77,7 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
     _open_sessions(devices, leases)
     library.connect(devices)
 
+    from xpool.torch.compiling import patch_compile
     from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
     from xpool.torch.storage_methods import (
@@ -88,6 +89,7 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
     patch_torch_cuda(remotes)
     patch_storage_methods("cuda")
     patch_untyped_storage(library)
+    patch_compile()
     return remotes
 
 

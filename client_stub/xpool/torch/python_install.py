@@ -15,6 +15,7 @@ from torch.utils.backend_registration import (
 )
 
 from xpool.session import open_session
+from xpool.torch.compiling import patch_compile
 from xpool.torch.python_autocast import register_autocast
 from xpool.torch.python_device import DEVICE_TYPE, PythonDevice
 from xpool.torch.python_generator import patch_generator_class
@@ -66,6 +67,7 @@ def install_python_device(session: Session, log: PythonLog) -> Remote:
     patch_storage_methods(DEVICE_TYPE)
     _patch_storage_class(device)
     patch_generator_class(device)
+    patch_compile(DEVICE_TYPE)
     _import_meta_kernels()
     return remote
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from xpool_protocol.errors import PoolError
 
 from xpool.session import RemoteFault
+from xpool.torch import captures
 from xpool.torch.faults import raise_local
 
 if TYPE_CHECKING:
@@ -68,11 +69,17 @@ class Remote:
         self.event_class: Any = None
 
     def mark(self) -> Mark:
-        """A mark at this point of the log."""
+        """A mark at this point of the log.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured here.
+        """
+        captures.refuse(self.index)
         return self.session.mark(self.library.request("fence"))
 
     def synchronize(self) -> None:
         """Wait for everything; raises the first failure nobody was told of."""
+        captures.refuse(self.index)
         try:
             request = self.library.request("fence")
             self.session.noted("synchronize", lambda: self.session.wait(request))

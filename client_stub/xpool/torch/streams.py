@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from xpool.torch import captures
 from xpool.torch.faults import raise_local
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class RemoteEvent:
         self.enable_timing = enable_timing
         self._mark: Mark | None = None
         self._index = 0
+        self._captured: int | None = None
+        """The stream it was recorded on, if that was being captured."""
 
     def remote_of(self, stream: Any) -> Remote:
         """The device on which ``stream``, or the current one if None, runs."""
@@ -45,7 +48,15 @@ class RemoteEvent:
     def record(self, stream: Any = None) -> None:
         """Note this point of the log; does not wait."""
         remote = self.remote_of(stream)
-        self._mark, self._index = remote.mark(), remote.index
+        self._index, self._captured = remote.index, None
+        if captures.is_capturing(remote.index):
+            # Nothing runs: the event only tells which streams are captured together.
+            self._mark = None
+            self._captured = (
+                remote.library.current_stream() if stream is None else stream.stream_id
+            )
+        else:
+            self._mark = remote.mark()
 
     def wait(self, stream: Any = None) -> None:
         """Later work comes after the event by itself: a log has one order.
@@ -53,6 +64,10 @@ class RemoteEvent:
         Nothing to do for another device's stream either: what comes from there comes
         by a copy, which waits for what it needs.
         """
+        if self._captured is not None:
+            own = self.remote_of(stream).library.current_stream()
+            follower = own if stream is None else stream.stream_id
+            captures.follow(self._index, follower, self._captured)
 
     def query(self) -> bool:
         """Whether the server is past the event."""
@@ -60,6 +75,7 @@ class RemoteEvent:
 
     def synchronize(self) -> None:
         """Wait until the server is past the event."""
+        captures.refuse(self._index)
         if self._mark is None:
             return
         self.remote.session.noted("synchronize", self._mark.reached.wait)
@@ -111,10 +127,13 @@ class RemoteStream(torch.Stream):
         return type(self).remotes[self.device_index]
 
     def wait_stream(self, stream: Any) -> None:
-        """Nothing to do: the log has one order."""
+        """Nothing to do: the log has one order. But what waits is captured too."""
+        if stream.device_index == self.device_index:
+            captures.follow(self.device_index, self.stream_id, stream.stream_id)
 
     def wait_event(self, event: Any) -> None:
-        """Nothing to do: the log has one order."""
+        """Nothing to do: the log has one order. But what waits is captured too."""
+        event.wait(self)
 
     def record_event(self, event: Any = None) -> Any:
         """Record ``event``, or a new one, here."""

@@ -394,3 +394,19 @@ def case_warnings_are_not_errors(device: str) -> None:
         out = torch.empty(2, device=device)
         torch.add(torch.ones(3, device=device), 1, out=out)
     assert out.cpu().tolist() == [2.0, 2.0, 2.0]
+
+
+def case_torch_compile_by_default(device: str) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh()), ramp(2, 4)
+    want = model(x)
+    want.sum().backward()
+    remote = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    remote.load_state_dict(model.state_dict())
+    remote.to(device)
+    run = torch.compile(remote, fullgraph=True)
+    for _ in range(2):
+        remote.zero_grad()
+        got = run(x.to(device))
+        got.sum().backward()
+        torch.testing.assert_close(got.cpu(), want)
+        torch.testing.assert_close(remote[0].weight.grad.cpu(), model[0].weight.grad)
