@@ -30,8 +30,8 @@ REGISTRY_READY: Final = re.compile(r"registry ready on (\S+:\d+)")
 SERVER_READY: Final = re.compile(r"server \S+ ready on ")
 
 REGISTRY_START_S: Final = 30.0
-SERVER_START_S: Final = 180.0
-"""Importing the framework from a cold disk takes up to a minute."""
+SERVER_START_S: Final = 600.0
+"""The first start compiles; importing the framework from a cold disk takes a minute."""
 
 GRACE_S: Final = 8.0
 """From SIGTERM to SIGKILL: a server ends its sessions within 5 s."""

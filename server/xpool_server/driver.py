@@ -98,10 +98,12 @@ class Worker:
             control.WorkerReady(self._listener.uri, os.getpid(), framework())
         )
         while not self._pipe.is_closed:
+            # None when the pipe can be read, in turn with messages.
             received = self._listener.receive(STATISTICS_INTERVAL_S)
-            for order in self._pipe.receive():
-                if self._obey(order):
-                    return
+            # A client may be faster than the order to expect it.
+            is_turn = received is None or self._session is None
+            if is_turn and any(map(self._obey, self._pipe.receive())):
+                return
             if received is not None:
                 self._take(*received)
             if self._session is not None:

@@ -10,22 +10,28 @@ not come out as predicted. What happens then, and what is said, is ``Executor``'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
-from xpool_protocol.records import Call, DefineOperation, read_record
+from xpool_protocol.messages import Payload, Reply
+from xpool_protocol.records import Call, DefineOperation, Record, read_record
 from xpool_protocol.wire import Reader
 
+from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.lane import Lane
-from xpool_server.native.library import NativeLibrary, Outcome
+from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
 from xpool_server.native_storages import NativeStorages
 from xpool_server.storages import Storages
+
+_NONE: Final = encoded(None)
 
 MakeExecutor: TypeAlias = Callable[[Backend, int, Lane], Executor]
 """From a device, a quota in bytes and the lane for bulk."""
@@ -58,30 +64,51 @@ class NativeExecutor(Executor):
             self._native, quota_nbytes, self.backend.device, self._broken_upload
         )
 
+    @contextmanager
+    def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
+        # Warnings are C++'s to drop, and ``_in_python``'s: a read in a batch of its own
+        # must not pay for that.
+        with torch._C._AutoDispatchBelowADInplaceOrView():
+            self._payloads = payloads
+            self.backend.begin_work()
+            try:
+                yield
+            finally:
+                self.backend.end_work()
+                self._payloads = ()
+
     def run(self, records: bytes) -> Iterator[Answers]:
         native, position = self._native, 0
+        stop = native.stop
         while True:
             outcome = native.run(records, position)
-            stop = native.stop
             self.failures.operation += stop.record_count
-            if outcome is Outcome.DONE:
+            position = stop.position
+            if outcome == DONE:
                 return
-            reader = Reader(records, stop.position)
+            if outcome == READ:
+                yield [Reply(stop.request, _NONE, (native.take_answer(),))]
+                continue
+            reader = Reader(records, position)
             record = read_record(reader)
             position = reader.position
-            if outcome is Outcome.HAND_BACK:
-                yield self.execute(record)
-            else:
-                assert isinstance(record, Call)
-                yield self._finish(record, outcome)
+            yield self._in_python(record, outcome)
 
-    def _finish(self, record: Call, outcome: Outcome) -> Answers:
+    def _in_python(self, record: Record, outcome: int) -> Answers:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if outcome == HAND_BACK:
+                return self.execute(record)
+            assert isinstance(record, Call)
+            return self._finish(record, outcome)
+
+    def _finish(self, record: Call, outcome: int) -> Answers:
         """The rest of a call that C++ has run."""
         native = self._native
         bound = int(native.stop.bound)
 
         def run(record: Call) -> None:
-            if outcome is Outcome.FAILED:
+            if outcome == FAILED:
                 native.raise_failure()
             self.calls.bind_results(record, native.take_leaves(), bound)
 

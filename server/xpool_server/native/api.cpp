@@ -42,6 +42,9 @@ c10::Storage storage_at(uint64_t address) {
 
 struct XsStop {
   uint64_t position, record_count, leaf_count, bound;
+  uint64_t request;
+  const void *data;
+  uint64_t nbytes;
 };
 
 struct XsLedger {
@@ -70,7 +73,9 @@ API void xs_undefine(Executor *executor, uint64_t number) { executor->define(num
 
 API int32_t xs_run(Executor *executor, const char *records, uint64_t nbytes, uint64_t from, XsStop *stop) {
   const auto outcome = executor->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
-  *stop = {executor->position, executor->record_count, executor->leaves.size(), executor->bound};
+  const auto &answer = executor->answer;
+  *stop = {executor->position, executor->record_count, executor->leaves.size(), executor->bound,
+           answer.request,     answer.data,            answer.nbytes};
   return static_cast<int32_t>(outcome);
 }
 

@@ -7,7 +7,7 @@ namespace xpool_server {
 
 namespace {
 
-enum Record : uint8_t { kCall = 2, kAllocate = 4, kFree = 5, kWrite = 6 };
+enum Record : uint8_t { kCall = 2, kAllocate = 4, kFree = 5, kWrite = 6, kRead = 7 };
 
 // What torch warns of, it warns of on the client too; and a client must not be able to fill the server's log.
 class Silence : public c10::WarningHandler {
@@ -42,9 +42,13 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
   while (!from.is_exhausted()) {
     position = from.position();
     const Outcome outcome = step(from);
-    if (outcome != Outcome::kDone)
+    if (outcome != Outcome::kDone && outcome != Outcome::kRead)
       return outcome;
     record_count++;
+    if (outcome == Outcome::kRead) {
+      position = from.position();
+      return outcome;
+    }
   }
   position = from.position();
   return Outcome::kDone;
@@ -57,6 +61,7 @@ Outcome Executor::step(Reader &from) {
       case kAllocate: allocate(from); return Outcome::kDone;
       case kFree: free(from); return Outcome::kDone;
       case kWrite: write(from); return Outcome::kDone;
+      case kRead: return read(from);
       default: return Outcome::kHandBack;
     }
   } catch (const HandBack &) {
@@ -93,6 +98,19 @@ void Executor::write(Reader &from) {
   const uint8_t *data = from.raw(nbytes);
   if (nbytes)
     memcpy(static_cast<uint8_t *>(entry->storage.mutable_data()) + offset, data, nbytes);
+}
+
+// What one payload frame of the answer holds, from memory of this host.
+Outcome Executor::read(Reader &from) {
+  expect(device_.is_cpu());
+  const uint64_t request = from.uvarint(MAX_STORAGE_ID);
+  const Entry *entry = storages.find(from.uvarint(MAX_STORAGE_ID));
+  const uint64_t offset = from.uvarint(MAX_STORAGE_NBYTES);
+  const uint64_t nbytes = from.uvarint(TRANSFER_NBYTES);
+  expect(request > 0 && nbytes > 0 && nbytes <= CHUNK_NBYTES);
+  expect(entry && entry->is_usable() && offset + nbytes <= entry->nbytes);
+  answer = {request, static_cast<const uint8_t *>(entry->storage.data()) + offset, nbytes};
+  return Outcome::kRead;
 }
 
 Operation &Executor::read_operation(Reader &from) {

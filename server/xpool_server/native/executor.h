@@ -17,6 +17,14 @@ enum class Outcome : int32_t {
   kHandBack,  // the record has had no effect: Python executes it
   kFailed,    // the record is a call, and it raised: `failure` is what
   kResults,   // the record is a call, and it has run: `leaves` from `bound` on are Python's to bind
+  kRead,      // the record before `position` was a read: Python answers it with `answer`
+};
+
+// Bytes of a storage that a client waits for; they are there until `run` is called again.
+struct Answer {
+  uint64_t request = 0;
+  const void *data = nullptr;
+  uint64_t nbytes = 0;
 };
 
 class Executor {
@@ -32,6 +40,7 @@ class Executor {
   std::exception_ptr failure;
   std::vector<at::Tensor> leaves;
   size_t bound = 0;  // outputs that have their handles already
+  Answer answer;
 
   // Replaces what the number stood for; null makes Python execute its calls.
   void define(uint64_t number, std::unique_ptr<Operation> operation);
@@ -50,6 +59,7 @@ class Executor {
   void allocate(Reader &from);
   void free(Reader &from);
   void write(Reader &from);
+  Outcome read(Reader &from);
   Operation &read_operation(Reader &from);
   void read_outputs(Reader &from);
   void check_room();

@@ -20,13 +20,8 @@ from xpool_server import storages
 NO_HANDLE: Final = (1 << 64) - 1
 
 
-class Outcome(IntEnum):
-    """Why ``NativeSession.run`` has returned; as in ``executor.h``."""
-
-    DONE = 0
-    HAND_BACK = 1
-    FAILED = 2
-    RESULTS = 3
+DONE, HAND_BACK, FAILED, RESULTS, READ = range(5)
+"""Why ``NativeSession.run`` has returned; as in ``executor.h``."""
 
 
 class State(IntEnum):
@@ -45,6 +40,9 @@ class Stop(ctypes.Structure):
         ("record_count", ctypes.c_uint64),
         ("leaf_count", ctypes.c_uint64),
         ("bound", ctypes.c_uint64),
+        ("request", ctypes.c_uint64),
+        ("data", ctypes.c_void_p),
+        ("nbytes", ctypes.c_uint64),
     )
 
 
@@ -134,6 +132,7 @@ class NativeSession:
     ) -> None:
         functions = library.functions
         self.stop = Stop()
+        self._stop_at = ctypes.byref(self.stop)
         self._pointer = functions["xs_new"](
             str(device).encode(), max(quota_nbytes, 0), storages.MAX_HANDLES
         )
@@ -142,13 +141,16 @@ class NativeSession:
         self._state = functions["xs_state"]
         weakref.finalize(self, functions["xs_delete"], self._pointer)
 
-    def run(self, records: bytes, position: int) -> Outcome:
+    def run(self, records: bytes, position: int) -> int:
         """Execute records from a position on, until one is Python's; see ``stop``."""
-        return Outcome(
-            self._run(
-                self._pointer, records, len(records), position, ctypes.byref(self.stop)
-            )
+        outcome: int = self._run(
+            self._pointer, records, len(records), position, self._stop_at
         )
+        return outcome
+
+    def take_answer(self) -> bytes:
+        """The bytes that the read asked for that ``run`` has stopped behind."""
+        return ctypes.string_at(self.stop.data, self.stop.nbytes)
 
     def raise_failure(self) -> None:
         """Raise what the call raised that ``run`` has stopped at."""

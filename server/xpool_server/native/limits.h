@@ -16,6 +16,7 @@ constexpr uint64_t MAX_STRING_NBYTES = 64 << 10;
 constexpr uint64_t MAX_HOST_TENSOR_NBYTES = 4 << 20;
 constexpr uint64_t MAX_OPERATIONS = 8192;
 constexpr uint64_t INLINE_NBYTES = 64 << 10;
+constexpr uint64_t CHUNK_NBYTES = 1 << 20;
 constexpr uint64_t TRANSFER_NBYTES = 16 << 20;
 
 // Of xpool_server/storages.py.
