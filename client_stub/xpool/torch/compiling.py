@@ -71,7 +71,7 @@ class Region:
         """Run on these inputs; the list is emptied."""
         inputs = list(arguments)
         arguments.clear()
-        if self._device is None:
+        if self._device is None or captures.is_capturing(self._device):
             return self._by_operation(inputs)
         for at in self._scalars:
             inputs[at] = inputs[at].to(torch.device("cuda", self._device))

@@ -413,15 +413,17 @@ def case_several_threads(device: str) -> None:
 
 
 def case_a_region_within_a_captured_graph(device: str) -> None:
-    run = torch.compile(lambda x: x * 3 + 1)
-    x = torch.ones(4, device=device)
-    run(x)
+    run = torch.compile(lambda x, scale: x * scale + 1)
+    x, scale = torch.ones(4, device=device), torch.tensor(3.0)
+    run(x, scale)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y = run(x)
+        y = run(x, scale)
+    scale.fill_(100)  # a graph keeps the number, as it would on a local device
     x.fill_(5)
     graph.replay()
     assert y.tolist() == [16.0] * 4
+    assert run(x, scale).tolist() == [501.0] * 4
 
 
 def case_nothing_is_left_behind(device: str) -> None:
