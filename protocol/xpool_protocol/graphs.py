@@ -23,7 +23,7 @@ from xpool_protocol.records import (
     Write,
     read_record,
 )
-from xpool_protocol.values import Tensor, Value
+from xpool_protocol.values import SparseTensor, Tensor, Value
 from xpool_protocol.wire import Reader
 
 GraphRecord: TypeAlias = Call | Allocate | Free | Write
@@ -60,10 +60,12 @@ def read_graph(record: DefineGraph) -> tuple[GraphRecord, ...]:
 
 
 def tensors_in(values: Iterable[Value]) -> Iterator[Tensor]:
-    """Tensors among values and lists of values."""
+    """Tensors among values, lists of values and the parts of sparse tensors."""
     for value in values:
         if type(value) is Tensor:
             yield value
+        elif type(value) is SparseTensor:
+            yield from value.parts
         elif type(value) is list:
             yield from tensors_in(value)
 

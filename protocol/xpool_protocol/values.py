@@ -35,11 +35,18 @@ TAG_DEVICE: Final = 12
 TAG_LAYOUT: Final = 13
 TAG_MEMORY_FORMAT: Final = 14
 TAG_GENERATOR: Final = 15
+TAG_SPARSE: Final = 16
 
 FLAG_CONJ: Final = 1
 FLAG_NEG: Final = 2
 FLAG_ROW_MAJOR: Final = 4
 FLAG_WRAPPED: Final = 1
+FLAG_COALESCED: Final = 1
+
+LAYOUT_STRIDED: Final = 0
+LAYOUT_COO: Final = 1
+SPARSE_PARTS: Final[dict[int, int]] = {LAYOUT_COO: 2, 2: 3, 4: 3, 5: 3, 6: 3}
+"""Tensors that a sparse one is made of, by layout code: COO; CSR, CSC, BSR, BSC."""
 
 MAX_CODE: Final = 63
 """Largest dtype, layout or memory format code a peer may name."""
@@ -81,6 +88,19 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
     """In items from the start of the storage."""
     flags: int = 0
     """``FLAG_CONJ`` and ``FLAG_NEG``: lazy conjugation and negation."""
+
+
+class SparseTensor(msgspec.Struct, frozen=True, gc=False):
+    """A sparse tensor as the strided ones that it is made of."""
+
+    layout: int
+    sizes: tuple[int, ...]
+    dense_dim: int
+    """How many of the last dimensions are dense."""
+    parts: tuple[Tensor, ...]
+    """COO: indices, values. Otherwise: compressed indices, plain indices, values."""
+    is_coalesced: bool = False
+    """COO: the indices are sorted and each stands there once."""
 
 
 class HostTensor(msgspec.Struct, frozen=True, gc=False):
@@ -131,6 +151,7 @@ Value: TypeAlias = (
     | str
     | list["Value"]
     | Tensor
+    | SparseTensor
     | HostTensor
     | DType
     | Device
@@ -241,6 +262,38 @@ def write_tensor(writer: Writer, tensor: Tensor) -> None:
         tensor.sizes,
         tensor.strides,
     )
+
+
+def _write_sparse(writer: Writer, tensor: SparseTensor) -> None:
+    if len(tensor.parts) != SPARSE_PARTS.get(tensor.layout):
+        raise ValueError(
+            f"a sparse tensor of layout {tensor.layout} and {len(tensor.parts)} parts"
+            " has no place on the wire"
+        )
+    writer.uint8(tensor.layout)
+    writer.uint8(FLAG_COALESCED if tensor.is_coalesced else 0)
+    writer.uvarint(tensor.dense_dim)
+    writer.uvarint(len(tensor.sizes))
+    for size in tensor.sizes:
+        writer.uvarint(size)
+    for part in tensor.parts:
+        write_tensor(writer, part)
+
+
+def _read_sparse(reader: Reader) -> SparseTensor:
+    layout = reader.uint8()
+    count = SPARSE_PARTS.get(layout)
+    if count is None:
+        raise PeerError(f"sparse layout {layout} is unknown")
+    flags = reader.uint8()
+    if flags & ~(FLAG_COALESCED if layout == LAYOUT_COO else 0):
+        raise PeerError(f"sparse tensor flags {flags:#x} are unknown")
+    dense_dim = reader.uvarint(limits.MAX_DIMS, "number of dense dimensions")
+    sizes = _read_sizes(reader)
+    if dense_dim > len(sizes):
+        raise PeerError(f"{dense_dim} of {len(sizes)} dimensions can't be dense")
+    parts = tuple([read_tensor(reader) for _ in range(count)])
+    return SparseTensor(layout, sizes, dense_dim, parts, bool(flags))
 
 
 def _write_host_tensor(writer: Writer, tensor: HostTensor) -> None:
@@ -355,6 +408,9 @@ def write_value(  # noqa: C901  one case per tag
         case Generator():
             writer.uint8(TAG_GENERATOR)
             writer.uvarint(value.id)
+        case SparseTensor():
+            writer.uint8(TAG_SPARSE)
+            _write_sparse(writer, value)
         case _:
             raise TypeError(f"a {type(value).__name__} has no place on the wire")
 
@@ -420,5 +476,7 @@ def read_value(reader: Reader, depth: int = 0) -> Value:  # noqa: C901  one case
             return MemoryFormat(_read_code(reader, "memory format"))
         case 15:  # TAG_GENERATOR
             return Generator(reader.uvarint(limits.MAX_STORAGE_ID, "generator id"))
+        case 16:  # TAG_SPARSE
+            return _read_sparse(reader)
         case _:
             raise PeerError(f"value tag {tag} is unknown")

@@ -19,6 +19,7 @@ _STORAGE: Final = "changes a storage behind the session's ledger"
 _PROCESS: Final = "changes the server's process, not a tensor"
 _AUTOGRAD: Final = "belongs to autograd, which runs on the client"
 _POINTER: Final = "trusts addresses or sizes inside a tensor's bytes"
+_PARTS: Final = "trusts the indices of a sparse tensor"
 _LAYOUT: Final = "makes or takes tensors that are not strided"
 _TEST: Final = "is one of torch's own test operations"
 
@@ -74,8 +75,25 @@ DENIED: Final[dict[str, str]] = {
     "_empty_affine_quantized": _LAYOUT,
     "_empty_per_channel_affine_quantized": _LAYOUT,
     "empty_quantized": _LAYOUT,
-    "copy_sparse_to_sparse": _LAYOUT,
-    "copy_sparse_to_sparse_": _LAYOUT,
+    # Sparse tensors are made of parts by the client's SPARSE values alone, which are
+    # checked; these trust the parts, or indices inside strided tensors.
+    "sparse_resize": _PARTS,
+    "sparse_resize_": _PARTS,
+    "sparse_resize_and_clear": _PARTS,
+    "sparse_resize_and_clear_": _PARTS,
+    "_coalesced": _PARTS,
+    "_coalesced_": _PARTS,
+    "_sparse_coo_tensor_unsafe": _PARTS,
+    "_sparse_coo_tensor_with_dims_and_tensors": _PARTS,
+    "_sparse_compressed_tensor_unsafe": _PARTS,
+    "_sparse_csr_tensor_unsafe": _PARTS,
+    "_sparse_csc_tensor_unsafe": _PARTS,
+    "_sparse_bsr_tensor_unsafe": _PARTS,
+    "_sparse_bsc_tensor_unsafe": _PARTS,
+    "_convert_indices_from_coo_to_csr": _PARTS,
+    "_convert_indices_from_csr_to_coo": _PARTS,
+    "_validate_compressed_sparse_indices": _PARTS,
+    "_sparse_mm_reduce_impl_backward": _POINTER,
     "nested_to_padded_tensor": _LAYOUT,
 }
 """Base name, without namespace and overload, and why it is denied."""
@@ -88,12 +106,9 @@ DENIED_PREFIXES: Final[dict[str, str]] = {
     "mkldnn_reorder_": _LAYOUT,
     # Nested tensors read their sizes and offsets from buffers without checking them.
     "_nested_": _POINTER,
-    "resize_as_sparse": _LAYOUT,
-    "sparse_": _LAYOUT,
-    "_sparse_": _LAYOUT,
-    "to_sparse": _LAYOUT,
-    "_to_sparse": _LAYOUT,
-    "_coalesce": _LAYOUT,
+    "_sparse_semi_structured_": _POINTER,
+    "_to_sparse_semi_structured": _POINTER,
+    "_cslt_": _POINTER,
     "_test_": _TEST,
 }
 

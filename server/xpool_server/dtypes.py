@@ -36,6 +36,3 @@ MEMORY_FORMATS: Final[dict[int, torch.memory_format]] = {
     2: torch.channels_last,
     3: torch.channels_last_3d,
 }
-
-STRIDED: Final = 0
-"""The only layout a storage with geometry can have."""

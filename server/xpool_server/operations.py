@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import torch
 from xpool_protocol.errors import ArgumentInvalid, OperationUnknown
 from xpool_protocol.graphs import tensors_in
-from xpool_protocol.values import Generator, HostTensor, Tensor, Value
+from xpool_protocol.values import Generator, HostTensor, SparseTensor, Tensor, Value
 
 from xpool_server.allowed import REPLACED, known_names, refusal
 from xpool_server.dtypes import DTYPES
@@ -276,7 +276,7 @@ def _moves(value: Value) -> bool:
         return any(map(_moves, value))
     if type(value) is HostTensor:
         return not value.is_wrapped
-    return type(value) in (Tensor, Generator)
+    return type(value) in (Tensor, SparseTensor, Generator)
 
 
 _DOUBLES: Final = frozenset({7, 10})

@@ -17,6 +17,7 @@ from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, DType, Tensor, Value
 
 from xpool_server.devices.base import Backend
 from xpool_server.dtypes import DTYPE_CODES, DTYPES
+from xpool_server.sparse import LAYOUT_CODES, taken_apart
 from xpool_server.storages import Entry, Storages, charged_nbytes, span_nbytes
 
 TENSOR: Final = "Tensor"
@@ -121,6 +122,8 @@ class Binder:
             raise ArgumentInvalid(
                 f"predicted sizes {list(output.sizes)}, got no tensor"
             )
+        if leaf.layout is not torch.strided:
+            raise ArgumentInvalid(f"predicted a strided tensor, got {leaf.layout}")
         if leaf.shape != output.sizes or leaf.dtype is not DTYPES[output.dtype]:
             raise ArgumentInvalid(
                 f"predicted sizes {list(output.sizes)} of {DTYPES[output.dtype]},"
@@ -191,6 +194,8 @@ class Description:
     def value(self, result: Any) -> Value:
         """One result: a tensor, a number, None, or a list of them."""
         if isinstance(result, torch.Tensor):
+            if result.layout in LAYOUT_CODES and result.layout is not torch.strided:
+                return taken_apart(result, self.tensor)
             return self.tensor(result)
         if isinstance(result, list | tuple):
             if len(result) > limits.MAX_LIST:

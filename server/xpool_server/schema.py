@@ -17,12 +17,14 @@ from xpool_protocol.values import (
     HostTensor,
     Layout,
     MemoryFormat,
+    SparseTensor,
     Tensor,
     Value,
 )
 
-from xpool_server.dtypes import DTYPES, MEMORY_FORMATS, STRIDED
+from xpool_server.dtypes import DTYPES, MEMORY_FORMATS
 from xpool_server.generators import Generators
+from xpool_server.sparse import LAYOUTS, assembled
 
 Convert: TypeAlias = Callable[[Value], Any]
 """The argument as torch takes it; Any, because that is what operations take."""
@@ -126,6 +128,9 @@ class Converters:
         def tensor(value: Value) -> Any:
             if type(value) is Tensor:
                 return convert(value)
+            if type(value) is SparseTensor:
+                convert_part = storages.own_tensor if written else convert
+                return assembled(value, [convert_part(part) for part in value.parts])
             if type(value) is not HostTensor or written:
                 raise Mismatch("a tensor on the device" if written else "a tensor")
             if not value.is_wrapped:
@@ -188,9 +193,9 @@ def _dtype(value: Value) -> torch.dtype:
 
 
 def _layout(value: Value) -> torch.layout:
-    if type(value) is not Layout or value.code != STRIDED:
-        raise Mismatch("Layout strided")
-    return torch.strided
+    if type(value) is not Layout or value.code not in LAYOUTS:
+        raise Mismatch("Layout")
+    return LAYOUTS[value.code]
 
 
 def _memory_format(value: Value) -> torch.memory_format:
@@ -227,6 +232,8 @@ def described(value: Value) -> str:
     match value:
         case Tensor():
             return f"a tensor of sizes {list(value.sizes)}"
+        case SparseTensor():
+            return f"a sparse tensor of sizes {list(value.sizes)}"
         case HostTensor():
             return "a Python number" if value.is_wrapped else "a host tensor"
         case list():

@@ -21,6 +21,7 @@ CASES = [
         ("cuda_names", ("cuda",)),
         ("graphs", ("cuda",)),
         ("compiled", ("cuda",)),
+        ("sparse", ("cuda",)),
     )
     for device in devices
     for name in [*case_names(PROGRAMS / f"{module}.py"), "*"]

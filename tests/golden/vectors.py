@@ -48,7 +48,7 @@ from xpool_protocol.records import (
     Write,
     WriteGenerator,
 )
-from xpool_protocol.values import HostTensor, Tensor, Value
+from xpool_protocol.values import HostTensor, SparseTensor, Tensor, Value
 
 FOLDER = Path(__file__).parent / "v1"
 
@@ -73,6 +73,23 @@ VALUES: dict[str, Value] = {
     "layout": values.Layout(0),
     "memory_format": values.MemoryFormat(2),
     "generator": values.Generator(3),
+    "sparse_coo": SparseTensor(
+        1,
+        (4, 5, 3),
+        1,
+        (Tensor(8, 4, (2, 6), (6, 1)), Tensor(9, 6, (6, 3), (3, 1))),
+        is_coalesced=True,
+    ),
+    "sparse_csr": SparseTensor(
+        2,
+        (4, 5),
+        0,
+        (
+            Tensor(8, 4, (5,), (1,)),
+            Tensor(9, 4, (6,), (1,)),
+            Tensor(10, 6, (6,), (1,), 2),
+        ),
+    ),
 }
 
 RECORDS: dict[str, Record] = {

@@ -98,9 +98,10 @@ def test_value_tags() -> None:
 
 def test_flags() -> None:
     rows = {name_of(row[1]): int(row[0]) for row in table(4, "flag")}
-    wrapped = re.search(r"\((\d), `FLAG_WRAPPED`", SECTIONS[4])
-    assert wrapped is not None
-    rows["FLAG_WRAPPED"] = int(wrapped[1])
+    for name in ("FLAG_WRAPPED", "FLAG_COALESCED"):
+        in_text = re.search(rf"\((\d), `{name}`", SECTIONS[4])
+        assert in_text is not None
+        rows[name] = int(in_text[1])
     flags = {
         name: value for name, value in vars(values).items() if name.startswith("FLAG_")
     }

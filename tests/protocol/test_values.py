@@ -15,6 +15,7 @@ from xpool_protocol import limits, values
 from xpool_protocol.errors import PeerError
 from xpool_protocol.values import (
     HostTensor,
+    SparseTensor,
     Tensor,
     Value,
     read_value,
@@ -116,7 +117,13 @@ def test_a_tuple_travels_as_a_list() -> None:
         (bytes([values.TAG_DEVICE, 64]), "out of range"),
         (bytes([values.TAG_LAYOUT, 64]), "out of range"),
         (bytes([values.TAG_MEMORY_FORMAT, 255]), "out of range"),
-        (bytes([16]), "tag 16 is unknown"),
+        (bytes([values.TAG_SPARSE, 3, 0, 0, 0]), "sparse layout 3"),
+        (bytes([values.TAG_SPARSE, 1, 2, 0, 0]), "sparse tensor flags"),
+        (bytes([values.TAG_SPARSE, 2, 1, 0, 0]), "sparse tensor flags"),
+        (bytes([values.TAG_SPARSE, 1, 0, 2, 1, 4]), "can't be dense"),
+        (bytes([values.TAG_SPARSE, 1, 0, 65, 0]), "dense dimensions"),
+        (bytes([values.TAG_SPARSE, 1, 0, 0, 1, 4, 1, 4, 4, 0, 0]), "cut short"),
+        (bytes([17]), "tag 17 is unknown"),
         (bytes([255]), "tag 255 is unknown"),
         (b"", "cut short"),
     ],
@@ -200,8 +207,13 @@ def test_an_empty_tensor_touches_nothing() -> None:
         [None] * (limits.MAX_LIST + 1),
         HostTensor(6, (2,), bytes(7)),
         HostTensor(0, (limits.MAX_HOST_TENSOR_NBYTES + 1,), b""),
+        SparseTensor(1, (4,), 0, (Tensor(1, 4, (1, 0), (0, 1)),)),
+        SparseTensor(3, (4,), 0, ()),
     ],
-    ids=["int", "ints", "text", "list", "host tensor", "large host tensor"],
+    ids=[
+        *("int", "ints", "text", "list", "host tensor", "large host tensor"),
+        *("one part", "no layout"),
+    ],
 )
 def test_the_writer_refuses_what_the_reader_would(value: Value) -> None:
     with pytest.raises(ValueError, match=r"."):

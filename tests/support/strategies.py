@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from xpool_protocol import limits, messages, records, values
 from xpool_protocol.messages import Message
 from xpool_protocol.records import Record
-from xpool_protocol.values import HostTensor, Tensor, Value
+from xpool_protocol.values import HostTensor, SparseTensor, Tensor, Value
 from xpool_protocol.wire import INT64_MAX, INT64_MIN, UINT64_MAX, Writer
 
 BOUNDS: dict[str, tuple[int, int]] = {
@@ -82,6 +82,20 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 @st.composite
+def sparse_tensors(draw: st.DrawFn) -> SparseTensor:
+    layout = draw(st.sampled_from(sorted(values.SPARSE_PARTS)))
+    extents = draw(sizes())
+    count = values.SPARSE_PARTS[layout]
+    return SparseTensor(
+        layout,
+        extents,
+        draw(st.integers(0, len(extents))),
+        draw(st.tuples(*[tensors()] * count)),
+        layout == values.LAYOUT_COO and draw(st.booleans()),
+    )
+
+
+@st.composite
 def host_tensors(draw: st.DrawFn) -> HostTensor:
     dtype = draw(st.sampled_from(sorted(values.ITEM_NBYTES)))
     extents = draw(sizes(max_items=64))
@@ -100,6 +114,7 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.complex_numbers(allow_nan=False),
     texts(limits.MAX_STRING_NBYTES),
     tensors(),
+    sparse_tensors(),
     host_tensors(),
     st.builds(values.DType, st.sampled_from(sorted(values.ITEM_NBYTES))),
     st.builds(values.Device, CODES),

@@ -4,6 +4,7 @@
 #include <ATen/core/List.h>
 
 #include "capturing.h"
+#include "sparse.h"
 
 namespace xpool {
 
@@ -52,16 +53,45 @@ void claim(Encoding &to, const Operation &operation, int device) {
   to.device = device;
 }
 
-void put_remote_tensor(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
+void put_both(Encoding &to, const Bytes &bytes) {
+  to.wire.append(bytes);
+  to.key.append(bytes);
+}
+
+// A storage and a geometry over it. The plan does not depend on where in its storage a tensor lies.
+void put_strided(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
   claim(to, operation, tensor.device().index());
   TORCH_CHECK_NOT_IMPLEMENTED(tensor.layout() == c10::kStrided, "xpool: ", tensor.layout(),
                               " tensors are not supported on the remote device");
   const uint8_t flags = (tensor.is_conj() ? 1 : 0) | (tensor.is_neg() ? 2 : 0);
-  to.wire.uint8(kTensor);
   to.wire.uvarint(storage_id(tensor.storage()));
   put_geometry(to.wire, tensor.scalar_type(), flags, tensor.storage_offset(), tensor.sizes(), tensor.strides());
-  to.key.uint8(kTensor);
   put_geometry(to.key, tensor.scalar_type(), flags, 0, tensor.sizes(), tensor.strides());
+}
+
+void put_sparse(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
+  const SparseShape shape = sparse_shape(tensor);
+  Bytes head;
+  head.uint8(kSparse);
+  head.uint8(static_cast<uint8_t>(shape.layout));
+  head.uint8(shape.is_coalesced ? 1 : 0);
+  head.uvarint(shape.dense_dim);
+  head.uvarint(shape.sizes.size());
+  for (const int64_t size : shape.sizes)
+    head.uvarint(size);
+  put_both(to, head);
+  for (const auto &part : sparse_parts(tensor)) {
+    to.uploads.push_back(part.resolve_conj().resolve_neg());  // a new one if it was lazy
+    put_strided(to, operation, to.uploads.back());
+  }
+}
+
+void put_remote_tensor(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
+  if (is_sparse(tensor))
+    return put_sparse(to, operation, tensor);
+  to.wire.uint8(kTensor);
+  to.key.uint8(kTensor);
+  put_strided(to, operation, tensor);
 }
 
 void put_host_tensor(Encoding &to, const at::Tensor &tensor) {
@@ -96,11 +126,6 @@ void put_tensor(Encoding &to, const Operation &operation, bool is_written, const
       put_remote_tensor(to, operation, to.uploads.back());
     }
   }
-}
-
-void put_both(Encoding &to, const Bytes &bytes) {
-  to.wire.append(bytes);
-  to.key.append(bytes);
 }
 
 void put_value(Encoding &to, const Operation &operation, size_t argument, bool is_written, const c10::IValue &value);

@@ -56,13 +56,15 @@ void add_leaf(Plan &plan, const at::Tensor &tensor) {
 
 }  // namespace
 
-// Geometry of the results on the stack; false if some result is no tensor.
+// Geometry of the results on the stack; false if some result is no strided tensor.
 bool plan_from(const Operation &operation, const Stack &results, Plan &plan) {
   for (size_t i = 0; i < results.size(); i++) {
     plan.counts.push_back(-1);
     if (operation.return_to_argument[i] >= 0)
       continue;
     if (results[i].isTensor()) {
+      if (results[i].toTensor().defined() && results[i].toTensor().layout() != c10::kStrided)
+        return false;
       add_leaf(plan, results[i].toTensor());
     } else if (results[i].isTensorList()) {
       const auto tensors = results[i].toTensorVector();

@@ -14,6 +14,8 @@
 
 #include <unordered_set>
 
+#include "sparse.h"
+
 namespace xpool {
 namespace {
 
@@ -238,6 +240,7 @@ void register_kernels() {
   boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss.Tensor");
   boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss");
   boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss.Tensor");
+  register_sparse();
   register_by_schema(*aten);
 }
 

@@ -5,6 +5,8 @@
 
 #include <unordered_map>
 
+#include "sparse.h"
+
 namespace xpool {
 
 namespace {
@@ -50,8 +52,10 @@ Geometry read_geometry(BytesReader &reader) {
 
 void note_storages(Replied &replied, const c10::IValue &value) {
   auto note = [&](const at::Tensor &tensor) {
-    if (is_remote(tensor))
-      replied.storages.emplace(storage_id(tensor.storage()), tensor.storage());
+    if (!is_remote(tensor))
+      return;
+    for (const auto &part : is_sparse(tensor) ? sparse_parts(tensor) : std::vector<at::Tensor>{tensor})
+      replied.storages.emplace(storage_id(part.storage()), part.storage());
   };
   if (value.isTensor())
     note(value.toTensor());
@@ -90,6 +94,28 @@ at::Tensor tensor_from(Replied &replied, const Geometry &geometry) {
   return tensor;
 }
 
+struct SparseReply {
+  SparseShape shape;
+  std::vector<at::Tensor> parts;
+};
+
+SparseReply read_sparse(BytesReader &reader, Replied &replied) {
+  SparseReply sparse;
+  const uint8_t layout = reader.uint8();
+  check_reply(layout == 1 || layout == 2 || (layout >= 4 && layout <= 6));
+  sparse.shape.layout = static_cast<c10::Layout>(layout);
+  sparse.shape.is_coalesced = reader.uint8() & 1;
+  sparse.shape.dense_dim = reader.uvarint();
+  const uint64_t ndim = reader.uvarint();
+  check_reply(reader.ok && ndim <= 64 && sparse.shape.dense_dim <= static_cast<int64_t>(ndim));
+  for (uint64_t i = 0; i < ndim; i++)
+    sparse.shape.sizes.push_back(reader.uvarint());
+  for (int i = 0; i < (layout == 1 ? 2 : 3); i++)
+    sparse.parts.push_back(tensor_from(replied, read_geometry(reader)));
+  check_reply(reader.ok);
+  return sparse;
+}
+
 c10::IValue read_result(BytesReader &reader, Replied &replied, const c10::TypePtr &type) {
   const uint8_t tag = reader.uint8();
   switch (tag) {
@@ -104,6 +130,10 @@ c10::IValue read_result(BytesReader &reader, Replied &replied, const c10::TypePt
     }
     case kText: return std::string(reader.text());
     case kTensor: return tensor_from(replied, read_geometry(reader));
+    case kSparse: {
+      const SparseReply sparse = read_sparse(reader, replied);
+      return sparse_over(sparse.shape, sparse.parts);
+    }
     case kInts: {
       std::vector<int64_t> ints(std::min<uint64_t>(reader.uvarint(), 65536));
       for (auto &item : ints)
@@ -184,8 +214,12 @@ Stack requested_results(Operation &operation, Arguments arguments, const Encodin
   check_reply(reader.ok && count == leaves.size());
   for (uint64_t i = 0; i < count; i++) {
     const uint8_t tag = reader.uint8();
-    check_reply(tag == kNone || tag == kTensor);
-    if (tag == kTensor)
+    check_reply(tag == kNone || tag == kTensor || tag == kSparse);
+    if (tag == kSparse) {
+      const SparseReply sparse = read_sparse(reader, replied);
+      check_reply(leaves[i].defined() && leaves[i].layout() == sparse.shape.layout);
+      reseat_sparse(leaves[i], sparse.shape, sparse.parts);
+    } else if (tag == kTensor)
       reseat(replied, leaves[i], read_geometry(reader));
   }
   check_reply(reader.ok && reader.exhausted());

@@ -33,6 +33,15 @@ class LegacyType(type):
                 "legacy constructor expects device type: cuda but device type:"
                 f" {device.type} was passed"
             )
+        if cls.is_sparse:
+            if not arguments:
+                arguments = ((),)
+            make: Any = (
+                torch.sparse_coo_tensor
+                if isinstance(arguments[0], torch.Tensor)
+                else _empty_sparse
+            )
+            return make(*arguments, dtype=cls.dtype, device=device)
         like = torch.empty(0, dtype=cls.stands_for.dtype, device=device)
         return like.new(*arguments, **named)
 
@@ -58,18 +67,27 @@ class LegacyType(type):
 
     @property
     def is_sparse(cls) -> bool:
-        """No: they are strided."""
-        return False
+        """Whether they are sparse ones, in coordinates."""
+        return cls.layout is torch.sparse_coo
+
+
+def _empty_sparse(*sizes: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    shape = sizes[0] if not isinstance(sizes[0], int) else sizes
+    return torch.empty(shape, dtype=dtype, device=device, layout=torch.sparse_coo)
 
 
 def patch_legacy_tensors() -> None:
     """Replace the classes, and teach ``set_default_tensor_type`` about them."""
-    for short in NAMES:
-        original = getattr(torch.cuda, f"{short}Tensor")
-        # torch reads a class's C name, which is the whole of this one.
-        name = f"torch.cuda.{short}Tensor"
-        made = LegacyType(name, (), {"stands_for": original, "__module__": ""})
-        setattr(torch.cuda, f"{short}Tensor", made)
+    sparse = torch.cuda.sparse
+    for place, module in (("torch.cuda", torch.cuda), ("torch.cuda.sparse", sparse)):
+        for short in NAMES:
+            original = getattr(module, f"{short}Tensor", None)
+            if original is None:
+                continue
+            # torch reads a class's C name, which is the whole of this one.
+            name = f"{place}.{short}Tensor"
+            made = LegacyType(name, (), {"stands_for": original, "__module__": ""})
+            setattr(module, f"{short}Tensor", made)
     _patch_default_type()
 
 

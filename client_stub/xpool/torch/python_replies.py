@@ -7,7 +7,15 @@ from typing import Any, NoReturn
 
 import torch
 from xpool_protocol.errors import PeerError
-from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, DType, Tensor, Value, read_value
+from xpool_protocol.values import (
+    FLAG_CONJ,
+    FLAG_NEG,
+    DType,
+    SparseTensor,
+    Tensor,
+    Value,
+    read_value,
+)
 from xpool_protocol.wire import Reader
 
 from xpool.torch.codes import DTYPES
@@ -61,6 +69,13 @@ class Replied:
     def _value(self, value: Value) -> Any:
         if isinstance(value, Tensor):
             return self._tensor(value)
+        if isinstance(value, SparseTensor):
+            for part in value.parts:
+                self._tensor(part)  # ours by now: let go, and so freed on the server
+            raise NotImplementedError(
+                'xpool: sparse tensors are not supported on device "xpool"; they are on'
+                ' "cuda", which needs a C++ compiler here'
+            )
         if isinstance(value, list):
             return [self._value(one) for one in value]
         if isinstance(value, DType):

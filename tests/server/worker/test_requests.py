@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from support.executor_desk import Desk
-from xpool_protocol.errors import ArgumentInvalid, OperationFailed
+from support.executor_desk import QUOTA_NBYTES, Desk
+from xpool_protocol.errors import ArgumentInvalid, QuotaExceeded
 from xpool_protocol.messages import Failure
 from xpool_protocol.values import FLAG_CONJ, Tensor
 
@@ -130,16 +130,14 @@ def test_foreach_tells_each_list_item(desk: Desk) -> None:
     assert mutated == wires
 
 
-def test_results_that_can_not_cross(desk: Desk) -> None:
-    """A layout without strides must not leave a half-made table behind."""
+def test_results_that_do_not_all_fit(desk: Desk) -> None:
+    """The part that fitted must not stay behind when the next one does not."""
     count = desk.counter("storage_count")
-    failure = desk.ask(
-        "aten::_spdiags", diagonals=X, offsets=torch.tensor([0, 1]), shape=[3, 3]
-    )
+    row = torch.ones(QUOTA_NBYTES // 8 // 3 + 1000, dtype=torch.float64)
+    failure = desk.ask("aten::_to_sparse", self=row)
     assert isinstance(failure, Failure)
-    assert failure.fault.code == OperationFailed.code
-    assert "layout torch.sparse_coo" in failure.fault.text
-    assert desk.counter("storage_count") == count + 2
+    assert failure.fault.code == QuotaExceeded.code
+    assert desk.counter("storage_count") == count + 1
 
 
 def test_result_ids_that_are_in_use(desk: Desk) -> None:
