@@ -90,6 +90,13 @@ class Operation:
     ) -> Iterator[tuple[str, Parameter]]:
         plain = self._base.removeprefix("aten::")
         numbers = torch._C._should_allow_numbers_as_tensors(plain)
+        # Others would take a sparse tensor apart by its composite kernel, which may
+        # reach for a storage that it has not: the client has done that already.
+        name = f"{self._base}.{self._overload}".removesuffix(".")
+        sparse = any(
+            torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+            for key in ("SparseCPU", "SparseCsrCPU")
+        )
         for index, argument in enumerate(schema.arguments):
             is_written = _is_written(argument)
             convert = self._converters.for_type(
@@ -97,6 +104,7 @@ class Operation:
                 written=is_written,
                 reshaped=is_written and self.reshapes,
                 numbers=numbers,
+                sparse=sparse,
             )
             is_required = not argument.has_default_value()
             if is_required:

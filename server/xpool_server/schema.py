@@ -95,6 +95,7 @@ class Converters:
         written: bool,
         reshaped: bool,
         numbers: bool,
+        sparse: bool = False,
     ) -> Convert:
         """The checker of one argument.
 
@@ -104,6 +105,7 @@ class Converters:
             reshaped: the operation may change the tensor's sizes or strides, so it
                 gets a tensor object of its own.
             numbers: torch takes a Python number in the place of a tensor here.
+            sparse: torch has a kernel of the operation for sparse tensors.
         """
         name = kind.kind()
         if name in {"OptionalType", "ListType"}:
@@ -112,25 +114,32 @@ class Converters:
                 written=written,
                 reshaped=reshaped,
                 numbers=numbers and name == "OptionalType",
+                sparse=sparse,
             )
             text = str(kind.getElementType())
             return (
                 _optional(element) if name == "OptionalType" else _list(element, text)
             )
         if name == "TensorType":
-            return self._tensor(written=written, reshaped=reshaped, numbers=numbers)
+            return self._tensor(
+                written=written, reshaped=reshaped, numbers=numbers, sparse=sparse
+            )
         return self._plain.get(str(kind)) or _unsupported(str(kind))
 
-    def _tensor(self, *, written: bool, reshaped: bool, numbers: bool) -> Convert:
+    def _tensor(
+        self, *, written: bool, reshaped: bool, numbers: bool, sparse: bool
+    ) -> Convert:
         storages = self._storages
         convert = storages.own_tensor if reshaped else storages.tensor
 
         def tensor(value: Value) -> Any:
             if type(value) is Tensor:
                 return convert(value)
-            if type(value) is SparseTensor:
+            if type(value) is SparseTensor and sparse:
                 convert_part = storages.own_tensor if written else convert
                 return assembled(value, [convert_part(part) for part in value.parts])
+            if type(value) is SparseTensor:
+                raise Mismatch("a tensor that is not sparse")
             if type(value) is not HostTensor or written:
                 raise Mismatch("a tensor on the device" if written else "a tensor")
             if not value.is_wrapped:

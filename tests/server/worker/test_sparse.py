@@ -197,6 +197,24 @@ def test_indices_are_checked_again_when_they_were_written(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "argument"),
+    [("aten::_foreach_neg", "self"), ("aten::view", "self"), ("aten::gelu", "self")],
+)
+def test_operations_without_a_sparse_kernel_refuse(
+    desk: Desk, name: str, argument: str
+) -> None:
+    """``_foreach_copy`` of sparse tensors ends a process that lets it run."""
+    wire = put(desk, DENSE.to_sparse())
+    given: dict[str, Any] = {argument: [wire] if "foreach" in name else wire}
+    if name == "aten::view":
+        given["size"] = [12]
+    found = desk.ask(name, **given)
+    assert isinstance(found, Failure)
+    assert found.fault.code == 502
+    assert "not sparse" in found.fault.text
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "aten::_sparse_coo_tensor_unsafe",
