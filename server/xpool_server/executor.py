@@ -67,9 +67,7 @@ class Executor:
         self.failures = Failures(backend.kind)
         converters = Converters(self.storages, self.generators, backend.device)
         self.calls = Calls(backend, self.storages, converters, self.failures)
-        self.graphs = Graphs(
-            backend, self.storages, self.generators, self.failures, self.calls
-        )
+        self.graphs = self._make_graphs()
         self.received_nbytes = 0
         self.sent_nbytes = 0
         self._payloads: Sequence[Payload] = ()
@@ -99,6 +97,11 @@ class Executor:
     def _make_storages(self, quota_nbytes: int) -> Storages:
         """An empty table for this session."""
         return Storages(quota_nbytes, self.backend.device, self._broken_upload)
+
+    def _make_graphs(self) -> Graphs:
+        return Graphs(
+            self.backend, self.storages, self.generators, self.failures, self.calls
+        )
 
     @property
     def operation_count(self) -> int:

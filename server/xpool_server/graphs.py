@@ -7,8 +7,8 @@ numbers of one run, and is to it what ``Storages`` is to the session.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from msgspec.structs import replace
@@ -276,11 +276,8 @@ class Graphs:
                     if self._storages.is_live(storage_id):
                         self._storages.poison(storage_id, fault)
             return self._failures.told(fault)
-        first: Fault | None = None
         try:
-            for index, step in enumerate(graph.steps):
-                fault_here = self._run_step(step, index, graph.id)
-                first = first or fault_here
+            first = self._run_steps(graph)
         finally:
             self._frame.leave(results)
         self.runs += 1
@@ -311,20 +308,34 @@ class Graphs:
                 self._storages.free(storage_id)
         return dict(zip(graph.results, record.results, strict=True))
 
-    def _run_step(
-        self, step: Step | Allocate | Free | Write, index: int, graph_id: int
+    def _run_steps(self, graph: Graph) -> Fault | None:
+        """Run a graph's records; the first fault of one that has failed itself."""
+        return self._run_from(graph, 0, None)
+
+    def _run_from(self, graph: Graph, start: int, first: Fault | None) -> Fault | None:
+        for index in range(start, len(graph.steps)):
+            fault = self._attempt(graph, index, self._run_step)
+            first = first or fault
+        return first
+
+    def _run_step(self, step: Step | Allocate | Free | Write) -> None:
+        if type(step) is Step:
+            self._call(step)
+        elif type(step) is Free:
+            self._frame.free(step.storage)
+        elif type(step) is Allocate:
+            self._frame.check_room(charged_nbytes(step.nbytes))
+            self._frame.adopt(step.storage, self._backend.allocate(step.nbytes))
+        elif type(step) is Write:
+            self._write(step)
+
+    def _attempt(
+        self, graph: Graph, index: int, run: Callable[[Any], None]
     ) -> Fault | None:
-        """Run one record; the fault if it has failed itself."""
+        """Run one record, or what is left of it; the fault if it has failed itself."""
+        step = graph.steps[index]
         try:
-            if type(step) is Step:
-                self._call(step)
-            elif type(step) is Free:
-                self._frame.free(step.storage)
-            elif type(step) is Allocate:
-                self._frame.check_room(charged_nbytes(step.nbytes))
-                self._frame.adopt(step.storage, self._backend.allocate(step.nbytes))
-            elif type(step) is Write:
-                self._write(step)
+            run(step)
         except Poisoned as poisoned:
             self._spoil(step, poisoned.fault)
         except PeerError:
@@ -332,7 +343,7 @@ class Graphs:
         except Exception as error:  # noqa: BLE001  a kernel may raise anything
             name = step.name if type(step) is Step else ""
             fault = self._failures.fault(error, name)
-            text = f"{fault.text} (record {index} of graph {graph_id})"
+            text = f"{fault.text} (record {index} of graph {graph.id})"
             fault = replace(fault, text=text)
             self._spoil(step, fault)
             return fault
@@ -350,12 +361,20 @@ class Graphs:
         self._frame.check_room(step.room_nbytes)
         result = function(*positional, **keywords)
         self._calls.executed_ops += 1
+        self._bind(step, leaves_of(result, operation.returns), 0)
+
+    def _bind(
+        self, step: Step, leaves: Sequence[torch.Tensor | None], bound: int
+    ) -> None:
+        """What is left to do for a call that has run, with so many outputs bound."""
+        operation, record = step.operation, step.record
+        assert operation is not None
         if operation.reshapes:
             for tensor in operation.tensors_written(record.arguments):
                 entry = self._frame.entry(tensor.storage)
                 if entry.storage.nbytes() != entry.nbytes:
                     self._storages.resized(entry)
-        self.binder.bind(record.outputs, leaves_of(result, operation.returns))
+        self.binder.bind(record.outputs[bound:], leaves[bound:])
 
     def _write(self, step: Write) -> None:
         entry = self._frame.entry(step.storage)

@@ -26,8 +26,10 @@ from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
+from xpool_server.graphs import Graphs
 from xpool_server.lane import Lane
 from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
+from xpool_server.native_graphs import NativeGraphs
 from xpool_server.native_storages import NativeStorages
 from xpool_server.storages import Storages
 
@@ -63,6 +65,13 @@ class NativeExecutor(Executor):
         return NativeStorages(
             self._native, quota_nbytes, self.backend.device, self._broken_upload
         )
+
+    def _make_graphs(self) -> Graphs:
+        self._native_graphs = NativeGraphs(
+            self._native,
+            *(self.backend, self.storages, self.generators, self.failures, self.calls),
+        )
+        return self._native_graphs
 
     @contextmanager
     def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
@@ -122,6 +131,8 @@ class NativeExecutor(Executor):
         return counters
 
     def _define(self, record: DefineOperation) -> Answers:
+        if self.calls.name_of(record.operation):
+            self._native_graphs.leave_to_python()
         answers = self.calls.define(record)
         operation = self.calls.operation(record.operation)
         if operation is None:

@@ -71,12 +71,47 @@ API int32_t xs_define(Executor *executor, uint64_t number, const char *name, con
 
 API void xs_undefine(Executor *executor, uint64_t number) { executor->define(number, nullptr); }
 
-API int32_t xs_run(Executor *executor, const char *records, uint64_t nbytes, uint64_t from, XsStop *stop) {
-  const auto outcome = executor->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
+namespace {
+
+int32_t stopped(const Executor *executor, xpool_server::Outcome outcome, XsStop *stop) {
   const auto &answer = executor->answer;
   *stop = {executor->position, executor->record_count, executor->leaves.size(), executor->bound,
            answer.request,     answer.data,            answer.nbytes};
   return static_cast<int32_t>(outcome);
+}
+
+}  // namespace
+
+API int32_t xs_run(Executor *executor, const char *records, uint64_t nbytes, uint64_t from, XsStop *stop) {
+  const auto outcome = executor->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
+  return stopped(executor, outcome, stop);
+}
+
+API int32_t xs_define_graph(Executor *executor, uint64_t id, const char *records, uint64_t nbytes,
+                            uint64_t storage_count) {
+  return translated([&]() { return executor->define_graph(id, std::string(records, nbytes), storage_count), 0; }, -1);
+}
+
+API void xs_free_graph(Executor *executor, uint64_t id) { executor->free_graph(id); }
+
+// The graph is known, and so are its numbers and the storages.
+API int32_t xs_run_graph(Executor *executor, uint64_t id, const uint64_t *numbers, const uint64_t *parameters,
+                         uint64_t count, XsStop *stop) {
+  return stopped(executor, executor->run_graph(id, numbers, parameters, count), stop);
+}
+
+// Numbers of storages that the last run of a graph made and has not freed; `to` has room for all of the graph's.
+API uint64_t xs_made(Executor *executor, uint64_t *to) {
+  const auto numbers = executor->made();
+  std::copy(numbers.begin(), numbers.end(), to);
+  return numbers.size();
+}
+
+// Bytes of one of those, as it was last charged.
+API uint64_t xs_made_nbytes(Executor *executor, uint64_t number) { return executor->slots[number]->nbytes; }
+
+API PyObject *xs_made_storage(Executor *executor, uint64_t number) {
+  return translated([&]() { return THPStorage_Wrap(executor->slots.at(number)->storage); }, nullptr);
 }
 
 // The error of the call that `xs_run` stopped at, raised.

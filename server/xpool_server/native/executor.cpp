@@ -54,6 +54,34 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
   return Outcome::kDone;
 }
 
+void Executor::define_graph(uint64_t id, std::string records, uint64_t storage_count) {
+  graphs_[id] = {std::move(records), storage_count};
+}
+
+Outcome Executor::run_graph(uint64_t id, const uint64_t *numbers, const uint64_t *parameters, size_t count) {
+  const Graph &graph = graphs_.at(id);
+  slots.assign(graph.storage_count, nullptr);
+  is_parameter_.assign(graph.storage_count, false);
+  for (size_t i = 0; i < count; i++) {
+    slots.at(numbers[i]) = storages.find(parameters[i]);
+    is_parameter_[numbers[i]] = true;
+  }
+  struct Within {
+    Storages &storages;
+    ~Within() { storages.frame = nullptr; }
+  } within{storages};
+  storages.frame = &slots;
+  return run(reinterpret_cast<const uint8_t *>(graph.records.data()), graph.records.size(), 0);
+}
+
+std::vector<uint64_t> Executor::made() const {
+  std::vector<uint64_t> numbers;
+  for (size_t i = 0; i < slots.size(); i++)
+    if (slots[i] && !is_parameter_[i])
+      numbers.push_back(i);
+  return numbers;
+}
+
 Outcome Executor::step(Reader &from) {
   try {
     switch (from.uint8()) {
@@ -75,7 +103,7 @@ Outcome Executor::step(Reader &from) {
 void Executor::allocate(Reader &from) {
   const uint64_t id = from.uvarint(MAX_STORAGE_ID);
   const uint64_t nbytes = from.uvarint(MAX_STORAGE_NBYTES);
-  expect(!storages.find(id) && storages.has_room(charged_nbytes(nbytes)) && storages.has_rows(1));
+  expect(storages.is_free(id) && storages.has_room(charged_nbytes(nbytes)) && storages.has_rows(1));
   const c10::DeviceGuard guard(device_);
   storages.adopt(id, c10::Storage(c10::Storage::use_byte_size_t(), nbytes, c10::GetAllocator(device_.type()),
                                   /*resizable=*/true));
@@ -142,7 +170,7 @@ void Executor::check_room() {
     const Output &output = outputs_[i];
     if (!output.is_given)
       continue;
-    expect(output.geometry.offset == 0 && output.geometry.flags == 0 && !storages.find(output.id));
+    expect(output.geometry.offset == 0 && output.geometry.flags == 0 && storages.is_free(output.id));
     expect(output.nbytes <= storages.quota_nbytes);
     charge += charged_nbytes(output.nbytes);
     given++;
@@ -181,7 +209,7 @@ bool Executor::bind_one(const Output &output, const at::Tensor &leaf) {
     return false;
   const c10::Storage &storage = leaf.storage();
   if (storage.nbytes() != output.nbytes || storages.is_named(storage.unsafeGetStorageImpl()) ||
-      storages.find(output.id) || !storages.has_room(charged_nbytes(output.nbytes)))
+      !storages.is_free(output.id) || !storages.has_room(charged_nbytes(output.nbytes)))
     return false;
   Entry &entry = storages.adopt(output.id, storage);
   entry.views.push_back({std::string(geometry.bytes), leaf});

@@ -2,6 +2,8 @@
 #pragma once
 #include <exception>
 #include <memory>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "operation.h"
@@ -46,7 +48,21 @@ class Executor {
   void define(uint64_t number, std::unique_ptr<Operation> operation);
   Outcome run(const uint8_t *records, size_t nbytes, size_t from);
 
+  // A graph's records, whose storage numbers are its own: below `storage_count`.
+  void define_graph(uint64_t id, std::string records, uint64_t storage_count);
+  void free_graph(uint64_t id) { graphs_.erase(id); }
+  // As `run`, with some numbers bound to the session's storages; `position` and `record_count` are within the graph.
+  Outcome run_graph(uint64_t id, const uint64_t *numbers, const uint64_t *parameters, size_t count);
+  // Of the last run: what each number led to at its end, and the numbers of storages that it made and still has.
+  std::vector<Entry *> slots;
+  std::vector<uint64_t> made() const;
+
  private:
+  struct Graph {
+    std::string records;
+    uint64_t storage_count;
+  };
+
   struct Output {
     bool is_given;
     uint64_t id;
@@ -70,6 +86,8 @@ class Executor {
   const c10::Device device_;
   Values values_;
   std::vector<std::unique_ptr<Operation>> operations_;
+  std::unordered_map<uint64_t, Graph> graphs_;
+  std::vector<bool> is_parameter_;
   torch::jit::Stack stack_;
   std::vector<Output> outputs_;
   size_t output_count_ = 0;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
@@ -60,11 +60,17 @@ class Ledger(ctypes.Structure):
 
 _POINTER: Final = ctypes.c_void_p
 _ID: Final = ctypes.c_uint64
+_NUMBERS: Final = ctypes.POINTER(ctypes.c_uint64)
 
 # Name, arguments after the session, result. Called without Python's lock.
 _PLAIN: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
     ("xs_delete", (), None),
     ("xs_run", (ctypes.c_char_p, _ID, _ID, ctypes.POINTER(Stop)), ctypes.c_int32),
+    (
+        "xs_run_graph",
+        (_ID, _NUMBERS, _NUMBERS, ctypes.c_uint64, ctypes.POINTER(Stop)),
+        ctypes.c_int32,
+    ),
 )
 
 # With it: short, or touching Python's objects.
@@ -78,6 +84,15 @@ _LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
         ctypes.c_int32,
     ),
     ("xs_undefine", (_ID,), None),
+    (
+        "xs_define_graph",
+        (_ID, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64),
+        ctypes.c_int32,
+    ),
+    ("xs_free_graph", (_ID,), None),
+    ("xs_made", (_NUMBERS,), ctypes.c_uint64),
+    ("xs_made_nbytes", (_ID,), ctypes.c_uint64),
+    ("xs_made_storage", (_ID,), ctypes.py_object),
     ("xs_raise", (), ctypes.c_int32),
     ("xs_leaf", (_ID,), ctypes.py_object),
     ("xs_drop_leaves", (), None),
@@ -184,6 +199,49 @@ class NativeSession:
     def undefine(self, number: int) -> None:
         """Leave an operation's calls to Python."""
         self._call["xs_undefine"](self._pointer, number)
+
+    # ---- graphs
+
+    def define_graph(self, graph_id: int, records: bytes, storages: int) -> None:
+        """Keep the records of a graph that ``read_graph`` has checked."""
+        self._call["xs_define_graph"](
+            self._pointer, graph_id, records, len(records), storages
+        )
+
+    def free_graph(self, graph_id: int) -> None:
+        """Forget a graph, if there is one."""
+        self._call["xs_free_graph"](self._pointer, graph_id)
+
+    def run_graph(self, graph_id: int, bound: Mapping[int, int]) -> int:
+        """Run a graph's records as ``run`` does; ``stop`` counts within the graph.
+
+        Args:
+            graph_id: which.
+            bound: storages of the session by the graph's numbers.
+        """
+        count = len(bound)
+        numbers = (ctypes.c_uint64 * count)(*bound)
+        parameters = (ctypes.c_uint64 * count)(*bound.values())
+        outcome: int = self._call["xs_run_graph"](
+            *(self._pointer, graph_id, numbers, parameters, count, self._stop_at)
+        )
+        return outcome
+
+    def made(self, storages: int) -> dict[int, tuple[torch.UntypedStorage, int]]:
+        """What the last run has made and not freed, by the graph's numbers.
+
+        With each, its bytes as they were last charged.
+
+        Args:
+            storages: how many numbers the graph has.
+        """
+        numbers = (ctypes.c_uint64 * storages)()
+        count = self._call["xs_made"](self._pointer, numbers)
+        storage, nbytes = self._call["xs_made_storage"], self._call["xs_made_nbytes"]
+        return {
+            one: (storage(self._pointer, one), int(nbytes(self._pointer, one)))
+            for one in numbers[:count]
+        }
 
     # ---- the table of storages
 

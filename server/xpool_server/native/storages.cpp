@@ -70,6 +70,8 @@ void Storages::let_go(const c10::StorageImpl *held) {
 }
 
 Entry &Storages::adopt(uint64_t id, c10::Storage storage) {
+  if (frame)
+    return *((*frame)[id] = &hold(std::move(storage)));
   Entry *entry = new_entry();
   const c10::StorageImpl *identity = storage.unsafeGetStorageImpl();
   try {
@@ -117,6 +119,11 @@ void Storages::poison(uint64_t id) {
 }
 
 void Storages::free(uint64_t id) {
+  if (frame) {
+    let_go((*frame)[id]->storage.unsafeGetStorageImpl());
+    (*frame)[id] = nullptr;
+    return;
+  }
   auto found = table_.find(id);
   drop(*found->second);
   spare(found->second);

@@ -50,14 +50,20 @@ class Storages {
   uint64_t peak_nbytes = 0;
   uint64_t live_count = 0;
 
+  // While a graph runs: what its numbers lead to, in place of the table.
+  std::vector<Entry *> *frame = nullptr;
+
   // Live or poisoned; null if there is none.
   Entry *find(uint64_t id) {
+    if (frame)
+      return id < frame->size() ? (*frame)[id] : nullptr;
     auto found = table_.find(id);
     return found == table_.end() ? nullptr : found->second;
   }
   bool has_room(uint64_t charge_nbytes) const {
     return charge_nbytes <= quota_nbytes && allocated_nbytes <= quota_nbytes - charge_nbytes;
   }
+  bool is_free(uint64_t id) { return frame ? id < frame->size() && !(*frame)[id] : !find(id); }
   size_t handle_count() const { return table_.size(); }
   bool has_rows(uint64_t count) const { return table_.size() + count <= max_handles_; }
   bool is_named(const c10::StorageImpl *storage) const { return ids_.find(storage) != ids_.end(); }

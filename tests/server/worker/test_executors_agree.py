@@ -15,7 +15,17 @@ from support.random_records import LIVE, OPERATIONS, QUOTA_NBYTES, ROOM_NBYTES, 
 from xpool_protocol.errors import HandleUnknown, PeerError
 from xpool_protocol.messages import Failure, Reply
 from xpool_protocol.native_build import compiler
-from xpool_protocol.records import Allocate, DefineOperation, Record, Write
+from xpool_protocol.records import (
+    Allocate,
+    Call,
+    DefineGraph,
+    DefineOperation,
+    Free,
+    Record,
+    RunGraph,
+    Write,
+)
+from xpool_protocol.values import Tensor, row_major_strides
 from xpool_server.devices.cpu import CpuBackend
 from xpool_server.faults import Poisoned
 
@@ -148,3 +158,64 @@ def test_garbage(garbage: bytes) -> None:
 @given(st.sampled_from([2, 4, 5, 6]), st.binary(max_size=60))
 def test_garbage_that_begins_like_a_record(kind: int, garbage: bytes) -> None:
     compare(bytes([kind]) + garbage)
+
+
+ADD, ADD_IN_PLACE, MUL_OUT, NEG, NO_SUCH = 0, 1, 2, 3, 15
+
+
+def row_major(storage: int, sizes: tuple[int, ...]) -> Tensor:
+    return Tensor(storage, 6, sizes, row_major_strides(sizes))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> bytes:
+    """A graph of additions that mostly fit, and some runs of it."""
+    there, count, steps = [0, 1], 2, list[Record]()
+    for _ in range(draw(st.integers(1, 8))):
+        kind = draw(st.sampled_from("nnaaiofmu"))
+        one, other = (draw(st.sampled_from(there)) for _ in range(2))
+        shape = draw(st.sampled_from([(2, 3), (2, 3), (2, 3), (3,), (0, 3)]))
+        args = ((0, row_major(one, (2, 3))), (1, row_major(other, shape)))
+        new = row_major(count, draw(st.sampled_from([(2, 3), (2, 3), (3, 2)])))
+        made = 0
+        match kind:
+            case "n":
+                steps.append(Call(NEG, args[:1], (new,)))
+                made = 1
+            case "a":
+                steps.append(Call(ADD, args, (new,)))
+                made = 1
+            case "i":
+                steps.append(Call(ADD_IN_PLACE, args, (None,)))
+            case "o":
+                steps.append(Call(MUL_OUT, (*args, (2, args[0][1])), (None,)))
+            case "m":
+                nbytes = draw(st.sampled_from([24, 24, 9000]))
+                steps += [Allocate(count, nbytes), Write(count, 0, 24, 0, bytes(24))]
+                made = 1
+            case "u":
+                steps.append(Call(NO_SUCH, args[:1], (None,)))
+            case "f" if one > 1:
+                steps.append(Free(one))
+                there.remove(one)
+        if made:
+            there.append(count)
+            count += 1
+    results = draw(st.lists(st.sampled_from(there), unique=True))
+    results = [one for one in results if one > 1]
+    items: list[Record] = [
+        DefineGraph(1, count, (0, 1), tuple(results), bytes_from(*steps))
+    ]
+    for _ in range(draw(st.integers(1, 3))):
+        if draw(st.integers(0, 5)) == 0:
+            items.append(DefineOperation(NEG, "aten::abs", ("self",)))
+        given = tuple(draw(st.sampled_from([0, 1, 2, 9])) for _ in range(2))
+        ids = tuple(10 + number if number % 2 else 0 for number in range(len(results)))
+        items.append(RunGraph(1, given, ids))
+    return bytes_from(*items)
+
+
+@settings(max_examples=150)
+@given(graphs())
+def test_any_graphs(stream: bytes) -> None:
+    compare(stream)
