@@ -4,6 +4,8 @@ One thread owns the transport link and the sans-IO connection. The program's thr
 touch it only through ``wait_for_answer``, ``wait_for_room`` and ``add_mark``, which
 share one lock. When the session ends for whatever reason, ``over`` holds the error
 and everybody who waits, or asks later, gets it.
+
+``native/pump.py`` does the same without Python's lock, where it can.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ class SessionLink:
         """Why the session has ended; None while it lives."""
         self.faults: dict[int, Fault] = {}
         """Failures by operation number that nobody has been told of yet."""
-        self.sent_nbytes = 0
+        self._sent_nbytes = 0
+        self._is_held = False
         self._leaving: str | None = None
         self._is_interrupted = False
         self._tell_over: Callable[[PoolError], None] | None = None
@@ -85,6 +88,11 @@ class SessionLink:
     def start(self) -> None:
         """Begin to send and receive."""
         self._thread.start()
+
+    @property
+    def sent_nbytes(self) -> int:
+        """Bytes of all frames sent so far."""
+        return self._sent_nbytes
 
     # ---- for the program's threads
 
@@ -145,6 +153,11 @@ class SessionLink:
         if error is not None:
             tell(error)
 
+    def hold(self, is_held: bool) -> None:
+        """Send nothing until let go, whatever is queued; for measurements."""
+        self._is_held = is_held
+        self._link.wake()
+
     def end_with(self, error: PoolError) -> None:
         """End the session from outside: the keeper says that the lease is over."""
         self._finish(error)
@@ -187,11 +200,11 @@ class SessionLink:
     def _send_queued(self) -> None:
         took = False
         while self._connection.state is State.OPEN and self._connection.room_nbytes > 0:
-            batch = self._outbox.take()
+            batch = None if self._is_held else self._outbox.take()
             if batch is None:
                 break
             frames = self._connection.batch(*batch)
-            self.sent_nbytes += sum(len(frame) for frame in frames)
+            self._sent_nbytes += sum(len(frame) for frame in frames)
             self._link.send(frames)
             took = True
         if took:

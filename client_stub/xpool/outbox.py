@@ -7,10 +7,20 @@ watches ``wake_fileno``, which becomes readable when the first record of a batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from xpool_protocol.errors import PoolError
 from xpool_protocol.messages import Payload
+
+if TYPE_CHECKING:
+    from xpool_protocol.connection import ClientConnection
+    from xpool_protocol.transport import Link
+
+    from xpool.link import SessionLink
+
+Diagnose: TypeAlias = Callable[[PoolError], PoolError]
+"""What a broken path means; may take some seconds to find out."""
 
 
 class QueuedBatch(NamedTuple):
@@ -33,3 +43,8 @@ class Outbox(Protocol):
 
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""
+
+    def native_link(
+        self, link: Link, connection: ClientConnection, diagnose: Diagnose
+    ) -> SessionLink | None:
+        """A driver of the device's own for an open connection, if it has one."""

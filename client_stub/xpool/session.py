@@ -167,7 +167,10 @@ def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
     except PoolError:
         link.close()
         raise
-    driver = SessionLink(link, connection, outbox, _diagnosis(lease, key))
+    diagnose = _diagnosis(lease, key)
+    driver = outbox.native_link(link, connection, diagnose)
+    if driver is None:
+        driver = SessionLink(link, connection, outbox, diagnose)
     driver.start()
     return Session(lease, welcome, driver)
 

@@ -14,6 +14,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What torch warns of, it warns of on the client too; and a client must not be
     # able to fill the node's log. Read once, when torch is imported.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.simplefilter("ignore")
     try:
         _serve(options)
     except (PoolError, msgspec.DecodeError) as error:

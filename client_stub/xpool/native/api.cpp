@@ -20,7 +20,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 4; }
+XPOOL_API int32_t xpool_abi() { return 5; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register() {

@@ -1,9 +1,10 @@
-// Questions to the server, and the end of the session: the link that answers lives in Python.
+// Questions to the server, and the end of the session.
 #include "capturing.h"
 
 #include <c10/util/Exception.h>
 
-#include <dlfcn.h>
+#include "interpreter.h"
+#include "waiting.h"
 
 #include <chrono>
 
@@ -83,10 +84,13 @@ uint64_t payload_bytes(const Answer &answer) {
 
 void leave_room(int device) {
   check_usable(device);
-  if (Log::of(device).queued_bytes() > kTransferBytes && callbacks.wait_for_room) {
-    Watch watch("room");
+  if (Log::of(device).queued_bytes() <= kTransferBytes)
+    return;
+  Watch watch("room");
+  if (Pump *pump = pump_of(device))
+    wait_for_room(*pump);
+  else if (callbacks.wait_for_room)
     callbacks.wait_for_room(device);
-  }
 }
 
 [[noreturn]] static void raise(const Answer &answer) {
@@ -106,26 +110,20 @@ void leave_room(int device) {
   C10_THROW_ERROR(Error, text);
 }
 
-static void deliver_again(int signal) {
-  using Deliver = int (*)(int);
-  static const auto deliver = reinterpret_cast<Deliver>(dlsym(RTLD_DEFAULT, "PyErr_SetInterruptEx"));
-  if (deliver && signal)
-    deliver(signal);
-}
-
 Answer await(int device, uint64_t request, const char *what) {
   check_usable(device);
   TORCH_CHECK(callbacks.request, "xpool: no session is open; run the program with `xpool run`, or call xpool.init()");
   Answer answer;
   {
     Watch watch(what);
-    callbacks.request(device, request, &answer);
+    Pump *pump = pump_of(device);
+    if (!pump || !wait_natively(*pump, request, answer))
+      callbacks.request(device, request, &answer);
     watch.nbytes = payload_bytes(answer);
   }
-  // A signal handler raised while Python waited, inside a callback from which nothing can be raised. The signal is
-  // delivered again, to be handled as soon as the error below has ended this call.
-  if (answer.status == 3)
-    deliver_again(answer.signal);
+  // A signal handler raised while this call waited, where nothing can be raised. The signal is delivered again, to be
+  // handled as soon as the error below has ended this call.
+  deliver_again(answer.signal);
   if (answer.status != 0)
     raise(answer);
   return answer;
@@ -160,6 +158,7 @@ void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t 
     }
     TORCH_CHECK(got == lengths[i], "xpool: the server sent ", got, " bytes where ", lengths[i], " were asked for");
     to += got;
+    drop_reply();  // up to a transfer's bytes
   }
 }
 

@@ -17,13 +17,19 @@ from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool.link import Interrupted
+from xpool.native import pump
 from xpool.outbox import QueuedBatch
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
+    from xpool_protocol.connection import ClientConnection
+    from xpool_protocol.transport import Link
+
+    from xpool.link import SessionLink
+    from xpool.outbox import Diagnose
     from xpool.session import Session
 
-ABI: Final = 4
+ABI: Final = 5
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
@@ -158,6 +164,7 @@ class NativeLibrary:
             function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_char_p
         library.xpool_resize_storage.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
         library.xpool_resize_storage.restype = ctypes.c_char_p
+        pump.declare(library)
 
     def register(self) -> None:
         """Take the CUDA key; torch must be imported by now.
@@ -236,6 +243,10 @@ class NativeLibrary:
             # so the signal is delivered again behind the error that ends the call.
             self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
             answer.contents.signal = _signal_behind(error)
+        if isinstance(self._sessions[device].link, pump.NativeLink):
+            # It does not wait here, so what was deferred meanwhile is still pending.
+            deferred, self._pending_signal = self._pending_signal, 0
+            answer.contents.signal = deferred or answer.contents.signal
 
     def _answer(self, session: Session, request: int, answer: Any) -> None:
         try:
@@ -259,6 +270,8 @@ class NativeLibrary:
         Inside a callback from the library nothing can be raised. The wait is ended
         instead, and the signal is delivered again when the call has failed.
         """
+        if self._library.xpool_defer_signal(number):
+            return True
         while frame is not None:
             if frame.f_code in _CALLBACKS:
                 if self._sessions and not self._is_closed:
@@ -389,6 +402,23 @@ class NativeDevice:
         """Bytes that wait to be taken."""
         return int(self._library.xpool_queued_bytes(self.index))
 
+    def native_link(
+        self, link: Link, connection: ClientConnection, diagnose: Diagnose
+    ) -> SessionLink | None:
+        """A pump for this connection; None where it can't be, or is not wanted.
+
+        Raises:
+            UsageError: an unknown XPOOL_LINK.
+        """
+        chosen = os.environ.get("XPOOL_LINK") or "native"
+        if chosen not in ("native", "python"):
+            raise UsageError(f"XPOOL_LINK is {chosen!r}: write native or python")
+        sockets = link.hand_over() if chosen == "native" else None
+        if sockets is None:
+            return None
+        native = pump.NativeEnd(self._library, self.index, _SIGNAL_BEHIND, sockets)
+        return pump.NativeLink(native, link, connection, self, diagnose)
+
     # ---- for the torch stub
 
     def request(self, what: str) -> int:
@@ -439,6 +469,8 @@ def _signal_behind(error: BaseException) -> int:
         trace = trace.tb_next
     return int(signal.SIGINT)
 
+
+_SIGNAL_BEHIND: Final = pump.SIGNAL_BEHIND(_signal_behind)
 
 _CALLBACKS: Final = frozenset(
     method.__code__ for method in (NativeLibrary._on_request, NativeLibrary._wait)

@@ -15,7 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from xpool_protocol import limits
 from xpool_protocol.messages import Payload
@@ -39,6 +39,12 @@ from xpool_protocol.values import (
 from xpool_protocol.wire import Writer
 
 from xpool.outbox import QueuedBatch
+
+if TYPE_CHECKING:
+    from xpool_protocol.connection import ClientConnection
+    from xpool_protocol.transport import Link
+
+    from xpool.outbox import Diagnose
 
 BATCH_PAYLOADS: Final = 128
 """Frames of one batch; with one transfer more it stays below a message's 256."""
@@ -178,6 +184,11 @@ class PythonLog:
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""
         return self._queued_nbytes
+
+    def native_link(
+        self, link: Link, connection: ClientConnection, diagnose: Diagnose
+    ) -> None:
+        """None: the link of this device is Python too."""
 
     def close(self) -> None:
         """Record nothing any more: the interpreter ends, or this is a forked child."""

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import itertools
 import json
-import os
 import sys
 import threading
 import time
@@ -23,7 +22,6 @@ import torch
 import xpool
 
 if TYPE_CHECKING:
-    from xpool.outbox import Outbox, QueuedBatch
     from xpool.torch.remote import Remote
 
 HELD_AT_MOST_S = 60.0
@@ -33,49 +31,29 @@ WARM_UP_STEPS = 20
 """By then every shape is known: no operation has to ask for its result's."""
 
 
-class HeldOutbox:
-    """Seems empty to the link until it is let go."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self.wake_fileno = outbox.wake_fileno
-        self.is_held = True
-
-    def take(self) -> QueuedBatch | None:
-        """The oldest batch; none while held."""
-        return None if self.is_held else self._outbox.take()
-
-    def queued_nbytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return self._outbox.queued_nbytes()
-
-    def let_go(self) -> None:
-        """Send what has been recorded meanwhile."""
-        self.is_held = False
-        os.eventfd_write(self.wake_fileno, 1)
-
-
 @contextlib.contextmanager
-def sending_held(remote: Remote) -> Iterator[HeldOutbox]:
-    """Nothing is sent before ``let_go``, whatever is recorded.
+def sending_held(remote: Remote) -> Iterator[Callable[[], None]]:
+    """Nothing is sent before what this gives is called, whatever is recorded.
 
     Raises:
-        TimeoutError: it was not let go in time; something waited for the server.
+        TimeoutError: it was not called in time; something waited for the server.
     """
     link = remote.session.link
-    held = HeldOutbox(link._outbox)
-    watchdog = threading.Timer(HELD_AT_MOST_S, held.let_go)
-    link._outbox = held
+
+    def let_go() -> None:
+        link.hold(False)
+
+    watchdog = threading.Timer(HELD_AT_MOST_S, let_go)
+    link.hold(True)
     watchdog.start()
     try:
-        yield held
+        yield let_go
         if not watchdog.is_alive():
             raise TimeoutError("the training step waited for the server while held")
     finally:
         watchdog.cancel()
-        held.let_go()
+        let_go()
         remote.synchronize()
-        link._outbox = held._outbox
 
 
 class Batches:
@@ -142,8 +120,8 @@ def issue_us_per_op(remote: Remote, training: Training, batches: Batches) -> flo
     """Microseconds of the program's thread per operation, without sending."""
     before = remote.statistics()["executed_ops"]
     asked = remote.library.plan_counters()["requests"]
-    with sending_held(remote) as held:
-        batches.on_end = held.let_go
+    with sending_held(remote) as let_go:
+        batches.on_end = let_go
         training.run(batches)
     batches.on_end = _nothing
     if remote.library.plan_counters()["requests"] != asked:

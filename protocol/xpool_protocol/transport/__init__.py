@@ -15,6 +15,7 @@ from xpool_protocol.transport.base import (
     LinkStatistics,
     Listener,
     ListenerStatistics,
+    NativeSockets,
     PeerId,
     TransportOptions,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "LinkStatistics",
     "Listener",
     "ListenerStatistics",
+    "NativeSockets",
     "PeerId",
     "TransportOptions",
     "connect",

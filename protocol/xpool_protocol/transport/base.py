@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NewType, Self, TypeAlias
+from typing import NamedTuple, NewType, Self, TypeAlias
 
 from xpool_protocol.errors import UsageError
 from xpool_protocol.limits import MAX_FRAMES as MAX_FRAMES
@@ -91,6 +91,19 @@ class ListenerStatistics(LinkStatistics):
     messages_refused: int = 0
     """Received, but with too many frames or bytes, or from a peer that named
     itself instead of letting the listener name it."""
+
+
+class NativeSockets(NamedTuple):
+    """A connected link as native code sees it: pointers, descriptors, functions."""
+
+    socket: int
+    monitor: int
+    """Tells of the connection's end: zmq_socket_monitor(3)."""
+    socket_fileno: int
+    monitor_fileno: int
+    max_message_nbytes: int
+    functions: tuple[int, ...]
+    """Addresses of ``zmq_native.FUNCTIONS``."""
 
 
 class _Endpoint(ABC):
@@ -180,6 +193,17 @@ class Link(_Endpoint):
     @abstractmethod
     def statistics(self) -> LinkStatistics:
         """Counters so far; readable at any time, also after ``close``."""
+
+    def hand_over(self) -> NativeSockets | None:
+        """Let native code send and receive from now on; None if it can't.
+
+        The peer must have answered by now. Afterwards only ``give_up`` and ``close``
+        may be called here, once native code has stopped.
+        """
+        return None
+
+    def give_up(self) -> None:
+        """The path is gone, whoever noticed it: ``close`` need not wait."""
 
 
 class Listener(_Endpoint):

@@ -32,6 +32,7 @@ from xpool_protocol.transport.base import (
     LinkStatistics,
     Listener,
     ListenerStatistics,
+    NativeSockets,
     PeerId,
     TransportOptions,
     message_nbytes,
@@ -191,6 +192,16 @@ class ZmqLink(Link):
 
     def statistics(self) -> LinkStatistics:
         return self._tally.of_link()
+
+    def hand_over(self) -> NativeSockets | None:
+        self._check()
+        self._advance()
+        if not self._connected:
+            return None
+        return self._socket.native(self._options.max_message_nbytes)
+
+    def give_up(self) -> None:
+        self._failure = self._failure or lost(self.uri)
 
 
 class ZmqListener(Listener):

@@ -33,9 +33,15 @@ import zmq
 
 from xpool_protocol.errors import BrokenError, PoolError, UsageError
 from xpool_protocol.transport.address import Address
-from xpool_protocol.transport.base import MAX_FRAMES, Buffer, TransportOptions
+from xpool_protocol.transport.base import (
+    MAX_FRAMES,
+    Buffer,
+    NativeSockets,
+    TransportOptions,
+)
 from xpool_protocol.transport.guard import Doorbell
 from xpool_protocol.transport.tally import deadline_after, patience_ms
+from xpool_protocol.transport.zmq_native import zmq_functions
 
 BY_REFERENCE_NBYTES: Final = 65_536
 """Frames from this size on are sent from the caller's memory. Below it pyzmq's
@@ -147,6 +153,20 @@ class ZmqSocket:
         monitor.poll(0)
         return monitor
 
+    def native(self, max_message_nbytes: int) -> NativeSockets | None:
+        """Both sockets for native code; None where it can't use them."""
+        functions = zmq_functions()
+        if functions is None:
+            return None
+        return NativeSockets(
+            int(self._socket.underlying),
+            int(self._monitor.underlying),
+            self._socket_fd,
+            self._monitor_fd,
+            max_message_nbytes,
+            functions,
+        )
+
     def bind(self) -> str:
         """Listen; returns the address with the port that was chosen."""
         try:
@@ -181,13 +201,14 @@ class ZmqSocket:
     def wait(self, deadline: float) -> tuple[bool, bool, bool]:
         """Wait for anything; whether the socket, the monitor, others are readable.
 
-        What interrupted stays so until ``acknowledge``.
+        A socket that seems readable may have no message after all. What interrupted
+        stays so until ``acknowledge``.
         """
         readable = self._has_message()
         monitored = interrupted = False
         for fileno, _ in self._poll.poll(0 if readable else patience_ms(deadline)):
             if fileno == self._socket_fd:
-                readable = self._has_message()
+                readable = True  # or only a sign of something else: reading tells
             elif fileno == self._monitor_fd:
                 monitored = True
             else:

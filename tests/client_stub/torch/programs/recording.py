@@ -90,6 +90,9 @@ class Tap:
             self.recorded.append((batch.records, batch.record_count, payloads))
         return batch
 
+    def native_link(self, *_: object) -> None:
+        """None: what native code takes would pass by here."""
+
     def drain(self) -> Recorded:
         """All that is left in the outbox, and what was taken before."""
         while self.take() is not None:

@@ -1,0 +1,293 @@
+#include "pump.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "futex.h"
+
+namespace xpool {
+
+namespace {
+
+// A signal that comes between a look and the wait is seen this much later.
+constexpr int kLookAgainMs = 500;
+
+int64_t monotonic_ns() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000L + now.tv_nsec;
+}
+
+}  // namespace
+
+void Pump::start() {
+  // Signals are the program's: a thread of ours must not take one from the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_setname_np(thread_.native_handle(), "xpool-pump");
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Pump::join() { thread_.join(); }
+
+void Pump::ring() const {
+  const uint64_t one = 1;
+  // A full counter means that a wake is pending already, so a failed write loses nothing.
+  if (::write(wake_fd_, &one, sizeof one) < 0)
+    return;
+}
+
+// ---- any thread
+
+Outcome Pump::wait(uint64_t request, Reply &reply) {
+  Waiter waiter;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (auto found = answers_.find(request); found != answers_.end()) {
+      reply = std::move(found->second.reply);
+      answers_.erase(found);
+      return Outcome::kAnswered;
+    }
+    if (at_python_.contains(request) || is_over_)
+      return Outcome::kAskPython;
+    waiters_[request] = &waiter;
+  }
+  wait_for_change(waiter.is_answered, 0, kLookAgainMs);
+  if (!waiter.is_answered) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!waiter.is_answered) {
+      waiters_.erase(request);
+      return Outcome::kSignal;
+    }
+  }
+  reply = std::move(waiter.reply);  // whoever answers takes the waiter off the list first
+  return waiter.outcome;
+}
+
+Outcome Pump::wait_for_room() {
+  room_waiters_++;
+  const uint32_t before = room_;
+  bool is_over;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    is_over = is_over_;
+  }
+  Outcome outcome = Outcome::kAnswered;
+  if (!is_over && log_.queued_bytes() > kTransferBytes) {
+    wait_for_change(room_, before, kLookAgainMs);
+    outcome = Outcome::kSignal;
+  }
+  room_waiters_--;
+  return outcome;
+}
+
+int64_t Pump::mark(uint64_t request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  at_python_.erase(request);
+  if (auto found = answers_.find(request); found != answers_.end()) {
+    const int64_t at_ns = found->second.at_ns;
+    answers_.erase(found);
+    return at_ns;
+  }
+  marks_.insert(request);
+  return 0;
+}
+
+void Pump::hold(bool is_held) {
+  is_held_ = is_held;
+  ring();
+}
+
+void Pump::leave(std::string bye) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    bye_ = std::move(bye);
+    is_leaving_ = true;
+  }
+  ring();
+}
+
+void Pump::end() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    is_over_ = true;
+    while (!waiters_.empty())
+      wake_waiters(answer_locked(waiters_.begin()->first, Outcome::kAskPython, nullptr));
+  }
+  room_++;
+  wake_waiters(&room_);
+  ring();
+}
+
+// ---- Python's thread
+
+const Event &Pump::next() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (current_.kind)
+    dealt_with_++;
+  current_ = {};
+  while (!held_.empty() && held_.front().after <= dealt_with_) {
+    wake_waiters(deliver_locked(std::move(held_.front())));
+    held_.pop_front();
+  }
+  has_event_.wait(lock, [this] { return !events_.empty(); });
+  current_ = std::move(events_.front());
+  events_.pop_front();
+  return current_;
+}
+
+void Pump::ask_python(uint64_t request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (marks_.erase(request))
+    return;
+  at_python_.insert(request);
+  wake_waiters(answer_locked(request, Outcome::kAskPython, nullptr));
+}
+
+void Pump::forget(uint64_t request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  at_python_.erase(request);
+}
+
+// ---- the pump's thread
+
+void Pump::run() {
+  while (turn())
+    path_.wait(wake_fd_, -1);
+  tell({Event::kStopped});
+}
+
+// Sends and receives what there is; false when this was the last time.
+bool Pump::turn() {
+  uint64_t count;
+  if (::read(wake_fd_, &count, sizeof count) < 0 && errno != EAGAIN && errno != EINTR)
+    return false;
+  std::string bye;
+  bool is_leaving;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (is_over_)
+      return false;
+    is_leaving = is_leaving_;
+    bye = bye_;
+  }
+  // Sending may take libzmq's news of an arrival off its descriptor, so receiving comes last.
+  const bool is_sent = send_queued();
+  if (is_sent && is_leaving) {
+    path_.send(bye, {}, {});
+    return false;
+  }
+  const bool is_gone = path_.is_disconnected();
+  if (!receive_all())
+    return false;
+  if (is_sent && !is_gone)
+    return true;
+  tell({Event::kBroken});
+  return false;
+}
+
+bool Pump::send_queued() {
+  bool has_taken = false, is_sent = true;
+  while (is_sent && !is_held_ && connection_.has_room()) {
+    const std::unique_ptr<Batch> batch(log_.take());
+    if (!batch)
+      break;
+    std::vector<std::pair<char *, size_t>> payloads;
+    for (size_t i = 0; i < batch->payloads.size(); i++)
+      payloads.emplace_back(batch->payloads[i], batch->sizes[i]);
+    batch->payloads.clear();  // the path frees them
+    const std::string head = connection_.head(payloads.size());
+    const size_t nbytes = head.size() + batch->records.size() + batch->payload_bytes;
+    connection_.note_sent(nbytes, batch->record_count);
+    sent_bytes_ += nbytes;
+    is_sent = path_.send(head, batch->records, payloads);
+    has_taken = true;
+  }
+  if (has_taken) {
+    room_++;
+    if (room_waiters_)
+      wake_waiters(&room_);
+  }
+  return is_sent;
+}
+
+bool Pump::receive_all() {
+  while (true) {
+    auto frames = std::make_unique<Messages>();
+    switch (path_.receive(*frames)) {
+      case ZmqPath::kNothing: return true;
+      case ZmqPath::kTooManyFrames: tell({Event::kTooManyFrames}); return false;
+      case ZmqPath::kTooLarge: tell({Event::kTooLarge}); return false;
+      case ZmqPath::kBroken: tell({Event::kBroken}); return false;
+      case ZmqPath::kMessage: break;
+    }
+    if (!take_in(std::move(frames)))
+      return false;
+  }
+}
+
+bool Pump::take_in(std::unique_ptr<Messages> messages) {
+  std::vector<Frame> frames;
+  for (const Message &message : *messages)
+    frames.push_back(message.frame());
+  Received received = connection_.receive(frames.data(), frames.size());
+  switch (received.kind) {
+    case Received::kAck:
+    case Received::kPong: return true;
+    case Received::kRefused: tell({Event::kRefused, 0, 0, std::move(received.refusal)}); return false;
+    case Received::kOther: tell({Event::kMessage, 0, monotonic_ns(), {}, std::move(messages)}); return true;
+    case Received::kReply: break;
+  }
+  Word *word = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Arrived arrived{received.number, std::move(messages), monotonic_ns(), told_};
+    if (told_ == dealt_with_)
+      word = deliver_locked(std::move(arrived));
+    else
+      held_.push_back(std::move(arrived));
+  }
+  wake_waiters(word);
+  return true;
+}
+
+void Pump::tell(Event event) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  tell_locked(std::move(event));
+}
+
+void Pump::tell_locked(Event event) {
+  events_.push_back(std::move(event));
+  told_++;
+  has_event_.notify_one();
+}
+
+Pump::Word *Pump::deliver_locked(Arrived arrived) {
+  if (marks_.erase(arrived.request)) {
+    tell_locked({Event::kMark, arrived.request, arrived.at_ns});
+    return nullptr;
+  }
+  if (waiters_.contains(arrived.request))
+    return answer_locked(arrived.request, Outcome::kAnswered, std::move(arrived.reply));
+  answers_.insert_or_assign(arrived.request, std::move(arrived));
+  return nullptr;
+}
+
+Pump::Word *Pump::answer_locked(uint64_t request, Outcome outcome, Reply reply) {
+  const auto found = waiters_.find(request);
+  if (found == waiters_.end())
+    return nullptr;
+  Waiter *waiter = found->second;
+  waiters_.erase(found);
+  waiter->outcome = outcome;
+  waiter->reply = std::move(reply);
+  waiter->is_answered = 1;
+  return &waiter->is_answered;
+}
+
+}  // namespace xpool
