@@ -37,6 +37,7 @@ class RemoteEvent:
             raise NotImplementedError("xpool: events can't be shared between processes")
         self.enable_timing = enable_timing
         self._mark: Mark | None = None
+        self._recorded_at: Remote | None = None
         self._index = 0
         self._captured: int | None = None
         """The stream it was recorded on, if that was being captured."""
@@ -49,6 +50,7 @@ class RemoteEvent:
         """Note this point of the log; does not wait."""
         remote = self.remote_of(stream)
         self._index, self._captured = remote.index, None
+        self._recorded_at = remote
         if captures.is_capturing(remote.index):
             # Nothing runs: the event only tells which streams are captured together.
             self._mark = None
@@ -76,9 +78,9 @@ class RemoteEvent:
     def synchronize(self) -> None:
         """Wait until the server is past the event."""
         captures.refuse(self._index)
-        if self._mark is None:
+        if self._mark is None or self._recorded_at is None:
             return
-        self.remote.session.noted("synchronize", self._mark.reached.wait)
+        self._recorded_at.session.noted("synchronize", self._mark.reached.wait)
         if self._mark.error is not None:
             raise_local(self._mark.error)
 
