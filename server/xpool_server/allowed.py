@@ -93,7 +93,6 @@ DENIED: Final[dict[str, str]] = {
     "_convert_indices_from_coo_to_csr": _PARTS,
     "_convert_indices_from_csr_to_coo": _PARTS,
     "_validate_compressed_sparse_indices": _PARTS,
-    "_sparse_mm_reduce_impl_backward": _POINTER,
     "nested_to_padded_tensor": _LAYOUT,
 }
 """Base name, without namespace and overload, and why it is denied."""

@@ -26,6 +26,7 @@ from xpool_server.schema import (
     described,
     host_tensor,
 )
+from xpool_server.sparse import GUARDED
 
 Arguments: TypeAlias = tuple[tuple[int, Value], ...]
 Bound: TypeAlias = tuple[Callable[..., Any], list[Any], dict[str, Any]]
@@ -66,6 +67,7 @@ class Operation:
         """Base name and overload of what is called in the end."""
         self.function: Callable[..., Any]
         self.function, _, tags = torch._C._get_operation_overload(base, overload)
+        self.function = GUARDED.get(name, self.function)
         schema = torch._C._get_schema(base, overload)
         writes_outs = any(a.kwarg_only and _is_written(a) for a in schema.arguments)
         self.reshapes = writes_outs or torch.Tag.inplace_view in tags

@@ -179,3 +179,49 @@ def taken_apart(
         tuple(described(part.resolve_conj().resolve_neg()) for part in parts),
         is_coalesced,
     )
+
+
+def _mm_reduce_backward(
+    self: torch.Tensor,
+    grad_out: torch.Tensor,
+    weight: torch.Tensor,
+    reduce: str,
+    arg_out: torch.Tensor,
+    output_mask: list[bool],
+) -> Any:
+    """``_sparse_mm_reduce_impl_backward``, whose kernel trusts sizes and ``arg_out``.
+
+    ``arg_out`` holds, for each item of the product, which item of ``self`` was the
+    largest or least. torch's forward makes it only where it knows of a gradient, which
+    is not here: so for ``amax`` and ``amin`` this refuses what a client can send.
+    """
+    if self.layout is not torch.sparse_csr or self.dim() != 2 or weight.dim() != 2:
+        raise ArgumentInvalid("a product with a CSR matrix is of two matrices")
+    shape = (self.shape[0], weight.shape[1])
+    if weight.shape[0] != self.shape[1] or grad_out.shape != shape:
+        raise ArgumentInvalid(
+            f"sizes {list(grad_out.shape)} are not those of a product of"
+            f" {list(self.shape)} and {list(weight.shape)}"
+        )
+    if not self.dtype is weight.dtype is grad_out.dtype:
+        raise ArgumentInvalid("the gradient of a product has the dtype of its factors")
+    if reduce in ("amax", "amin") or arg_out.numel():
+        if arg_out.shape != shape or arg_out.dtype is not torch.int64:
+            raise ArgumentInvalid(f"arg_out must be int64 of sizes {list(shape)}")
+        if arg_out.numel():
+            _check_within(arg_out, self.values().shape[0])
+    aten: Any = torch.ops.aten
+    return aten._sparse_mm_reduce_impl_backward(
+        self,
+        grad_out.contiguous(),
+        weight.contiguous(),
+        reduce,
+        arg_out.contiguous(),
+        output_mask,
+    )
+
+
+GUARDED: Final[dict[str, Callable[..., Any]]] = {
+    "aten::_sparse_mm_reduce_impl_backward": _mm_reduce_backward,
+}
+"""Operations that check here what their kernels do not."""

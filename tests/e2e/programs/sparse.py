@@ -217,6 +217,13 @@ def case_gradients(device: str) -> None:
 
         return run
 
+    def reduced(s: torch.Tensor, x: torch.Tensor, how: str) -> torch.Tensor:
+        s.requires_grad_(), x.requires_grad_()
+        torch.sparse.mm(s, x, how).sum().backward()
+        return torch.cat([s.grad.to_dense(), x.grad], 1)
+
+    for how in ("sum", "mean"):
+        both(lambda s, x, how=how: reduced(s, x, how), CSR, X)
     both(through(lambda s: torch.sparse.softmax(s, 1)), DENSE)
     both(through(lambda s: torch.sparse.sum(s, 1)), DENSE)
     both(through(lambda s: s), DENSE)

@@ -224,7 +224,6 @@ def test_operations_without_a_sparse_kernel_refuse(
         "aten::_coalesced_",
         "aten::_convert_indices_from_coo_to_csr",
         "aten::_convert_indices_from_csr_to_coo",
-        "aten::_sparse_mm_reduce_impl_backward",
     ],
 )
 def test_what_trusts_indices_is_denied(desk: Desk, name: str) -> None:
@@ -232,3 +231,31 @@ def test_what_trusts_indices_is_denied(desk: Desk, name: str) -> None:
     (answer,) = desk.run(RequestCall(5, 10_000, number, ()))
     assert isinstance(answer, Failure)
     assert answer.fault.code == 501
+
+
+def test_gradients_of_a_reduced_product_check_their_indices(desk: Desk) -> None:
+    mine, weight = DENSE.to_sparse_csr(), torch.arange(8.0).reshape(4, 2)
+    gradient, nothing = torch.ones(3, 2), torch.empty(0, dtype=torch.int64)
+    given = {
+        "self": put(desk, mine),
+        "grad_out": gradient,
+        "weight": weight,
+        "output_mask": [True, True],
+    }
+    name = "aten::_sparse_mm_reduce_impl_backward"
+    want = torch.ops.aten._sparse_mm_reduce_impl_backward(
+        mine, gradient, weight, "sum", nothing, [True, True]
+    )
+    answer = desk.ask(name, **given, reduce="sum", arg_out=nothing)
+    assert not isinstance(answer, Failure), answer
+    found, of_weight = answer[0]
+    assert torch.equal(get(desk, found).to_dense(), want[0].to_dense())
+    assert torch.equal(desk.get(of_weight), want[1])
+    index = torch.zeros(3, 2, dtype=torch.int64)
+    for wrong in (index + (1 << 40), index - 9, index[:2], index.int(), nothing):
+        failure = desk.ask(name, 20_000, **given, reduce="amax", arg_out=wrong)
+        assert isinstance(failure, Failure)
+        assert failure.fault.code == 502
+    given["weight"] = weight[:2]
+    failure = desk.ask(name, 20_000, **given, reduce="sum", arg_out=nothing)
+    assert failure.fault.code == 502
