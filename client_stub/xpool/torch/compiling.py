@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from xpool.torch import captures
+from xpool.torch.layouts import keep_layouts
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
@@ -241,7 +242,9 @@ def compile_graph(module: GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
     from torch._functorch.partitioners import default_partition
 
     def compile_region(region: GraphModule, _: Sequence[Any]) -> Region:
-        return Region(region, device_of(region))
+        device = device_of(region)
+        keep_layouts(region)
+        return Region(region, device)
 
     # The partition is eager's: what backward needs is kept, not computed again, for
     # computing it again would only pay if operations were fused.
@@ -291,21 +294,32 @@ def patch_compile(device_type: str = "cuda") -> None:
     named.__init__ = init
 
 
+REPLACED: Final = ("cudagraphs", "aot_eager")
+"""Torch's own backends that would not do for a remote region: the first captures on a
+device of this machine, the second takes the server's layouts for those it traced."""
+
+
 def _register(device_type: str) -> None:
-    """Backends by name: ``xpool``, and ``cudagraphs`` for remote regions."""
+    """Backends by name: ``xpool``, and those of ``REPLACED`` for remote regions."""
     from torch._dynamo.backends import registry
 
     registry._lazy_import()
     if "xpool" in registry._COMPILER_FNS:
         return
-    host: Callable[..., Any] = registry.lookup_backend("cudagraphs")
+    for name in REPLACED:
+        chosen = _chosen(registry.lookup_backend(name), device_type)
+        # Named anew, not registered: this one takes the place of torch's own.
+        registry._COMPILER_FNS[name] = registry.register_backend(
+            chosen, name=f"xpool_{name}"
+        )
+    registry.register_backend(compile_graph, name="xpool")
 
-    def cudagraphs(module: Any, inputs: Any, **options: Any) -> Any:
+
+def _chosen(host: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    """A backend that is ours for remote regions and torch's for others."""
+
+    def backend(module: Any, inputs: Any, **options: Any) -> Any:
         chosen = compile_graph if is_remote(module, inputs, device_type) else host
         return chosen(module, inputs, **options)
 
-    # Named anew, not registered: this one replaces torch's own.
-    registry._COMPILER_FNS["cudagraphs"] = registry.register_backend(
-        cudagraphs, name="xpool_cudagraphs"
-    )
-    registry.register_backend(compile_graph, name="xpool")
+    return backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Callable
@@ -84,6 +85,33 @@ def case_cnn(device: str) -> None:
     trains_alike(device, make, [torch.randn(4, 1, 10, 10) for _ in range(4)])
 
 
+def case_layouts_that_the_server_chooses(device: str) -> None:
+    """A CPU server lays gradients out otherwise than what was traced for CUDA."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.SiLU(),
+        nn.Conv2d(8, 8, 3, stride=2, groups=2),
+        nn.GroupNorm(2, 8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    )
+    x = torch.randn(2, 3, 12, 12)
+    remote = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last)
+    run = torch.compile(remote)
+    model(x).square().sum().backward()
+    for _ in range(3):
+        remote.zero_grad()
+        batch = x.to(device).to(memory_format=torch.channels_last)
+        run(batch).square().sum().backward()
+        for have, want in zip(remote.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(
+                have.grad.cpu(), want.grad, rtol=1e-4, atol=1e-5, check_stride=False
+            )
+
+
 class Block(nn.Module):
     """A transformer's encoder layer, written out."""
 
@@ -125,6 +153,7 @@ def case_modes(device: str) -> None:
         {"mode": "max-autotune"},
         {"backend": "xpool"},
         {"backend": "cudagraphs"},
+        {"backend": "aot_eager"},
         {"options": {"triton.cudagraphs": True}},
     ):
         torch._dynamo.reset()
