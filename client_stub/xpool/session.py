@@ -50,12 +50,20 @@ T = TypeVar("T")
 class Session:
     """An open session. Its methods may be called from any thread."""
 
-    def __init__(self, lease: Lease, welcome: Welcome, link: SessionLink) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        welcome: Welcome,
+        link: SessionLink,
+        peer: tuple[str, str] = ("", ""),
+    ) -> None:
         self.lease = lease
         self.welcome = welcome
         self.link = link
         self.on_wait: Callable[[str, int, int], None] | None = None
         """Is told of waits: what for, nanoseconds, bytes; None: nobody watches."""
+        self.peer = peer
+        """Address and key of the worker's door for other workers; empty: none."""
         self.is_traced = os.environ.get("XPOOL_TRACE", "") not in ("", "0")
         self._lines: dict[int, str] = {}
         self._traced: deque[int] = deque()
@@ -172,7 +180,23 @@ def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
     if driver is None:
         driver = SessionLink(link, connection, outbox, diagnose)
     driver.start()
-    return Session(lease, welcome, driver)
+    return Session(lease, welcome, driver, peer_of(welcome, address))
+
+
+def peer_of(welcome: Welcome, address: str) -> tuple[str, str]:
+    """Address and key of a worker's door, as SPEC.md section 14 has it.
+
+    Args:
+        welcome: what the worker said.
+        address: where we reached it, ``tcp://HOST:PORT``.
+    """
+    door = welcome.properties.get("peer_address", "")
+    key = welcome.properties.get("peer_key", "")
+    if not isinstance(door, str) or not isinstance(key, str):
+        raise PeerError("the worker's door for other workers is malformed")
+    if door.startswith("tcp://:"):
+        door = f"{address.rpartition(':')[0]}:{door.removeprefix('tcp://:')}"
+    return door, key
 
 
 def _find_worker(lease: Lease, framework: str) -> tuple[str, str]:

@@ -99,6 +99,21 @@ MAX_GRAPHS_NBYTES: Final = 64 << 20
 """Records of all graphs of a session: they lie in the server's own memory, which the
 quota does not count."""
 
+MAX_PEERS: Final = 64
+"""Other devices of a job, as the registry bounds them."""
+
+MAX_GROUPS: Final = 256
+"""Process groups that a session is in at once."""
+
+MAX_RANKS: Final = 4_096
+"""Members of one group."""
+
+MAX_TAG: Final = 2_147_483_647
+"""Of send and recv: a signed 32-bit number for every library beneath."""
+
+MAX_GROUP_TIMEOUT_MS: Final = 86_400_000
+"""A day: longer than any collective should wait."""
+
 MAX_PROPERTIES: Final = 256
 """Entries of ``Welcome.properties``; torch's device properties are about 20."""
 

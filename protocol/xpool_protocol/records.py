@@ -14,6 +14,33 @@ import msgspec
 
 from xpool_protocol import limits
 from xpool_protocol.errors import PeerError
+from xpool_protocol.group_records import (
+    COLLECTIVE,
+    DEFINE_GROUP,
+    FREE_GROUP,
+    OPEN_MEETING,
+    Collective,
+    DefineGroup,
+    FreeGroup,
+    OpenMeeting,
+    read_collective,
+    read_define_group,
+    read_free_group,
+    read_open_meeting,
+    write_group_record,
+)
+from xpool_protocol.peer_records import (
+    DEFINE_PEER,
+    RECEIVE,
+    SEND,
+    DefinePeer,
+    Receive,
+    Send,
+    read_define_peer,
+    read_receive,
+    read_send,
+    write_peer_record,
+)
 from xpool_protocol.values import (
     Tensor,
     Value,
@@ -230,6 +257,13 @@ Record: TypeAlias = (
     | ReadGenerator
     | WriteGenerator
     | FreeGenerator
+    | DefinePeer
+    | Send
+    | Receive
+    | OpenMeeting
+    | DefineGroup
+    | Collective
+    | FreeGroup
     | DefineGraph
     | RunGraph
     | FreeGraph
@@ -348,6 +382,10 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
         case FreeGenerator():
             writer.uint8(FREE_GENERATOR)
             writer.uvarint(record.generator)
+        case DefinePeer() | Send() | Receive():
+            write_peer_record(writer, record)
+        case OpenMeeting() | DefineGroup() | Collective() | FreeGroup():
+            write_group_record(writer, record)
         case DefineGraph():
             writer.uint8(DEFINE_GRAPH)
             writer.uvarint(record.graph)
@@ -530,6 +568,13 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     READ_GENERATOR: lambda reader: ReadGenerator(_request(reader), _generator(reader)),
     WRITE_GENERATOR: _read_state,
     FREE_GENERATOR: lambda reader: FreeGenerator(_generator(reader)),
+    DEFINE_PEER: read_define_peer,
+    SEND: read_send,
+    RECEIVE: read_receive,
+    OPEN_MEETING: read_open_meeting,
+    DEFINE_GROUP: read_define_group,
+    COLLECTIVE: read_collective,
+    FREE_GROUP: read_free_group,
     DEFINE_GRAPH: _read_define_graph,
     RUN_GRAPH: _read_run_graph,
     FREE_GRAPH: lambda reader: FreeGraph(_graph(reader)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeVar
@@ -103,6 +104,45 @@ def listen_within(ports: PortRange, uri: str, listen: Callable[[str], T]) -> T:
             if not _is_taken(error):
                 raise
     raise UsageError(_ALL_TAKEN.format(ports))
+
+
+def peer_listener(
+    listen: str, ports: PortRange | None
+) -> tuple[socket.socket, str, str]:
+    """Where a worker serves the workers of its job's other devices.
+
+    Args:
+        listen: what the worker itself was told to listen on.
+        ports: the ports it may take; None: any.
+
+    Returns:
+        The listening socket; how the client is told of it: ``tcp://:PORT``, on the
+        host that it knows the worker by, or ``ipc://@NAME`` (a name that is no file);
+        and the host, empty for all of this machine's.
+
+    Raises:
+        UsageError: the address cannot be listened on, or every port is taken.
+    """
+    if not listen.startswith("tcp://"):
+        name = f"xpool-{secrets.token_hex(8)}"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(f"\0{name}")
+        listener.listen()
+        return listener, f"ipc://@{name}", "127.0.0.1"
+    uri = f"tcp://{_host(listen)}:0"
+    made = _bound(uri) if ports is None else listen_within(ports, uri, _bound)
+    host = _host(uri).strip("[]")
+    is_every = host in ("*", "0.0.0.0", "::")  # noqa: S104  compared only
+    return made, f"tcp://:{made.getsockname()[1]}", "" if is_every else host
+
+
+def _bound(uri: str) -> socket.socket:
+    host, port = _host(uri).strip("[]"), int(uri.rpartition(":")[2])
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(("" if host == "*" else host, port), family=family)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {uri}: {error.strerror}") from error
 
 
 def _is_taken(error: BaseException | None) -> bool:

@@ -1,7 +1,8 @@
 """The loop of a session worker: sockets, time, and the end of the session.
 
-One loop: an operation runs to its end before the next message is read. The only other
-thread is the bulk lane's, which receives into storages that nobody uses meanwhile.
+One loop: an operation runs to its end before the next message is read. Other threads
+are the bulk lane's, which receives into storages that nobody uses meanwhile, and those
+that move bytes to and from other workers (``peers.py``).
 What a message means is decided in ``session``.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from xpool_protocol.codec import Frames, decode
@@ -21,6 +23,7 @@ from xpool_server import control
 from xpool_server.devices.base import Backend
 from xpool_server.lane import SocketLane
 from xpool_server.native_executor import MakeExecutor
+from xpool_server.peers import Peers
 from xpool_server.session import Session, framework, refusal
 
 STATISTICS_INTERVAL_S: Final = 1.0
@@ -79,12 +82,25 @@ class Worker:
         backend: Backend,
         lane: SocketLane,
         make_executor: MakeExecutor,
+        open_door: Callable[[], Peers],
     ) -> None:
+        """A worker that waits for its one lease.
+
+        Args:
+            pipe: to the node.
+            listener: where the client comes in.
+            backend: the device.
+            lane: where its bulk transfers come in.
+            make_executor: from device, quota, lane and door.
+            open_door: begins to listen for the workers of the job's other devices.
+        """
         self._lane = lane
         self._pipe = pipe
         self._make_executor = make_executor
         self._listener = listener
         self._backend = backend
+        self._open_door = open_door
+        self._peers: Peers | None = None
         self._session: Session | None = None
         self._lease_id = ""
         self._was_owned = False
@@ -106,6 +122,9 @@ class Worker:
                 return
             if received is not None:
                 self._take(*received)
+            if self._session is not None and self._peers is not None:
+                self._peers.clear_news()
+                self._session.go_on()
             if self._session is not None:
                 self._report(self._session)
                 if self._session.ended is not None:
@@ -119,10 +138,13 @@ class Worker:
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
                 self._backend.limit_memory(order.memory_nbytes)
+                self._peers = self._open_door()
+                self._listener.watch(self._peers.wake_fileno)
                 executor = self._make_executor(
-                    self._backend, order.memory_nbytes, self._lane
+                    self._backend, order.memory_nbytes, self._lane, self._peers
                 )
-                self._session = Session(order, executor, self._send)
+                properties = self._peers.properties()
+                self._session = Session(order, executor, self._send, properties)
                 self._lease_id = order.lease_id
                 return False
             case control.EndSession(code, text):
@@ -171,6 +193,8 @@ class Worker:
     def _close(self, reason: str) -> None:
         counters = self._session.counters() if self._session is not None else {}
         self._lane.close()
+        if self._peers is not None:
+            self._peers.close()
         self._listener.close()  # a last Goodbye leaves before we say that we are done
         self._pipe.send(control.SessionClosed(reason, counters))
 

@@ -15,7 +15,14 @@ from typing import Final
 import torch
 from xpool_protocol import limits
 from xpool_protocol.errors import ArgumentInvalid, PeerError, PoolError
+from xpool_protocol.group_records import (
+    Collective,
+    DefineGroup,
+    FreeGroup,
+    OpenMeeting,
+)
 from xpool_protocol.messages import Fault, Payload, Reply
+from xpool_protocol.peer_records import DefinePeer, Receive, Send
 from xpool_protocol.records import (
     STATISTICS_FIELDS,
     Allocate,
@@ -49,9 +56,11 @@ from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.generators import Generators
 from xpool_server.graphs import Graphs
+from xpool_server.groups import Groups
 from xpool_server.lane import Lane, NoLane, Transfer
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages, charged_nbytes, upload_fault
+from xpool_server.transfers import PeerDoor, Transfers
 
 IGNORE_ALL: Final = ("ignore", None, Warning, None, 0)
 """The filter that ``warnings.simplefilter("ignore")`` puts in front."""
@@ -71,8 +80,20 @@ class Executor:
     """One session's state on one device."""
 
     def __init__(
-        self, backend: Backend, quota_nbytes: int, lane: Lane | None = None
+        self,
+        backend: Backend,
+        quota_nbytes: int,
+        lane: Lane | None = None,
+        door: PeerDoor | None = None,
     ) -> None:
+        """A new session's state.
+
+        Args:
+            backend: the device.
+            quota_nbytes: of its memory.
+            lane: for bulk transfers with the client.
+            door: how to reach the workers of the job's other devices.
+        """
         self.backend = backend
         self.lane = lane or NoLane()
         self._broken_uploads: list[Fault] = []
@@ -82,10 +103,18 @@ class Executor:
         converters = Converters(self.storages, self.generators, backend.device)
         self.calls = Calls(backend, self.storages, converters, self.failures)
         self.graphs = self._make_graphs()
+        self.transfers = Transfers(backend, self.storages, self.failures, door)
+        self.groups = Groups(
+            backend,
+            self.storages,
+            self.failures,
+            "127.0.0.1" if door is None else door.host,
+            (lambda: None) if door is None else door.news,
+        )
         self.received_nbytes = 0
         self.sent_nbytes = 0
         self._payloads: Sequence[Payload] = ()
-        self._handlers: dict[type, Callable[..., Answers]] = {
+        self._handlers: dict[type, Callable[..., Answers | None]] = {
             Call: self.calls.call,
             RequestCall: self.calls.request_call,
             DefineOperation: self.calls.define,
@@ -100,6 +129,13 @@ class Executor:
             ReadGenerator: self._read_generator,
             WriteGenerator: self._write_generator,
             FreeGenerator: self._free_generator,
+            DefinePeer: self.transfers.define,
+            Send: self.transfers.send,
+            Receive: self.transfers.receive,
+            OpenMeeting: self.groups.open_meeting,
+            DefineGroup: self.groups.define,
+            Collective: self.groups.collective,
+            FreeGroup: self.groups.free,
             DefineGraph: self.graphs.define,
             RunGraph: self.graphs.run,
             FreeGraph: self.graphs.free,
@@ -141,22 +177,38 @@ class Executor:
                 self.backend.end_work()
                 self._payloads = ()
 
-    def run(self, records: bytes) -> Iterator[Answers]:
+    def run(self, records: bytes) -> Iterator[Answers | None]:
         """Execute the records of a batch; call within ``batch``.
+
+        Yields:
+            What to send; None while a record waits for another worker: going on tries
+            it again.
 
         Raises:
             PeerError: a record makes no sense, or has broken a bound of the session.
         """
         for record in read_records(records):
-            yield self.execute(record)
+            yield from self.retried(record)
 
-    def execute(self, record: Record) -> Answers:
+    def retried(self, record: Record) -> Iterator[Answers | None]:
+        """Execute one record, again and again while it has to wait."""
+        while (answers := self.execute(record)) is None:
+            yield None
+        yield answers
+
+    def execute(self, record: Record) -> Answers | None:
         """Run the next record; call within ``batch``.
+
+        Returns:
+            What to send; None if the record waits for another worker: it is still
+            the next one, and is to be executed again when there is news.
 
         Raises:
             PeerError: the session has broken a bound and must end.
         """
         answers = self._handlers[type(record)](record)
+        if answers is None:
+            return None
         self.failures.operation += 1
         if self._broken_uploads:
             late = [self.failures.told(fault) for fault in self._broken_uploads]

@@ -32,11 +32,12 @@ from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLib
 from xpool_server.native_graphs import NativeGraphs
 from xpool_server.native_storages import NativeStorages
 from xpool_server.storages import Storages
+from xpool_server.transfers import PeerDoor
 
 _NONE: Final = encoded(None)
 
-MakeExecutor: TypeAlias = Callable[[Backend, int, Lane], Executor]
-"""From a device, a quota in bytes and the lane for bulk."""
+MakeExecutor: TypeAlias = Callable[[Backend, int, Lane, PeerDoor], Executor]
+"""From a device, a quota in bytes, the lane for bulk and the door for other workers."""
 
 
 def executor_maker(library: Path | None) -> MakeExecutor:
@@ -54,11 +55,12 @@ class NativeExecutor(Executor):
         backend: Backend,
         quota_nbytes: int,
         lane: Lane | None = None,
+        door: PeerDoor | None = None,
         *,
         library: NativeLibrary,
     ) -> None:
         self._native = library.session(backend.device, quota_nbytes)
-        super().__init__(backend, quota_nbytes, lane)
+        super().__init__(backend, quota_nbytes, lane, door)
         self._handlers[DefineOperation] = self._define
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
@@ -86,7 +88,7 @@ class NativeExecutor(Executor):
                 self.backend.end_work()
                 self._payloads = ()
 
-    def run(self, records: bytes) -> Iterator[Answers]:
+    def run(self, records: bytes) -> Iterator[Answers | None]:
         native, position = self._native, 0
         stop = native.stop
         while True:
@@ -101,9 +103,12 @@ class NativeExecutor(Executor):
             reader = Reader(records, position)
             record = read_record(reader)
             position = reader.position
-            yield self._in_python(record, outcome)
+            # A record that waits for another worker is tried again.
+            while (answers := self._in_python(record, outcome)) is None:
+                yield None
+            yield answers
 
-    def _in_python(self, record: Record, outcome: int) -> Answers:
+    def _in_python(self, record: Record, outcome: int) -> Answers | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if outcome == HAND_BACK:

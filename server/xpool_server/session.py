@@ -2,14 +2,17 @@
 
 The first peer that shows the session's key owns it; everybody else is told to go
 away once and is not heard. Messages of the owner are checked by the connection and
-executed at once, in order. This file sends by calling what it was given, reads no
-clock and no socket; after each call the driver looks at ``is_owned`` and ``ended``.
+executed at once, in order, but for a record that waits for another worker: what
+comes meanwhile is queued, within the credit given. This file sends by calling what it
+was given, reads no clock and no socket; after each call the driver looks at
+``is_owned`` and ``ended``.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import torch
@@ -31,6 +34,7 @@ from xpool_protocol.transport import PeerId
 
 from xpool_server.control import OpenSession
 from xpool_server.executor import Executor
+from xpool_server.failures import Answers
 
 Send: TypeAlias = Callable[[PeerId, Frames], None]
 
@@ -40,7 +44,21 @@ CLIENT_LEFT: Final = "client left"
 class Session:
     """One lease's session, from the worker's first answer to the last."""
 
-    def __init__(self, lease: OpenSession, executor: Executor, send: Send) -> None:
+    def __init__(
+        self,
+        lease: OpenSession,
+        executor: Executor,
+        send: Send,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
+        """A session that nobody owns yet.
+
+        Args:
+            lease: whose session it is.
+            executor: runs the records.
+            send: how messages leave.
+            properties: what ``Welcome`` tells beside the device's own properties.
+        """
         self.ignored_messages = 0
         """From strangers: garbage, or a wrong key."""
         self.ended: str | None = None
@@ -50,6 +68,10 @@ class Session:
         self._send = send
         self._connection = ServerConnection()
         self._owner: PeerId | None = None
+        self._properties = dict(properties or {})
+        self._queue: deque[Batch | Ping] = deque()
+        self._running: Iterator[Answers | None] | None = None
+        """What is left of the first batch in the queue, once it has begun."""
 
     @property
     def is_owned(self) -> bool:
@@ -66,12 +88,22 @@ class Session:
             self._meet(peer, frames)
             return
         self._executor.received_nbytes += sum(len(frame) for frame in frames)
+        self._guarded(lambda: self._take(self._connection.receive(frames)))
+
+    def go_on(self) -> None:
+        """Another worker may have sent what the next record waits for."""
+        if self._running is not None and self.ended is None:
+            self._guarded(self._work)
+
+    def _take(self, message: Message | None) -> None:
+        if message is None:  # a batch once more: say again how far we are
+            self._answer(self._connection.ack(self._connection.executed))
+        else:
+            self._handle(message)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
         try:
-            message = self._connection.receive(frames)
-            if message is None:  # a batch once more: say again how far we are
-                self._answer(self._connection.ack(self._connection.executed))
-            else:
-                self._handle(message)
+            act()
         except PeerError as error:
             self._end(error, f"the client broke the protocol: {error}")
         except PoolError as error:
@@ -127,30 +159,48 @@ class Session:
             share_percent=lease.share_percent,
             memory_nbytes=lease.memory_nbytes,
             window_nbytes=limits.WINDOW_NBYTES,
-            properties=dict(backend.properties(lease.memory_nbytes)),
+            properties={
+                **backend.properties(lease.memory_nbytes),
+                **self._properties,
+            },
         )
 
     def _handle(self, message: Message) -> None:
         match message:
-            case Batch():
-                self._run(message)
-                self._answer(self._connection.ack(message.sequence))
-            case Ping():
-                self._answer(self._connection.pong(message))
+            case Batch() | Ping():
+                self._queue.append(message)
+                self._work()
             case Bye():
                 self.ended = CLIENT_LEFT
             case _:
                 raise PeerError(f"{type(message).__name__} is not for an open session")
 
-    def _run(self, batch: Batch) -> None:
+    def _work(self) -> None:
+        """Do what is queued, in turn, until a record has to wait."""
+        while self._queue:
+            message = self._queue[0]
+            if isinstance(message, Ping):
+                self._answer(self._connection.pong(message))
+            elif self._run(message):
+                self._answer(self._connection.ack(message.sequence))
+            else:
+                return
+            self._queue.popleft()
+
+    def _run(self, batch: Batch) -> bool:
+        """Run a batch, or go on with it; false if its next record has to wait."""
         executor = self._executor
-        if batch.first_operation != executor.operation_count:
-            raise PeerError(
-                f"batch {batch.sequence} begins with operation"
-                f" {batch.first_operation}; {executor.operation_count} is next"
-            )
+        if self._running is None:
+            if batch.first_operation != executor.operation_count:
+                raise PeerError(
+                    f"batch {batch.sequence} begins with operation"
+                    f" {batch.first_operation}; {executor.operation_count} is next"
+                )
+            self._running = executor.run(batch.records)
         with executor.batch(batch.payloads):
-            for answers in executor.run(batch.records):
+            for answers in self._running:
+                if answers is None:
+                    return False
                 for answer in answers:
                     if isinstance(answer, Reply):
                         frames = self._connection.reply(
@@ -159,6 +209,8 @@ class Session:
                     else:
                         frames = self._connection.failure(answer.request, answer.fault)
                     self._answer(frames)
+        self._running = None
+        return True
 
     def _answer(self, frames: Frames) -> None:
         assert self._owner is not None

@@ -16,8 +16,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from xpool_protocol import limits, transport
@@ -25,6 +26,9 @@ from xpool_protocol.errors import PoolError
 
 from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.leash import die_with_parent
+
+if TYPE_CHECKING:
+    from xpool_server.peers import Peers
 
 _EXIT_USAGE: Final = 2
 
@@ -51,6 +55,14 @@ def _listener(options: argparse.Namespace) -> transport.Listener:
     return listen_within(port_range(options.ports), options.listen, listen)
 
 
+def _door(options: argparse.Namespace) -> Peers:
+    from xpool_server.addresses import peer_listener
+    from xpool_server.peers import Peers
+
+    ports = None if options.ports is None else port_range(options.ports)
+    return Peers(*peer_listener(options.listen, ports))
+
+
 def _serve(options: argparse.Namespace) -> None:
     """Import the framework, open the device, and serve.
 
@@ -71,7 +83,8 @@ def _serve(options: argparse.Namespace) -> None:
         lane = SocketLane(lane_host(listener.uri), ports)
         make_executor = executor_maker(options.executor_library)
         pipe = ControlPipe(options.control_fd)
-        Worker(pipe, listener, backend, lane, make_executor).run()
+        open_door = partial(_door, options)
+        Worker(pipe, listener, backend, lane, make_executor, open_door).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

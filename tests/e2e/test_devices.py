@@ -26,7 +26,7 @@ PLACES = {
 }
 """Servers by name, and what each offers."""
 
-MODULES = ("two_devices",)
+MODULES = ("two_devices", "data_parallel")
 CASES = [
     (place, module, name)
     for place in PLACES

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from hypothesis import strategies as st
 from xpool_protocol import limits, messages, records, values
+from xpool_protocol.group_records import COLLECTIVES, REDUCTIONS
 from xpool_protocol.messages import Message
 from xpool_protocol.records import Record
 from xpool_protocol.values import HostTensor, SparseTensor, Tensor, Value
@@ -29,6 +30,15 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "nbytes": (0, limits.MAX_STORAGE_NBYTES),
     "offset": (0, limits.MAX_STORAGE_NBYTES),
     "seed": (0, UINT64_MAX),
+    "peer": (0, limits.MAX_PEERS - 1),
+    "group": (0, limits.MAX_STORAGE_ID),
+    "rank": (0, 3),
+    "size": (4, limits.MAX_RANKS),
+    "timeout_ms": (0, limits.MAX_GROUP_TIMEOUT_MS),
+    "what": (0, len(COLLECTIVES) - 1),
+    "reduction": (0, len(REDUCTIONS) - 1),
+    "root": (0, limits.MAX_RANKS - 1),
+    "tag": (0, limits.MAX_TAG),
 }
 """Least and greatest value of each integer field of a record."""
 
@@ -155,6 +165,27 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.RequestCall, "arguments"): ARGUMENTS,
     (records.Read, "nbytes"): integers(0, limits.TRANSFER_NBYTES),
     (records.WriteGenerator, "state"): st.binary(max_size=64),
+    (records.DefinePeer, "address"): NAMES,
+    (records.DefinePeer, "key"): NAMES,
+    (records.DefinePeer, "name"): NAMES,
+    **{
+        (kind, "ticket"): st.binary(min_size=16, max_size=16)
+        for kind in (records.Send, records.Receive)
+    },
+    **{
+        (kind, "nbytes"): integers(0, limits.TRANSFER_NBYTES)
+        for kind in (records.Send, records.Receive)
+    },
+    (records.DefineGroup, "address"): NAMES,
+    (records.DefineGroup, "secret"): NAMES,
+    **{
+        (records.Collective, name): st.lists(tensors(), max_size=3).map(tuple)
+        for name in ("inputs", "outputs")
+    },
+    **{
+        (records.Collective, name): _numbers(limits.MAX_EXTENT)
+        for name in ("input_splits", "output_splits")
+    },
     (records.DefineGraph, "parameters"): _numbers(limits.MAX_GRAPH_STORAGES - 1),
     (records.DefineGraph, "results"): _numbers(limits.MAX_GRAPH_STORAGES - 1),
     (records.DefineGraph, "records"): st.binary(max_size=64),

@@ -3,6 +3,7 @@
 
 #include "dispatch.h"
 #include "kernels.h"
+#include "peers.h"
 #include "remote.h"
 
 namespace xpool {
@@ -50,6 +51,11 @@ XPOOL_API void xpool_connect(int32_t device, int32_t wake_fd, uint64_t quota, in
   set_memory_quota(device, quota);
   set_server_is_cpu(device, server_is_cpu != 0);
   Log::of(device).set_wake_fd(wake_fd);
+}
+
+// How other workers of the job reach a device's worker.
+XPOOL_API void xpool_set_peer(int32_t device, const char *address, const char *key, const char *name) {
+  set_peer(device, address, key, name);
 }
 
 // A device's session is over: from now on every operation there fails with this text.

@@ -1,6 +1,7 @@
 // Bytes between host and device, and numbers read back.
 #include "capture.h"
 #include "kernels.h"
+#include "peers.h"
 
 #include <ATen/EmptyTensor.h>
 
@@ -60,14 +61,6 @@ void copy_to_host(Tensor &self, const Tensor &remote) {
   Tensor staged = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
   read_row_major(dense, static_cast<char *>(staged.mutable_data_ptr()));
   self.copy_(staged);
-}
-
-// Of two devices of the job.
-void copy_between(Tensor &self, const Tensor &source) {
-  const Tensor dense = source.resolve_conj().resolve_neg().contiguous();
-  Tensor host = at::detail::empty_cpu(dense.sizes(), dense.scalar_type());
-  read_row_major(dense, static_cast<char *>(host.mutable_data_ptr()));
-  copy_to_device(self, host);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import ClosedError, PoolError, UsageError
+from xpool_protocol.group_records import OPEN_MEETING
 from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool.link import Interrupted
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 ABI: Final = 5
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
-_SYNCHRONOUS: Final = {"fence": FENCE, "statistics": STATISTICS}
+_SYNCHRONOUS: Final = {
+    "fence": FENCE,
+    "statistics": STATISTICS,
+    "open_meeting": OPEN_MEETING,
+}
 
 
 class _Answer(ctypes.Structure):
@@ -156,6 +161,7 @@ class NativeLibrary:
             ctypes.c_uint64,
             ctypes.c_int32,
         ]
+        library.xpool_set_peer.argtypes = [ctypes.c_int32, *[ctypes.c_char_p] * 3]
         library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
         library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
@@ -374,6 +380,12 @@ class NativeDevice:
             welcome.memory_nbytes,
             int(welcome.device_kind == "cpu"),
         )
+        address, key = self.session.peer
+        if address:
+            name = f"cuda:{self.index} on {welcome.server}"
+            self._library.xpool_set_peer(
+                self.index, address.encode(), key.encode(), name.encode()
+            )
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #include <unistd.h>
 
@@ -98,6 +99,15 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
   batch.record_count++;
   queued_bytes_ += batch.records.size() - before;
   return record_count_++;
+}
+
+uint64_t Log::append_for_peer(int peer, const Bytes &define, const Bytes &record) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_)
+    return 0;
+  if (!std::exchange(defined_peers_[peer], true))
+    append_locked(define.str().data(), define.size());
+  return append_locked(record.str().data(), record.size());
 }
 
 void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes) {

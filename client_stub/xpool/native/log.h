@@ -34,6 +34,9 @@ enum Record : uint8_t {
   kDefineGraph = 25,
   kRunGraph = 26,
   kFreeGraph = 27,
+  kDefinePeer = 15,
+  kSend = 16,
+  kReceive = 17,
 };
 
 constexpr size_t kBatchBytes = 64 << 10;
@@ -78,6 +81,8 @@ class Log {
   uint64_t append_call(WireOperation &operation, const Bytes &head, const Bytes &tail);
   // The operation's number, defined if this is its first use.
   uint64_t define(WireOperation &operation);
+  // Appends one record that names a peer, after defining the peer with `define` if this is its first use.
+  uint64_t append_for_peer(int peer, const Bytes &define, const Bytes &record);
   // Appends WRITE records for any number of bytes, copied from `data`.
   void append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes);
 
@@ -102,6 +107,7 @@ class Log {
   std::deque<Batch *> batches_;
   uint64_t record_count_ = 0;
   int32_t next_operation_ = 0;
+  std::array<bool, kMaxDevices> defined_peers_{};
   std::atomic<size_t> queued_bytes_{0};
   std::atomic<uint64_t> storages_{1}, requests_{1}, generators_{1};
   static std::atomic<bool> closed_;

@@ -72,11 +72,14 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
     Raises:
         PoolError: a session can't be opened.
     """
+    import torch
+
     library.register()
     devices = [library.device(i) for i in range(len(leases))]
     _open_sessions(devices, leases)
     library.connect(devices)
 
+    from xpool.torch.comm import patch_comm
     from xpool.torch.compiling import patch_compile
     from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
@@ -90,6 +93,11 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
     patch_storage_methods("cuda")
     patch_untyped_storage(library)
     patch_compile()
+    patch_comm()
+    if torch.distributed.is_available():
+        from xpool.torch.groups import patch_distributed
+
+        patch_distributed(remotes)
     return remotes
 
 
