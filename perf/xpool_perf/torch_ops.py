@@ -47,6 +47,17 @@ TORCH_OPS: Final = Scenario(
             "The same on the device in Python, which needs no compiler. Aim: 30.",
         ),
         micros(
+            "client_cpu_us_per_op",
+            "native_client_cpu_us",
+            "Processor time of the program's thread in client_us_per_op: all that is"
+            " left with cores to spare.",
+        ),
+        micros(
+            "client_cpu_us_per_op_python",
+            "python_client_cpu_us",
+            "The same of client_us_per_op_python.",
+        ),
+        micros(
             "server_us_per_op_over_local",
             "native_server_over_local_us",
             "Processor time of the worker, all threads, for 10,000 dependent additions"

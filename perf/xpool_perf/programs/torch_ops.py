@@ -43,13 +43,18 @@ def read_chain(x: torch.Tensor, y: torch.Tensor) -> None:
     chain(x, y, OPS)[0, 0].item()
 
 
-def issue_us_per_op(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Until the calls have returned; sending goes on meanwhile, as always."""
-    began = time.perf_counter()
+def issue_us_per_op(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    """Until the calls have returned; sending goes on meanwhile, as always.
+
+    Returns:
+        Wall time, and processor time of this thread alone.
+    """
+    began, cpu_began_ns = time.perf_counter(), time.thread_time_ns()
     last = chain(x, y, ISSUED)
+    cpu_ns = time.thread_time_ns() - cpu_began_ns
     seconds = time.perf_counter() - began
     last[0, 0].item()
-    return seconds * 1e6 / ISSUED
+    return seconds * 1e6 / ISSUED, cpu_ns / 1e3 / ISSUED
 
 
 def worker_of(pool: int) -> Path:
@@ -142,7 +147,11 @@ def main(device: str, pairs: int, threads: int, pool: int) -> None:
     if chain(*there, 100)[0, 0].item() != 101:
         raise ValueError("a hundred additions of one to one are not 101")
     chain(*there, ISSUED)[0, 0].item()
-    figures = {"client_us": [issue_us_per_op(*there) for _ in range(pairs)]}
+    issued = [issue_us_per_op(*there) for _ in range(pairs)]
+    figures = {
+        "client_us": [wall for wall, _ in issued],
+        "client_cpu_us": [cpu for _, cpu in issued],
+    }
     if device == "cuda":
         tasks = worker_of(pool)
         remote, local = alternate(
