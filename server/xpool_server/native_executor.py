@@ -10,15 +10,13 @@ not come out as predicted. What happens then, and what is said, is ``Executor``'
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import torch
-from xpool_protocol.messages import Payload, Reply
+from xpool_protocol.messages import Reply
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
 from xpool_protocol.wire import Reader
 
@@ -75,19 +73,6 @@ class NativeExecutor(Executor):
         )
         return self._native_graphs
 
-    @contextmanager
-    def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
-        # Warnings are C++'s to drop, and ``_in_python``'s: a read in a batch of its own
-        # must not pay for that.
-        with torch._C._AutoDispatchBelowADInplaceOrView():
-            self._payloads = payloads
-            self.backend.begin_work()
-            try:
-                yield
-            finally:
-                self.backend.end_work()
-                self._payloads = ()
-
     def run(self, records: bytes) -> Iterator[Answers | None]:
         native, position = self._native, 0
         stop = native.stop
@@ -109,12 +94,10 @@ class NativeExecutor(Executor):
             yield answers
 
     def _in_python(self, record: Record, outcome: int) -> Answers | None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if outcome == HAND_BACK:
-                return self.execute(record)
-            assert isinstance(record, Call)
-            return self._finish(record, outcome)
+        if outcome == HAND_BACK:
+            return self.execute(record)
+        assert isinstance(record, Call)
+        return self._finish(record, outcome)
 
     def _finish(self, record: Call, outcome: int) -> Answers:
         """The rest of a call that C++ has run."""
@@ -140,7 +123,7 @@ class NativeExecutor(Executor):
             self._native_graphs.leave_to_python()
         answers = self.calls.define(record)
         operation = self.calls.operation(record.operation)
-        if operation is None:
+        if operation is None or operation.is_guarded:
             self._native.undefine(record.operation)
             return answers
         base, overload = operation.schema_name

@@ -67,6 +67,8 @@ class Operation:
         """Base name and overload of what is called in the end."""
         self.function: Callable[..., Any]
         self.function, _, tags = torch._C._get_operation_overload(base, overload)
+        self.is_guarded = name in GUARDED
+        """``function`` checks what the kernel does not: it must not be gone around."""
         self.function = GUARDED.get(name, self.function)
         schema = torch._C._get_schema(base, overload)
         writes_outs = any(a.kwarg_only and _is_written(a) for a in schema.arguments)

@@ -29,6 +29,9 @@ from xpool_protocol.records import (
 from xpool_protocol.values import Tensor, row_major_strides
 from xpool_server.devices.cpu import CpuBackend
 from xpool_server.faults import Poisoned
+from xpool_server.native.library import HAND_BACK
+from xpool_server.native_executor import NativeExecutor
+from xpool_server.sparse import GUARDED
 
 HANDLES = range(40)
 """More than the records name."""
@@ -224,3 +227,18 @@ def graphs(draw: st.DrawFn) -> bytes:
 @given(graphs())
 def test_any_graphs(stream: bytes) -> None:
     compare(stream)
+
+
+def test_a_guarded_operation_is_not_called_around_its_guard() -> None:
+    """Its kernel trusts what the guard, which is Python's, has checked."""
+    assert GUARDED
+    for name in GUARDED:
+        base, _, overload = name.partition(".")
+        schema = torch._C._get_schema(base, overload)
+        names = tuple(one.name for one in schema.arguments)
+        call = Call(0, ((0, row_major(0, (2, 3))),), (None,))
+        compare(bytes_from(DefineOperation(0, name, names), call))
+        native = Desk(QUOTA_NBYTES, "native")
+        native.run(DefineOperation(0, name, names), Allocate(0, 24))
+        assert isinstance(native.executor, NativeExecutor)
+        assert native.executor._native.run(bytes_from(call), 0) == HAND_BACK
