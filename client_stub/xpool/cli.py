@@ -149,9 +149,13 @@ def run(
     server. The slice is given back when the program ends.
     """
     from xpool.config import job_settings
+    from xpool.launched import launcher_arguments, run_launcher
     from xpool.run import exit_like, run_job
 
     settings = job_settings(_flags(registry, slice_, memory, devices, mode))
+    launcher = launcher_arguments(program)
+    if launcher is not None:
+        exit_like(run_launcher(settings, launcher))
     exit_like(run_job(settings, program, stats_json))
 
 

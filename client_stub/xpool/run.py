@@ -83,7 +83,7 @@ def run_job(
     if stats_json is not None and not stats_json.absolute().parent.is_dir():
         raise UsageError(f"cannot write {stats_json}: its folder does not exist")
     ours, theirs = socket.socketpair()
-    with ours, _signals() as passed_on:
+    with ours, forwarding() as passed_on:
         with theirs:
             child = _start([*child_command, *program], theirs.fileno())
         passed_on.child = child
@@ -141,7 +141,7 @@ class _PassedOn:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_PassedOn]:
+def forwarding() -> Iterator[_PassedOn]:
     """Forward some signals and outlive others; what was ignored stays ignored."""
     passed_on = _PassedOn()
     # Handlers, not SIG_IGN, which the child would inherit.

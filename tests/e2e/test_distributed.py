@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -117,6 +118,36 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     with Pool(tmp_path_factory.mktemp("lost"), ttl="5s") as pool:
         start(pool, "together")
         yield pool
+
+
+def torchrun(pool: Pool, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "xpool", "run", "--registry", pool.registry]
+    launcher = ("torchrun", "--standalone", "--nproc-per-node", "2")
+    return subprocess.run(
+        [*argv, *launcher, *arguments],
+        env=pool.environment({"OMP_NUM_THREADS": "1"}),
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
+
+
+def test_torchrun_gives_each_rank_a_device(pool: Pool) -> None:
+    ended = torchrun(pool, str(PROGRAMS / "collectives.py"))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for part in PARTS:
+        assert ended.stdout.count(f"PASSED {part}\n") == 2, ended.stdout
+    assert not pool.leases()
+
+
+def test_torchrun_ends_as_a_rank_that_fails(pool: Pool, tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text("import os, sys\nsys.exit(int(os.environ['RANK']) * 7)\n")
+    ended = torchrun(pool, str(script))
+    assert ended.returncode == 1
+    assert "exitcode  : 7" in ended.stderr, ended.stderr[-3000:]
+    eventually(lambda: not pool.leases(), "every lease is free again", 15)
 
 
 @pytest.mark.parametrize("what", ["program", "worker"])
