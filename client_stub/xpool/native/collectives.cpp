@@ -5,6 +5,8 @@
 #include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 #include <torch/library.h>
 
+#include "capturing.h"
+
 namespace xpool {
 namespace {
 
@@ -63,6 +65,7 @@ void collective(at::TensorList inputs, at::TensorList outputs, int64_t index, in
                 int64_t reduction, int64_t root, int64_t tag, at::IntArrayRef input_splits,
                 at::IntArrayRef output_splits) {
   const int device = checked(index);
+  refuse_capture(device);  // a graph's numbers of storages mean nothing in a log
   Bytes record;
   record.uint8(kCollective);
   record.uvarint(group);

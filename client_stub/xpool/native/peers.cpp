@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 
+#include "capturing.h"
 #include "kernels.h"
 
 namespace xpool {
@@ -49,6 +50,8 @@ const Peer &peer_of(int device) {
 
 void send(const Tensor &to, const Tensor &from) {
   const int source = from.device().index(), target = to.device().index();
+  refuse_capture(source);  // a graph is one device's, and its numbers mean nothing in a log
+  refuse_capture(target);
   const Peer &source_peer = peer_of(source), &target_peer = peer_of(target);
   const uint64_t source_id = storage_id(from.storage()), target_id = storage_id(to.storage());
   const uint64_t source_at = from.storage_offset() * from.element_size(),

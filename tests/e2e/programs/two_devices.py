@@ -249,3 +249,18 @@ def case_threads_on_two_devices(device: str) -> None:
     for thread in threads:
         thread.join()
     assert sums == dict.fromkeys(BOTH, 50.0 * 64)
+
+
+def case_a_captured_graph_is_one_devices(device: str) -> None:
+    here, there = torch.ones(3, device="cuda:0"), torch.zeros(3, device="cuda:1")
+    for copy in (
+        lambda: there.copy_(here),
+        lambda: here.to("cuda:1"),
+        lambda: here.copy_(there),
+    ):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            graph.capture_begin()
+            refused("operation not permitted when stream is capturing", copy)
+            refused("previous error during capture", graph.capture_end)
+    assert there.copy_(here).tolist() == [1.0] * 3
