@@ -17,9 +17,15 @@ CONFORMANCEARGS ?=
 TORCH_ARGS ?=
 
 TORCH    := torch==2.13.0
+# `===`: the index's own build, which is one for CUDA, not a CPU build of that version.
+CUDA_TORCH ?= torch===2.13.0
+CUDA_PYTHON ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.installed
+CUDA_VENV  := .venv-cuda
+CUDA_BIN   := $(CUDA_VENV)/bin
+CUDA_STAMP := $(CUDA_VENV)/.installed
 LOG      := $(VENV)/setup.log
 SOURCES  := client_stub server protocol pool_registry perf tests examples
 PACKAGES := xpool_protocol xpool xpool_server xpool_registry xpool_perf
@@ -60,12 +66,18 @@ types: setup ## strict static types
 
 .PHONY: test
 test: native ## unit, property, conformance, fault and end-to-end tests on the CPU
-	@exec $(BIN)/python -m pytest -m "not gpu" -n $(TESTWORKERS) --dist loadfile \
+	@exec $(BIN)/python -m pytest -m "not gpu and not cuda_wheel" \
+	  -n $(TESTWORKERS) --dist loadfile \
 	  $(TESTARGS)
 
 .PHONY: test-gpu
 test-gpu: native ## the tests that need a CUDA device
 	@exec $(BIN)/python -m pytest -m gpu $(TESTARGS)
+
+.PHONY: test-cuda-wheel
+test-cuda-wheel: setup native-cuda-wheel ## a client with a CUDA build of torch (5 GB)
+	@SERVER_PYTHON=$(BIN)/python exec $(CUDA_BIN)/python -m pytest -m cuda_wheel \
+	  tests/cuda_wheel $(TESTARGS)
 
 .PHONY: conformance
 conformance: native ## torch's own operator samples through a pool, against the CPU
@@ -81,6 +93,14 @@ native: setup ## build the native libraries of client and server (a minute each,
 	  echo "make: g++ is missing: apt-get install g++" >&2; exit 1; }
 	@$(BIN)/python -m xpool.native.build
 	@$(BIN)/python -m xpool_server.native.build
+
+.PHONY: conformance-cuda-wheel
+conformance-cuda-wheel: native-cuda-wheel ## the same with a CUDA build; nothing may escape
+	@exec $(CUDA_BIN)/python tests/compat/run_op_suite.py $(CONFORMANCEARGS)
+
+.PHONY: native-cuda-wheel
+native-cuda-wheel: $(CUDA_STAMP)
+	@$(CUDA_BIN)/python -m xpool.native.build
 
 .PHONY: setup
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
@@ -112,7 +132,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(call quietly,$(BIN)/python -m pip install --no-build-isolation --no-deps -e .)
 	@printf '%s' '$(CURDIR)' >$@
 
+# Not for CI: some gigabytes. The Python of .venv, unless CUDA_PYTHON names another one.
+$(CUDA_STAMP): pyproject.toml constraints.txt | setup
+	@echo "setup: installing $(CUDA_TORCH) in $(CUDA_VENV), some gigabytes"
+	@python=$(CUDA_PYTHON); \
+	  $(call quietly,"$${python:-$(BIN)/python}" -m venv $(CUDA_VENV))
+	@$(call quietly,$(CUDA_BIN)/python -m pip install $(TORCH_ARGS) $(CUDA_TORCH))
+	@$(call quietly,$(CUDA_BIN)/python -m pip install \
+	  -r <(grep -vE '^(torch|sympy|networkx|fsspec|filelock|Jinja2|mpmath)==' constraints.txt))
+	@$(call quietly,$(CUDA_BIN)/python -m pip install --no-build-isolation --no-deps -e .)
+	@printf '%s' '$(CURDIR)' >$@
+
 .PHONY: clean
 clean: ## remove .venv, caches and build outputs
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CUDA_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -102,11 +102,16 @@ class Pool:
         return member
 
     def start_server(
-        self, name: str, *arguments: str, light: bool = True, wait: bool = True
+        self,
+        name: str,
+        *arguments: str,
+        light: bool = True,
+        wait: bool = True,
+        python: str = sys.executable,
     ) -> Member:
         """Start a server; a light one executes nothing and imports no torch."""
         module = [LIGHT_SERVER] if light else ["-m", "xpool_server"]
-        argv = [sys.executable, *module, "--registry", self.registry, "--name", name]
+        argv = [python, *module, "--registry", self.registry, "--name", name]
         member = self.start(name, [*argv, *arguments])
         if wait:
             self.await_server(name)

@@ -1,6 +1,8 @@
-// The C interface that Python loads with ctypes. Nothing here throws: an exception becomes a false or a null.
+// The C interface that Python loads with ctypes. Nothing that Python calls throws: an exception becomes its text.
 #include <cstring>
 
+#include "addresses.h"
+#include "cuda_build.h"
 #include "dispatch.h"
 #include "kernels.h"
 #include "peers.h"
@@ -21,12 +23,16 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 5; }
+XPOOL_API int32_t xpool_abi() { return 6; }
 
 // After `import torch`: takes the CUDA key.
-XPOOL_API const char *xpool_register() {
+XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
   static std::string error;
   try {
+    const c10::WarningUtils::WarningHandlerGuard quietly(is_cuda_build ? no_warnings()
+                                                                       : c10::WarningUtils::get_warning_handler());
+    if (is_cuda_build)
+      take_over_kernels();
     register_kernels();
     return nullptr;
   } catch (const std::exception &problem) {
@@ -34,6 +40,22 @@ XPOOL_API const char *xpool_register() {
     return error.c_str();
   }
 }
+
+// After an extension has been loaded into a CUDA build: its kernels for the device would run here.
+XPOOL_API const char *xpool_take_over() {
+  static std::string error;
+  try {
+    take_over_kernels();
+    return nullptr;
+  } catch (const std::exception &problem) {
+    error = problem.what();
+    return error.c_str();
+  }
+}
+
+// For torch's own CUDA allocator, which some of torch asks directly: its storages get names too. Both throw.
+XPOOL_API void *xpool_cuda_malloc(ssize_t nbytes, int device, void *) { return allocate_address(device, nbytes); }
+XPOOL_API void xpool_cuda_free(void *address, ssize_t, int, void *) { free_address(address); }
 
 // How Python answers; before the first xpool_connect.
 XPOOL_API void xpool_set_callbacks(void (*request)(int32_t, uint64_t, Answer *), void (*wait_for_room)(int32_t),

@@ -151,8 +151,33 @@ int index_of(c10::DeviceIndex index) { return xpool::index_of(remote_device(inde
 
 // ---- hooks: what makes at::getAccelerator() answer CUDA
 
+// Those of a CUDA build, which answer what is known without a device; on a CPU build the ones that have no answers.
+const at::CUDAHooksInterface &hooks_of_torch() {
+  static const auto *hooks = [] {
+    auto *registry = at::CUDAHooksRegistry();
+    return registry->Has("CUDAHooks") ? registry->Create("CUDAHooks", at::CUDAHooksArgs{}).release()
+                                      : new at::CUDAHooksInterface;
+  }();
+  return *hooks;
+}
+
 struct RemoteHooks final : at::CUDAHooksInterface {
   explicit RemoteHooks(at::CUDAHooksArgs) {}
+  // Versions and caches of libraries on this host: nothing of theirs is used, but programs print them.
+  long versionCuDNN() const override { return hooks_of_torch().versionCuDNN(); }
+  long versionRuntimeCuDNN() const override { return hooks_of_torch().versionRuntimeCuDNN(); }
+  long versionCUDART() const override { return hooks_of_torch().versionCUDART(); }
+  std::string showConfig() const override { return hooks_of_torch().showConfig(); }
+  int64_t cuFFTGetPlanCacheMaxSize(c10::DeviceIndex index) const override {
+    return hooks_of_torch().cuFFTGetPlanCacheMaxSize(index);
+  }
+  void cuFFTSetPlanCacheMaxSize(c10::DeviceIndex index, int64_t size) const override {
+    hooks_of_torch().cuFFTSetPlanCacheMaxSize(index, size);
+  }
+  int64_t cuFFTGetPlanCacheSize(c10::DeviceIndex index) const override {
+    return hooks_of_torch().cuFFTGetPlanCacheSize(index);
+  }
+  void cuFFTClearPlanCache(c10::DeviceIndex index) const override { hooks_of_torch().cuFFTClearPlanCache(index); }
   void init() const override {}
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
@@ -195,6 +220,7 @@ struct RemoteHooks final : at::CUDAHooksInterface {
 };
 
 const bool registered = [] {
+  hooks_of_torch();  // before ours are registered in their place
   c10::impl::registerDeviceGuard(kRemote, &remote_guard);
   pthread_atfork(nullptr, nullptr, &note_fork);
   return true;
@@ -219,8 +245,8 @@ int index_of(std::optional<c10::Device> device) {
 
 }  // namespace xpool
 
-// The registry's macro names its types without a namespace.
+// The registry's macro names its types without a namespace. Preferred: a CUDA build has registered its own before.
 namespace at {
 using xpool::RemoteHooks;
-C10_REGISTER_TYPED_CLASS(CUDAHooksRegistry, "CUDAHooks", RemoteHooks)
+C10_REGISTER_TYPED_CLASS_WITH_PRIORITY(CUDAHooksRegistry, "CUDAHooks", c10::REGISTRY_PREFERRED, RemoteHooks)
 }  // namespace at

@@ -1,5 +1,6 @@
 // Kernels of the remote device that are more than "send it": creation, views, storages; and what is registered how.
 #include "capture.h"
+#include "cuda_build.h"
 #include "kernels.h"
 
 #include <ATen/EmptyTensor.h>
@@ -172,8 +173,6 @@ const std::unordered_set<std::string> kWhole = {
     "aten::random_.from",         "aten::mode.values",
 };
 
-using Boxed = void(const c10::OperatorHandle &, Stack *);
-
 template <Boxed *kernel> void boxed(torch::Library &library, const std::string &name) {
   library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<kernel>());
 }
@@ -182,7 +181,6 @@ const std::unordered_set<std::string> kOwn = {"aten::_softmax", "aten::_log_soft
                                               "aten::_log_softmax_backward_data"};
 
 void register_by_schema(torch::Library &aten) {
-  constexpr auto kComposite = c10::DispatchKey::CompositeExplicitAutogradNonFunctional;
   auto &dispatcher = c10::Dispatcher::singleton();
   for (const auto &name : dispatcher.getAllOpNames()) {
     if (name.name.rfind("aten::", 0) != 0)
@@ -192,14 +190,23 @@ void register_by_schema(torch::Library &aten) {
     if (!handle || kOwn.count(full) || handle->hasKernelForDispatchKey(c10::DispatchKey::CUDA))
       continue;
     const std::string bare = full.substr(6);
-    if (kWhole.count(full) || name.name.rfind("aten::_foreach_", 0) == 0)
-      boxed<&dispatch>(aten, bare);
-    else if (handle->hasKernelForDispatchKey(kComposite) && !operation_of(*handle).is_view)
-      boxed<&dispatch_structured>(aten, bare);
+    if (Boxed *kernel = kernel_by_schema(*handle))
+      kernel == &dispatch ? boxed<&dispatch>(aten, bare) : boxed<&dispatch_structured>(aten, bare);
   }
 }
 
 }  // namespace
+
+Boxed *kernel_by_schema(const c10::OperatorHandle &handle) {
+  constexpr auto kComposite = c10::DispatchKey::CompositeExplicitAutogradNonFunctional;
+  const auto &name = handle.operator_name();
+  const std::string full = name.name + (name.overload_name.empty() ? "" : "." + name.overload_name);
+  if (kWhole.count(full) || name.name.rfind("aten::_foreach_", 0) == 0)
+    return &dispatch;
+  if (handle.hasKernelForDispatchKey(kComposite) && !operation_of(handle).is_view)
+    return &dispatch_structured;
+  return nullptr;
+}
 
 void register_kernels() {
   static auto *fallback = new torch::Library(torch::Library::IMPL, "_", c10::DispatchKey::CUDA, __FILE__, __LINE__);

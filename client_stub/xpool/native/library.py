@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from xpool_protocol.transport import Link
 
     from xpool.link import SessionLink
+    from xpool.native.cuda_build import StandIn
     from xpool.outbox import Diagnose
     from xpool.session import Session
 
-ABI: Final = 5
+ABI: Final = 6
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {
@@ -125,15 +126,30 @@ _WAITED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint
 class NativeLibrary:
     """Owns the loaded library; what belongs to one device is a ``NativeDevice``'s."""
 
-    def __init__(self, path: Path, torch_folder: Path) -> None:
+    def __init__(
+        self, path: Path, torch_folder: Path, stand_in: StandIn | None = None
+    ) -> None:
+        """Load the library; torch must not be imported by now.
+
+        Args:
+            path: the library.
+            torch_folder: the torch that it was built for.
+            stand_in: what stands for the CUDA runtime, if torch is a CUDA build.
+
+        Raises:
+            UsageError: torch is imported, or the library is not of these sources.
+        """
         if "torch" in sys.modules:
             raise UsageError(
                 "torch is imported already: call xpool.init() before `import torch`"
             )
+        if stand_in is not None:
+            stand_in.load_torch(torch_folder)
         for name in ("libgomp.so.1", "libc10.so", "libtorch_cpu.so"):
             found = torch_folder / "lib" / name
             if found.exists():
                 ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
+        self._path, self._stand_in = path, stand_in
         self._library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         self._declare()
         if self._library.xpool_abi() != ABI:
@@ -146,7 +162,9 @@ class NativeLibrary:
 
     def _declare(self) -> None:
         library = self._library
+        library.xpool_register.argtypes = [ctypes.c_int32]
         library.xpool_register.restype = ctypes.c_char_p
+        library.xpool_take_over.restype = ctypes.c_char_p
         library.xpool_take.argtypes = [ctypes.c_int32, ctypes.POINTER(_TakenBatch)]
         library.xpool_take.restype = ctypes.c_void_p
         library.xpool_release.argtypes = [ctypes.c_void_p]
@@ -176,11 +194,44 @@ class NativeLibrary:
         """Take the CUDA key; torch must be imported by now.
 
         Raises:
-            UsageError: torch refused, for instance because it is a CUDA build.
+            UsageError: torch refused, or would use a device of this host.
         """
-        error = self._library.xpool_register()
+        if self._stand_in is not None:
+            self._stand_in.check()
+        error = self._library.xpool_register(int(self._stand_in is not None))
         if error:
             raise UsageError(f"the remote device can't be registered: {error.decode()}")
+
+    @property
+    def is_cuda_build(self) -> bool:
+        """Whether torch is a build for CUDA, whose own kernels are in the way."""
+        return self._stand_in is not None
+
+    @property
+    def path(self) -> Path:
+        """The library's file."""
+        return self._path
+
+    def take_over(self) -> None:
+        """Replace kernels that were registered for the device since ``register``.
+
+        Raises:
+            RuntimeError: torch refused.
+        """
+        error = self._library.xpool_take_over()
+        if error:
+            raise RuntimeError(f"xpool: kernels can't be replaced: {error.decode()}")
+
+    def escaped_launches(self) -> int:
+        """Launches, copies and allocations that reached this host's CUDA runtime.
+
+        Each has failed there, and is a mistake of ours. None on a CPU build of torch.
+        """
+        return self._stand_in.escapes() if self._stand_in is not None else 0
+
+    def last_escape(self) -> str:
+        """The CUDA function that was called last of them; empty if there was none."""
+        return self._stand_in.last_escape() if self._stand_in is not None else ""
 
     def device(self, index: int) -> NativeDevice:
         """What belongs to one device; not connected yet."""
@@ -203,6 +254,10 @@ class NativeLibrary:
         self._library.xpool_set_device_count(len(sessions))
         for device in devices:
             device.connect()
+        if self._stand_in is not None:
+            self._stand_in.describe(
+                max(session.welcome.memory_nbytes for session in sessions)
+            )
 
     def watch_waits(self, note: Callable[[str, int, int], None]) -> None:
         """Tell of every wait from now on; in the thread that has waited.
@@ -388,6 +443,14 @@ class NativeDevice:
             )
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
+
+    def escaped_launches(self) -> int:
+        """As ``NativeLibrary.escaped_launches``: the process has one CUDA runtime."""
+        return self.process.escaped_launches()
+
+    def last_escape(self) -> str:
+        """As ``NativeLibrary.last_escape``."""
+        return self.process.last_escape()
 
     # ---- the link's outbox
 

@@ -2,6 +2,7 @@
 //
 // Python runs the region's operations between `region_begin` and `region_finish`; from then on `region_run` finds the
 // captured graph by its inputs' geometry and sends one record.
+#include "addresses.h"
 #include "capture.h"
 #include "recording.h"
 
@@ -67,7 +68,7 @@ struct Region {
 Region &from_number(int64_t number) { return *reinterpret_cast<Region *>(number); }
 
 StorageName *name_of(const at::Tensor &tensor) {
-  return static_cast<StorageName *>(tensor.storage().data_ptr().get_context());
+  return storage_name(tensor.storage());
 }
 
 bool is_plain(const at::Tensor &tensor, int device) {

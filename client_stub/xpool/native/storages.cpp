@@ -1,7 +1,11 @@
 // Storages on the server under addresses that are only names, and the ledger of the slice's memory.
+#include "addresses.h"
 #include "capture.h"
 
 #include <c10/util/Exception.h>
+
+#include <mutex>
+#include <unordered_map>
 
 namespace xpool {
 
@@ -132,8 +136,53 @@ c10::Allocator *current_allocator() { return allocator(kMaxDevices, true); }
 
 c10::DataPtr adopt_storage(int device, uint64_t id, uint64_t nbytes) { return named(device, id, nbytes, true); }
 
+// ---- bare addresses: some of torch asks its CUDA allocator directly, and that knows no contexts
+
+namespace {
+
+std::mutex addresses_mutex;
+
+std::unordered_map<const void *, StorageName *> &addresses() {
+  static auto *all = new std::unordered_map<const void *, StorageName *>;
+  return *all;
+}
+
+}  // namespace
+
+StorageName *storage_name(const c10::Storage &storage) {
+  const c10::DataPtr &data = storage.data_ptr();
+  if (data.get_deleter() == &release || !data.get_context())
+    return static_cast<StorageName *>(data.get_context());
+  std::lock_guard<std::mutex> lock(addresses_mutex);
+  const auto found = addresses().find(data.get());
+  TORCH_CHECK(found != addresses().end(),
+              "xpool: this tensor lies over an address that other code has given, not over memory of the pool");
+  return found->second;
+}
+
+void *allocate_address(int device, uint64_t nbytes) {
+  c10::DataPtr data = storage_allocator(device)->allocate(nbytes);
+  void *address = data.get();
+  std::lock_guard<std::mutex> lock(addresses_mutex);
+  addresses()[address] = static_cast<StorageName *>(data.release_context());
+  return address;
+}
+
+void free_address(void *address) {
+  StorageName *name = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(addresses_mutex);
+    const auto found = addresses().find(address);
+    if (found == addresses().end())
+      return;
+    name = found->second;
+    addresses().erase(found);
+  }
+  release(name);
+}
+
 void recharge(const c10::Storage &storage, uint64_t nbytes) {
-  auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
+  auto *name = storage_name(storage);
   const uint64_t charged = charged_bytes(nbytes);
   if (charged > name->charged) {
     Ledger &ledger = ledgers[name->device];
@@ -145,7 +194,7 @@ void recharge(const c10::Storage &storage, uint64_t nbytes) {
 }
 
 void mark_known(const c10::Storage &storage) {
-  auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
+  auto *name = storage_name(storage);
   if (Capture *capture = name->born)
     capture->note_made(name);
   else
@@ -153,14 +202,11 @@ void mark_known(const c10::Storage &storage) {
 }
 
 uint64_t storage_id(const c10::Storage &storage) {
-  const auto &data = storage.data_ptr();
-  TORCH_CHECK(!data.get_context() || data.get_deleter() == &release,
-              "xpool: this tensor lies over an address that other code has given, not over memory of the pool");
-  auto *name = static_cast<StorageName *>(storage.data_ptr().get_context());
+  auto *name = storage_name(storage);
   if (!name) {  // a storage made empty by hand: it has no name yet
     auto *impl = storage.unsafeGetStorageImpl();
     impl->set_data_ptr_noswap(storage_allocator(storage.device().index())->allocate(storage.nbytes()));
-    name = static_cast<StorageName *>(storage.data_ptr().get_context());
+    name = storage_name(storage);
   }
   Capture *capture = capturing(name->device);
   return capture ? capture->number(name) : name->id;

@@ -74,7 +74,7 @@ def patch_cuda_names(devices: Devices) -> None:
     for what, names in REFUSED.items():
         for name in names.split():
             if not hasattr(core, name):
-                setattr(core, name, _refusal(what))
+                setattr(core, name, refusal(what))
     _patch_settings(core)
     core._cuda_sleep = lambda cycles: None
     core._cuda_canDeviceAccessPeer = lambda device, peer: (
@@ -93,7 +93,9 @@ def patch_cuda_names(devices: Devices) -> None:
     _patch_sensors(devices)
 
 
-def _refusal(what: str) -> Callable[..., Any]:
+def refusal(what: str) -> Callable[..., Any]:
+    """A function that refuses: there is no use for ``what``."""
+
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"xpool: a remote device has no use for {what}")
 
@@ -150,8 +152,8 @@ def runtime() -> types.SimpleNamespace:
         cudaProfilerStop=lambda: 0,
         cudaHostRegister=lambda pointer, size, flags: 0,
         cudaHostUnregister=lambda pointer: 0,
-        cudaStreamCreate=_refusal("a raw stream"),
-        cudaStreamDestroy=_refusal("a raw stream"),
+        cudaStreamCreate=refusal("a raw stream"),
+        cudaStreamDestroy=refusal("a raw stream"),
         cudaMemGetInfo=memory,
     )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from xpool_protocol.errors import PoolError, UsageError
 
 from xpool.lease_pipe import LeaseOver
-from xpool.native import build
+from xpool.native import build, cuda_build
 from xpool.native.library import NativeLibrary
 from xpool.session import RemoteFault, open_session
 
@@ -59,7 +59,12 @@ def load_library() -> NativeLibrary | None:
             flush=True,
         )
         path = build.build()
-    return NativeLibrary(path, build.torch_folder())
+    torch_folder = build.torch_folder()
+    version = cuda_build.cuda_version(torch_folder)
+    if version is None:
+        return NativeLibrary(path, torch_folder)
+    stand_in = cuda_build.StandIn(cuda_build.build_stand_in(), version)
+    return NativeLibrary(path, torch_folder, stand_in)
 
 
 def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
@@ -72,23 +77,30 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
     Raises:
         PoolError: a session can't be opened.
     """
-    import torch
-
     library.register()
     devices = [library.device(i) for i in range(len(leases))]
     _open_sessions(devices, leases)
     library.connect(devices)
 
+    from xpool.torch.remote import Remote
+
+    remotes = [Remote(device.session, device, device.index) for device in devices]
+    patch_torch(library, remotes)
+    return remotes
+
+
+def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
+    """Make torch's Python side tell of the remote devices; ``remotes[i]`` is cuda:i."""
+    import torch
+
     from xpool.torch.comm import patch_comm
     from xpool.torch.compiling import patch_compile
     from xpool.torch.cuda import patch_torch_cuda
-    from xpool.torch.remote import Remote
     from xpool.torch.storage_methods import (
         patch_storage_methods,
         patch_untyped_storage,
     )
 
-    remotes = [Remote(device.session, device, device.index) for device in devices]
     patch_torch_cuda(remotes)
     patch_storage_methods("cuda")
     patch_untyped_storage(library)
@@ -98,7 +110,10 @@ def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
         from xpool.torch.groups import patch_distributed
 
         patch_distributed(remotes)
-    return remotes
+    if library.is_cuda_build:
+        from xpool.torch.cuda_build import patch_cuda_build
+
+        patch_cuda_build(library)
 
 
 def _open_sessions(devices: Sequence[NativeDevice], leases: Sequence[Lease]) -> None:
