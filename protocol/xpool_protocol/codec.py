@@ -83,12 +83,19 @@ def encode(message: Message, version: int = MAX_VERSION) -> Frames:
         case Ping() | Pong():
             number, body = message.nonce, b""
         case _:
-            body = _ENCODER.encode(message)
+            body = _packed(message)
     frame_count = 1 + len(payloads)
     if frame_count > limits.MAX_FRAMES:
         raise ValueError(f"{frame_count} frames are more than a message may have")
     head = HEADER.pack(MAGIC, version, message.kind, 0, frame_count, number)
     return [head + body, *payloads]
+
+
+def _packed(message: _Packed) -> bytes:
+    """The fields; the last one of Welcome is left out if there is nothing to tell."""
+    if isinstance(message, Welcome) and not message.lacking:
+        return _ENCODER.encode(msgspec.structs.astuple(message)[:-1])
+    return _ENCODER.encode(message)
 
 
 def _unpacker(kind: type[_P]) -> Callable[[bytes], _P]:

@@ -117,6 +117,9 @@ MAX_GROUP_TIMEOUT_MS: Final = 86_400_000
 MAX_PROPERTIES: Final = 256
 """Entries of ``Welcome.properties``; torch's device properties are about 20."""
 
+MAX_LACKING: Final = 1_024
+"""Entries of ``Welcome.lacking``; a CPU server lacks about 125."""
+
 MAX_TOKEN_NBYTES: Final = 4 << 10
 MAX_TEXT_NBYTES: Final = 16 << 10
 """Any text for people: an error, an agent name, a reason."""

@@ -29,6 +29,7 @@ Token = Annotated[str, Meta(max_length=limits.MAX_TOKEN_NBYTES)]
 Properties = Annotated[
     dict[Name, Text | int | float], Meta(max_length=limits.MAX_PROPERTIES)
 ]
+Names = Annotated[tuple[Name, ...], Meta(max_length=limits.MAX_LACKING)]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
@@ -95,7 +96,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
     """Node name, for people."""
     framework: Text
     device_kind: Name
-    """``cpu``, ``cuda``, …: the client chooses composites by it."""
+    """``cpu``, ``cuda``, …"""
     device_name: Text
     share_percent: Count
     memory_nbytes: Count
@@ -105,6 +106,9 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True):
     executed_sequence: Count = 0
     properties: Properties = {}
     """What ``get_device_properties`` answers, by torch's field names."""
+    lacking: Names = ()
+    """Operations that the device has no kernel for, ``OPERATION?ARGUMENT`` for those
+    whose kernel takes only the plain value of an argument."""
 
 
 class Redirect(msgspec.Struct, frozen=True, array_like=True):

@@ -35,6 +35,7 @@ from xpool_protocol.transport import PeerId
 from xpool_server.control import OpenSession
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
+from xpool_server.lacking import lacking
 
 Send: TypeAlias = Callable[[PeerId, Frames], None]
 
@@ -163,6 +164,7 @@ class Session:
                 **backend.properties(lease.memory_nbytes),
                 **self._properties,
             },
+            lacking=lacking(type(backend)),
         )
 
     def _handle(self, message: Message) -> None:

@@ -73,12 +73,14 @@ def _serve(options: argparse.Namespace) -> None:
 
         from xpool_server.devices import open_backend
         from xpool_server.driver import ControlPipe, Worker
+        from xpool_server.lacking import lacking
         from xpool_server.lane import SocketLane
         from xpool_server.native_executor import executor_maker
 
         if options.threads > 0:
             torch.set_num_threads(options.threads)
         backend = open_backend(options.device)
+        lacking(type(backend))  # now, and not while a client waits for its Welcome
         ports = None if options.ports is None else port_range(options.ports)
         lane = SocketLane(lane_host(listener.uri), ports)
         make_executor = executor_maker(options.executor_library)

@@ -163,6 +163,11 @@ MESSAGES: dict[str, Message] = {
         0,
         {"total_memory": 8 << 30, "name": "A device", "ratio": 0.5},
     ),
+    "welcome_lacking": Welcome(
+        *(1, "lease-1", 2, "node-a", "torch 2.13.0+cpu", "cpu", "A CPU", 30),
+        *(8 << 30, 64 << 20, 0, {}),
+        ("aten::_cudnn_rnn", "aten::_softmax?half_to_float"),
+    ),
     "redirect": Redirect("tcp://10.0.0.1:7071", "key"),
     "ack": Ack(3, 64 << 20),
     "reply": Reply(6, b"\x00", (b"\x01\x02",)),

@@ -197,6 +197,20 @@ OVER_BOUND: list[tuple[Message, str]] = [
         ),
         "length",
     ),
+    (
+        Welcome(
+            *(1, "", 1, "", "", "", "", 1, 1, 1, 0),
+            lacking=("aten::x",) * (limits.MAX_LACKING + 1),
+        ),
+        "length",
+    ),
+    (
+        Welcome(
+            *(1, "", 1, "", "", "", "", 1, 1, 1, 0),
+            lacking=("x" * (limits.MAX_NAME_NBYTES + 1),),
+        ),
+        "length",
+    ),
 ]
 
 
@@ -240,7 +254,7 @@ def test_fields_of_a_newer_peer_are_ignored(kind: type[Message]) -> None:
 @pytest.mark.parametrize("kind", [*PACKED, Fault])
 def test_fields_that_an_older_peer_lacks_get_their_defaults(kind: Any) -> None:
     fields = msgspec.structs.fields(kind)
-    samples = {int: 1, str: "x", dict: {}}
+    samples = {int: 1, str: "x", dict: {}, tuple: ()}
     held = [samples[_plain(field.type)] for field in fields]
     required = sum(field.required for field in fields)
     for count in range(len(fields) + 1):

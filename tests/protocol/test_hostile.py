@@ -87,6 +87,12 @@ CLAIMS: dict[str, Callable[[], object]] = {
             b"\x9c\x01\xa0\x01\xa0\xa0\xa0\xa0\x01\x01\x01\x00\xdf\xff\xff\xff\xff",
         )
     ),
+    "packed names": lambda: decode(
+        message(
+            Welcome.kind,
+            b"\x9d\x01\xa0\x01\xa0\xa0\xa0\xa0\x01\x01\x01\x00\x80\xdd\xff\xff\xff\xff",
+        )
+    ),
 }
 
 

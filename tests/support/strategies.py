@@ -260,6 +260,8 @@ def _bounded(kind: Any, meta: msgspec.Meta) -> st.SearchStrategy[Any]:
     assert meta.max_length is not None
     if kind is str:
         return texts(meta.max_length)
+    if get_origin(kind) is tuple:
+        return st.lists(of_type(get_args(kind)[0]), max_size=4).map(tuple)
     keys, held = get_args(kind)
     return st.dictionaries(of_type(keys), of_type(held), max_size=4)
 

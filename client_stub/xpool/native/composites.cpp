@@ -1,6 +1,7 @@
 // What a composite chooses by device type alone.
 //
-// On a "cuda" tensor torch picks kernels that only CUDA has. A CPU server gets the same mathematics in other words.
+// On a "cuda" tensor torch picks kernels that only CUDA has. A server whose device lacks them gets the same mathematics
+// in other words.
 #include "kernels.h"
 
 #include <ATen/TensorOperators.h>
@@ -11,21 +12,20 @@ namespace xpool {
 
 using at::Tensor;
 
-// Whether the call on the stack is for a CPU server: by its first tensor.
-static bool is_for_cpu(const c10::OperatorHandle &handle, const Stack &stack) {
-  const size_t count = handle.schema().arguments().size();
-  for (size_t i = 0; i < count; i++) {
-    const auto &argument = torch::jit::peek(stack, i, count);
-    if (argument.isTensor() && is_remote(argument.toTensor()))
-      return server_is_cpu(argument.toTensor().device().index());
-  }
-  return server_is_cpu(current_device());
+static bool is_lacking(const c10::OperatorHandle &handle, const Stack &stack) {
+  const Operation &operation = operation_of(handle);
+  return operation.lacking_on >> device_of_call(operation, stack) & 1;
+}
+
+static bool wants_plain(const c10::OperatorHandle &handle, const Stack &stack) {
+  const Operation &operation = operation_of(handle);
+  return operation.plain_on >> device_of_call(operation, stack) & 1;
 }
 
 static Tensor joined(const std::vector<Tensor> &gates) { return at::cat(gates, 1); }
 
 void lstm_cell(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_for_cpu(handle, *stack))
+  if (!is_lacking(handle, *stack))
     return dispatch(handle, stack);
   const auto arguments = torch::jit::pop(*stack, 5);
   Tensor gates = arguments[0].toTensor() + arguments[1].toTensor();
@@ -43,7 +43,7 @@ static Tensor or_zero(const c10::IValue &gradient, const Tensor &like) {
 }
 
 void lstm_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_for_cpu(handle, *stack))
+  if (!is_lacking(handle, *stack))
     return dispatch(handle, stack);
   const auto arguments = torch::jit::pop(*stack, 6);
   const Tensor cx = arguments[2].toTensor(), cy = arguments[3].toTensor();
@@ -57,7 +57,7 @@ void lstm_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
 }
 
 void gru_cell(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_for_cpu(handle, *stack))
+  if (!is_lacking(handle, *stack))
     return dispatch(handle, stack);
   const auto arguments = torch::jit::pop(*stack, 5);
   Tensor input = arguments[0].toTensor(), hidden = arguments[1].toTensor();
@@ -73,7 +73,7 @@ void gru_cell(const c10::OperatorHandle &handle, Stack *stack) {
 }
 
 void gru_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_for_cpu(handle, *stack))
+  if (!is_lacking(handle, *stack))
     return dispatch(handle, stack);
   const auto arguments = torch::jit::pop(*stack, 3);
   const Tensor grad = arguments[0].toTensor();
@@ -91,7 +91,7 @@ void gru_cell_backward(const c10::OperatorHandle &handle, Stack *stack) {
 
 // softmax(x, dtype=float32) of a half tensor: CUDA converts inside the kernel, a CPU kernel refuses.
 void softmax(const c10::OperatorHandle &handle, Stack *stack) {
-  if (is_for_cpu(handle, *stack) && torch::jit::peek(*stack, 2, 3).toBool()) {
+  if (wants_plain(handle, *stack) && torch::jit::peek(*stack, 2, 3).toBool()) {
     auto arguments = torch::jit::pop(*stack, 3);
     torch::jit::push(*stack, arguments[0].toTensor().to(c10::kFloat), arguments[1], false);
   }
@@ -101,7 +101,7 @@ void softmax(const c10::OperatorHandle &handle, Stack *stack) {
 void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
   const auto wanted = static_cast<c10::ScalarType>(torch::jit::peek(*stack, 3, 4).toInt());
   const auto given = torch::jit::peek(*stack, 0, 4).toTensor().scalar_type();
-  const bool converts = is_for_cpu(handle, *stack) && wanted != given;
+  const bool converts = wants_plain(handle, *stack) && wanted != given;
   if (converts)
     torch::jit::peek(*stack, 3, 4) = static_cast<int64_t>(given);
   dispatch_structured(handle, stack);
@@ -110,7 +110,7 @@ void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
 }
 
 void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_for_cpu(handle, *stack))
+  if (!is_lacking(handle, *stack))
     return dispatch(handle, stack);
   torch::jit::drop(*stack, handle.schema().arguments().size());
   torch::jit::push(*stack, false);

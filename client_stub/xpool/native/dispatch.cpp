@@ -74,6 +74,8 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   Operation &operation = operation_of(handle);
   if (swallow(operation, stack))
     return;
+  if (C10_UNLIKELY(operation.lacking_on.load(std::memory_order_relaxed)))
+    refuse_if_lacking(operation, *stack);
   StructuredPause pause;
   if (operation.is_view && make_views(operation, stack))
     return;
@@ -89,25 +91,21 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   put_arguments(*encoding, operation, arguments);
   encoding->key.uint8(server_is_cpu(encoding->where()));  // what was learned of one kind of server holds for no other
   Stack results;
-  const bool needs_no_plan = operation.only_writes && !operation.has_out;
+  const bool needs_no_plan = operation.only_writes && !operation.has_out && !operation.grows_written;
   if (needs_no_plan) {
     static const Plan nothing{{}, std::vector<int>(8, -1)};
     results = predicted_results(operation, arguments, nothing, *encoding);
     record(encoding->where(), operation, call_head(), encoding->wire);
   } else {
-    const bool must_ask = operation.returns_number || (operation.is_dynamic && !is_gather(operation, arguments));
+    const bool must_ask = operation.returns_number || operation.grows_written ||
+                          (operation.is_dynamic && !is_gather(operation, arguments));
     std::shared_ptr<const Plan> plan = must_ask ? nullptr : find_plan(encoding->key.str());
     plan_hits += plan != nullptr;
     if (!plan && !must_ask) {
       plan_misses++;
-      bool is_resized = false;
-      plan = infer(operation, arguments, is_resized);
-      if (is_resized) {  // encode the out= argument as it is now; the next one of the old size needs the same again
-        encoding->clear();
-        put_arguments(*encoding, operation, arguments);
-      } else if (plan) {
+      plan = infer(operation, arguments);
+      if (plan)
         remember_plan(encoding->key.str(), plan);
-      }
     }
     if (!plan && capturing(encoding->where())) {
       if (must_ask || operation.has_out)

@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,10 +53,13 @@ struct Operation {
   bool is_view = false;                    // results are views of the first argument
   bool is_dynamic = false;                 // sizes depend on data
   bool returns_number = false;             // some result is not a tensor
+  bool grows_written = false;              // in-place, and may change its argument's size
   bool must_learn = false;                 // meta kernels model another device: ask once, then remember
   bool takes_host_indices = false;         // CPU index tensors of any size are legal
   bool scalars_shape = false;              // Scalar arguments decide sizes (arange)
   int device_argument = -1;
+  std::atomic<uint64_t> lacking_on{0};     // bit i: the server of device i has no kernel for it
+  std::atomic<uint64_t> plain_on{0};       // or only one for the plain value of some argument
 };
 
 Operation &operation_of(const c10::OperatorHandle &handle);
@@ -93,6 +97,13 @@ at::Tensor upload(const at::Tensor &host, int device);
 
 bool server_is_cpu(int device);
 void set_server_is_cpu(int device, bool value);
+
+// What a server's device lacks (see lacking.cpp). The device of a call is that of its first remote tensor.
+void set_server_text(int device, const std::string &text);
+void set_lacking(int device, const std::string &what);
+int device_of_call(const Operation &operation, const Stack &stack);
+void refuse_if_lacking(const Operation &operation, const Stack &stack);
+
 void register_kernels();
 
 struct PlanCounters {

@@ -90,36 +90,24 @@ Stack run_meta(const Operation &operation, Arguments arguments, Stack &meta_argu
 
 namespace {
 
-// An out= tensor of another size is resized as its meta twin was: new storage where the old one is too small.
-bool resize_like(const at::Tensor &tensor, const at::Tensor &meta) {
-  if (tensor.sizes() == meta.sizes())
-    return false;
-  const uint64_t needed = span_items(meta.sizes(), meta.strides()) * tensor.element_size();
-  auto *impl = tensor.unsafeGetTensorImpl();
-  c10::Storage storage = tensor.storage();
-  if (storage.nbytes() < needed) {
-    storage.set_data_ptr_noswap(storage_allocator(storage.device().index())->allocate(needed));
-    storage.set_nbytes(needed);
-  }
-  impl->set_storage_offset(0);
-  impl->set_sizes_and_strides(meta.sizes(), meta.strides());
-  return true;
+bool has_other_size(const at::Tensor &tensor, const at::Tensor &meta) {
+  return is_remote(tensor) && tensor.sizes() != meta.sizes();
 }
 
-bool resize_written(const Operation &operation, Arguments arguments, const Stack &metas) {
-  bool is_resized = false;
+// Whether the call resizes an out= tensor. Into which layout only the server knows: meta kernels do not say.
+bool resizes_written(const Operation &operation, Arguments arguments, const Stack &metas) {
   for (const int i : operation.written) {
-    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor())) {
-      is_resized |= resize_like(arguments[i].toTensor(), metas[i].toTensor());
-    } else if (arguments[i].isTensorList()) {
-      const auto tensors = arguments[i].toTensorVector();
-      const auto twins = metas[i].toTensorVector();
-      for (size_t k = 0; k < tensors.size(); k++)
-        if (is_remote(tensors[k]))
-          is_resized |= resize_like(tensors[k], twins[k]);
-    }
+    if (arguments[i].isTensor() && has_other_size(arguments[i].toTensor(), metas[i].toTensor()))
+      return true;
+    if (!arguments[i].isTensorList())
+      continue;
+    const auto tensors = arguments[i].toTensorVector();
+    const auto twins = metas[i].toTensorVector();
+    for (size_t k = 0; k < tensors.size(); k++)
+      if (has_other_size(tensors[k], twins[k]))
+        return true;
   }
-  return is_resized;
+  return false;
 }
 
 }  // namespace
@@ -162,15 +150,15 @@ bool is_gather(const Operation &operation, Arguments arguments) {
 }
 
 // The plan of a call without one yet: from the meta kernel, or null where the server must say.
-std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments, bool &is_resized) {
+std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments) {
   if (operation.must_learn)
     return nullptr;
   auto plan = std::make_shared<Plan>();
   try {
     Stack metas;
     const Stack results = run_meta(operation, arguments, metas);
-    if (operation.has_out)
-      is_resized = resize_written(operation, arguments, metas);
+    if (operation.has_out && resizes_written(operation, arguments, metas))
+      return nullptr;
     if (!plan_from(operation, results, *plan))
       return nullptr;
   } catch (const std::exception &) {

@@ -22,7 +22,7 @@ Stack run_meta(const Operation &operation, Arguments arguments, Stack &metas);
 // Geometry of the results on the stack; false if some result is no tensor.
 bool plan_from(const Operation &operation, const Stack &results, Plan &plan);
 // The plan of a call without one yet: from the meta kernel, or null where the server must say.
-std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments, bool &is_resized);
+std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments);
 // index.Tensor and its like are tagged as dynamic, but are so only with masks.
 bool is_gather(const Operation &operation, Arguments arguments);
 

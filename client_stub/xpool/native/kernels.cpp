@@ -170,7 +170,10 @@ const std::unordered_set<std::string> kWhole = {
     "aten::fill_.Scalar",         "aten::fill_.Tensor",                "aten::zero_",
     "aten::equal",                "aten::uniform_",                    "aten::normal_",
     "aten::bernoulli_.float",     "aten::random_",                     "aten::random_.to",
-    "aten::random_.from",         "aten::mode.values",
+    "aten::random_.from",         "aten::mode.values",                 "aten::_stack",
+    "aten::_stack.out",           "aten::addr",                        "aten::addr.out",
+    "aten::conj_physical_",       "aten::linalg__powsum",              "aten::mish_backward",
+    "aten::silu_backward",
 };
 
 template <Boxed *kernel> void boxed(torch::Library &library, const std::string &name) {

@@ -17,6 +17,7 @@ from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.group_records import OPEN_MEETING
 from xpool_protocol.records import FENCE, STATISTICS
 
+from xpool.lacking import device_text
 from xpool.link import Interrupted
 from xpool.native import pump
 from xpool.outbox import QueuedBatch
@@ -180,6 +181,8 @@ class NativeLibrary:
             ctypes.c_int32,
         ]
         library.xpool_set_peer.argtypes = [ctypes.c_int32, *[ctypes.c_char_p] * 3]
+        library.xpool_set_server_text.argtypes = [ctypes.c_int32, ctypes.c_char_p]
+        library.xpool_set_lacking.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
         library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
@@ -441,6 +444,11 @@ class NativeDevice:
             self._library.xpool_set_peer(
                 self.index, address.encode(), key.encode(), name.encode()
             )
+        text = device_text(welcome)
+        self._library.xpool_set_server_text(self.index, text.encode())
+        for what in welcome.lacking:
+            if "\0" not in what:  # C would see another, shorter name
+                self._library.xpool_set_lacking(self.index, what.encode())
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
 

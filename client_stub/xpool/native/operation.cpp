@@ -31,7 +31,15 @@ static const std::unordered_set<std::string> kLearned = {
     "aten::_fft_c2r",
     "aten::_fft_c2c",
     "aten::linalg_eig",
+    "aten::max_unpool2d",
+    "aten::max_unpool3d",
+    "aten::multilabel_margin_loss_forward",
+    "aten::native_layer_norm",
+    "aten::nonzero_static",
 };
+
+// In-place, and still they give `self` the size of what is added to it.
+static const std::unordered_set<std::string> kGrowing = {"aten::addbmm_"};
 
 static const std::unordered_set<std::string> kHostIndices = {
     "aten::index.Tensor",        "aten::index.Tensor_out",  "aten::index_put",
@@ -95,6 +103,7 @@ Operation::Operation(const c10::OperatorHandle &op) : handle(op), schema(op.sche
   only_writes &= !written.empty();
   is_view &= written.empty();
   is_dynamic = handle.hasTag(at::Tag::dynamic_output_shape) || handle.hasTag(at::Tag::data_dependent_output);
+  grows_written = kGrowing.count(wire.name) > 0;
   must_learn = kLearned.count(wire.name) > 0;
   takes_host_indices = kHostIndices.count(wire.name) > 0;
   scalars_shape = wire.name.rfind("aten::arange", 0) == 0 || wire.name.rfind("aten::range", 0) == 0;

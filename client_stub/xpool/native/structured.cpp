@@ -72,6 +72,8 @@ void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
   check_process();
   StructuredPause pause;
   Operation &operation = operation_of(handle);
+  if (C10_UNLIKELY(operation.lacking_on.load(std::memory_order_relaxed)))
+    refuse_if_lacking(operation, *stack);
   const size_t count = operation.schema.arguments().size();
   const Stack arguments(stack->end() - count, stack->end());
   Structured now{&operation};

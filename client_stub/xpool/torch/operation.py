@@ -55,10 +55,18 @@ LEARNED: Final = frozenset(
         "aten::_fft_c2r",
         "aten::_fft_c2c",
         "aten::linalg_eig",
+        "aten::max_unpool2d",
+        "aten::max_unpool3d",
+        "aten::multilabel_margin_loss_forward",
+        "aten::native_layer_norm",
+        "aten::nonzero_static",
     }
 )
 """Meta kernels of these model CUDA where other devices differ, or can't know which
 layout a server's library chooses: the first call of each geometry asks."""
+
+GROWING: Final = frozenset({"aten::addbmm_"})
+"""In-place, and still they give ``self`` the size of what is added to it."""
 
 HOST_INDICES: Final = frozenset(
     {
@@ -124,7 +132,10 @@ class Operation:
         self.return_to_argument = [_alias_of(one, schema) for one in schema.returns]
         """Per return: the argument it is, or None for a new value."""
         self.only_writes = bool(self.written) and None not in self.return_to_argument
-        self.needs_no_plan = self.only_writes and not self.has_out
+        self.grows_written = self.name in GROWING
+        self.needs_no_plan = (
+            self.only_writes and not self.has_out and not self.grows_written
+        )
         self.returns_number = any(
             argument is None and not _holds_tensors(one.type)
             for one, argument in zip(

@@ -1,7 +1,7 @@
-"""What torch's composites choose by device type alone, in words that a CPU server has.
+"""What torch's composites choose by device type alone, in other words.
 
-On a device that is no CPU torch picks kernels that only GPUs have. A CPU server gets
-the same mathematics by way of common operations.
+On a device that is no CPU torch picks kernels that only GPUs have. A server whose
+device lacks them gets the same mathematics by way of common operations.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ class Cells:
     def own(self) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Names and kernels of all that is implemented here."""
         yield from {
-            "_thnn_fused_lstm_cell": self._on_cpu("_thnn_fused_lstm_cell", lstm_cell),
-            "_thnn_fused_lstm_cell_backward_impl": self._on_cpu(
+            "_thnn_fused_lstm_cell": self._otherwise(
+                "_thnn_fused_lstm_cell", lstm_cell
+            ),
+            "_thnn_fused_lstm_cell_backward_impl": self._otherwise(
                 "_thnn_fused_lstm_cell_backward_impl", lstm_cell_backward
             ),
-            "_thnn_fused_gru_cell": self._on_cpu("_thnn_fused_gru_cell", gru_cell),
-            "_thnn_fused_gru_cell_backward": self._on_cpu(
+            "_thnn_fused_gru_cell": self._otherwise("_thnn_fused_gru_cell", gru_cell),
+            "_thnn_fused_gru_cell_backward": self._otherwise(
                 "_thnn_fused_gru_cell_backward", gru_cell_backward
             ),
-            "_use_cudnn_ctc_loss": lambda *_, **__: False,
-            "_use_cudnn_ctc_loss.Tensor": lambda *_, **__: False,
+            "_use_cudnn_ctc_loss": self._otherwise("_use_cudnn_ctc_loss", refused),
+            "_use_cudnn_ctc_loss.Tensor": self._otherwise(
+                "_use_cudnn_ctc_loss.Tensor", refused
+            ),
         }.items()
         for name in ("_softmax", "_log_softmax"):
             yield name, self._softmax(name)
@@ -42,20 +46,24 @@ class Cells:
             yield backward, self._softmax_backward(backward)
 
     def _sender(self, name: str) -> Callable[..., Any]:
-        operation = self._device.operation_of(getattr(torch.ops.aten, name).default)
+        base, _, overload = name.partition(".")
+        packet = getattr(torch.ops.aten, base)
+        operation = self._device.operation_of(getattr(packet, overload or "default"))
         device = self._device
         return lambda *args, **kwargs: device.dispatch(operation, args, kwargs)
 
-    def _on_cpu(self, name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
-        return kernel if self._device.server_is_cpu else self._sender(name)
+    def _otherwise(self, name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel, if the server's device lacks the operation."""
+        is_lacking = self._device.lacking.has_no(f"aten::{name}")
+        return kernel if is_lacking else self._sender(name)
 
     def _softmax(self, name: str) -> Callable[..., Any]:
         """Of a half tensor into float32: GPUs convert inside, a CPU refuses."""
         send = self._sender(name)
-        server_is_cpu = self._device.server_is_cpu
+        wants_plain = self._device.lacking.wants_plain(f"aten::{name}")
 
         def softmax(tensor: torch.Tensor, dim: int, half_to_float: bool) -> Any:
-            if half_to_float and server_is_cpu:
+            if half_to_float and wants_plain:
                 return send(tensor.float(), dim, False)
             return send(tensor, dim, half_to_float)
 
@@ -63,7 +71,7 @@ class Cells:
 
     def _softmax_backward(self, name: str) -> Callable[..., Any]:
         send = self._sender(name)
-        server_is_cpu = self._device.server_is_cpu
+        wants_plain = self._device.lacking.wants_plain(f"aten::{name}")
 
         def softmax_backward(
             gradient: torch.Tensor,
@@ -71,11 +79,16 @@ class Cells:
             dim: int,
             input_dtype: torch.dtype,
         ) -> Any:
-            if input_dtype != gradient.dtype and server_is_cpu:
+            if input_dtype != gradient.dtype and wants_plain:
                 return send(gradient, output, dim, gradient.dtype).to(input_dtype)
             return send(gradient, output, dim, input_dtype)
 
         return softmax_backward
+
+
+def refused(*_: Any, **__: Any) -> bool:
+    """``_use_cudnn_ctc_loss`` where there is no such library."""
+    return False
 
 
 def _joined(gates: Sequence[torch.Tensor]) -> torch.Tensor:

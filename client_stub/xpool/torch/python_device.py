@@ -17,6 +17,7 @@ from xpool_protocol.errors import PoolError
 from xpool_protocol.records import Fence, Read, Statistics
 from xpool_protocol.values import Tensor
 
+from xpool.lacking import Lacking
 from xpool.session import RemoteFault
 from xpool.torch.codes import dtype_code
 from xpool.torch.faults import raise_local
@@ -32,7 +33,7 @@ from xpool.torch.plans import Leaf, Plan, Plans, plan_from, results_of, run_meta
 from xpool.torch.python_generator import Generators
 from xpool.torch.python_memory import MemoryLedger
 from xpool.torch.python_replies import Replied
-from xpool.torch.python_storage import Handle, Storages, seat, span_items, tensor_over
+from xpool.torch.python_storage import Handle, Storages, span_items, tensor_over
 from xpool.waits import ROOM
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class PythonDevice:
         self.session = session
         self.log = log
         self.device = torch.device(DEVICE_TYPE, 0)
-        self.server_is_cpu = session.welcome.device_kind == "cpu"
+        self.lacking = Lacking(session.welcome)
         self.ledger = MemoryLedger(session.welcome.memory_nbytes)
         self.storages = Storages(log, self.ledger, self.device)
         self.plans = Plans()
@@ -89,6 +90,8 @@ class PythonDevice:
     ) -> Any:
         """Send one call; wait only if nobody but the server knows its results."""
         self.check_usable()
+        if self.lacking.has_no(operation.name):
+            raise self.lacking.refusal(operation.name)
         values = operation.full(args, kwargs)
         if operation.is_view and isinstance(values[0], torch.Tensor):
             return self._views(operation, values)
@@ -104,16 +107,16 @@ class PythonDevice:
 
     def _planned(self, operation: Operation, values: Sequence[Any]) -> list[Any]:
         encoded = self.encoder.encode(operation, values)
-        if operation.returns_number or (
-            operation.is_dynamic and not is_gather(operation, values)
+        if (
+            operation.returns_number
+            or operation.grows_written
+            or (operation.is_dynamic and not is_gather(operation, values))
         ):
             return self._requested(operation, values, encoded)
         plan = self.plans.find(encoded.key)
         if plan is None:
-            plan, is_resized = self._infer(operation, values)
-            if is_resized:  # encode the out= argument as it is now
-                encoded = self.encoder.encode(operation, values)
-            elif plan is not None:
+            plan = self._infer(operation, values)
+            if plan is not None:
                 self.plans.remember(encoded.key, plan)
         if plan is not None:
             return self._predicted(operation, values, encoded, plan)
@@ -123,48 +126,32 @@ class PythonDevice:
             self.plans.remember(encoded.key, learned)
         return results
 
-    def _infer(
-        self, operation: Operation, values: Sequence[Any]
-    ) -> tuple[Plan | None, bool]:
-        """A plan by the meta kernel, if it can; whether an out= argument changed."""
+    def _infer(self, operation: Operation, values: Sequence[Any]) -> Plan | None:
+        """A plan by the meta kernel, if it can."""
         if operation.must_learn:
-            return None, False
-        is_resized = False
+            return None
         try:
             returned, metas = run_meta(operation, values)
-            if operation.has_out:
-                is_resized = self._resize_written(operation, values, metas)
-            plan = plan_from(operation, results_of(operation, returned))
+            if operation.has_out and self._resizes_written(operation, values, metas):
+                return None
+            return plan_from(operation, results_of(operation, returned))
         except torch.OutOfMemoryError:
             raise
         except Exception:  # noqa: BLE001  none, or it refuses these arguments
             # The server decides, and its error is the true one.
-            return None, is_resized
-        return plan, is_resized
+            return None
 
-    def _resize_written(
+    def _resizes_written(
         self, operation: Operation, values: Sequence[Any], metas: Sequence[Any]
     ) -> bool:
-        is_resized = False
-        for position in operation.written:
+        """Whether an out= tensor is resized: only the server knows the layout."""
+        return any(
+            tensor.shape != meta.shape and not tensor.is_cpu
+            for position in operation.written
             for tensor, meta in zip(
                 _leaves(values[position]), _leaves(metas[position]), strict=True
-            ):
-                if tensor.shape != meta.shape and not tensor.is_cpu:
-                    self._resize_like(tensor, meta)
-                    is_resized = True
-        return is_resized
-
-    def _resize_like(self, tensor: torch.Tensor, meta: torch.Tensor) -> None:
-        """Resize an out= tensor as its twin was; its old bytes are not kept."""
-        nbytes = span_items(meta.shape, meta.stride()) * tensor.element_size()
-        storage = tensor.untyped_storage()
-        handle = self.storages.handle_of(storage)
-        if handle.nbytes < nbytes:
-            larger = self.storages.allocate(nbytes)
-            handle.swap(self.storages.handle_of(larger))
-        storage = self.storages.with_room(storage, nbytes)
-        seat(tensor, storage, meta.shape, meta.stride(), 0)
+            )
+        )
 
     def _predicted(
         self,

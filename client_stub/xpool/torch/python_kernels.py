@@ -43,6 +43,14 @@ WHOLE: Final = frozenset(
         "random_.to",
         "random_.from",
         "mode.values",
+        "_stack",
+        "_stack.out",
+        "addr",
+        "addr.out",
+        "conj_physical_",
+        "linalg__powsum",
+        "mish_backward",
+        "silu_backward",
     }
 )
 """A composite kernel would beat the boxed fallback and take these apart, or take a

@@ -44,6 +44,10 @@ class Backend(ABC):
 
     level: ClassVar[int] = 1
     kind: ClassVar[str]
+    dispatch_keys: ClassVar[tuple[str, ...]]
+    """torch's keys for its tensors, dense first: they decide which kernels it has."""
+    plain_arguments: ClassVar[tuple[str, ...]] = ()
+    """``OPERATION?ARGUMENT``: its kernels take no other than the plain value there."""
 
     device: torch.device
     """Where storages lie and operations run."""

@@ -27,6 +27,14 @@ class CpuBackend(Backend):
     """Storages are plain memory; every operation has run when its call returns."""
 
     kind: ClassVar[str] = "cpu"
+    dispatch_keys: ClassVar[tuple[str, ...]] = ("CPU", "SparseCPU", "SparseCsrCPU")
+    plain_arguments: ClassVar[tuple[str, ...]] = (
+        # A GPU converts inside these kernels.
+        "aten::_softmax?half_to_float",
+        "aten::_log_softmax?half_to_float",
+        "aten::_softmax_backward_data?input_dtype",
+        "aten::_log_softmax_backward_data?input_dtype",
+    )
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")

@@ -25,6 +25,7 @@ class CudaBackend(Backend):
     """Storages lie in device memory; bytes pass through one pinned buffer."""
 
     kind: ClassVar[str] = "cuda"
+    dispatch_keys: ClassVar[tuple[str, ...]] = ("CUDA", "SparseCUDA", "SparseCsrCUDA")
 
     def __init__(self, index: int) -> None:
         count = torch.cuda.device_count()

@@ -410,3 +410,59 @@ def case_torch_compile_by_default(device: str) -> None:
         got.sum().backward()
         torch.testing.assert_close(got.cpu(), want)
         torch.testing.assert_close(remote[0].weight.grad.cpu(), model[0].weight.grad)
+
+
+def case_what_the_servers_device_lacks_is_refused_by_name(device: str) -> None:
+    x = torch.ones(2, 3, 4, device=device)
+    try:
+        torch.ops.aten._scaled_dot_product_flash_attention(x, x, x)
+    except NotImplementedError as error:
+        assert "aten::_scaled_dot_product_flash_attention has no kernel" in str(error)
+        assert "(cpu: " in str(error)
+    else:
+        raise AssertionError("a CPU server ran a kernel for CUDA")
+    both(device, lambda a: a + 1, ramp(2, 3))
+
+
+def case_out_tensors_get_the_layout_that_the_device_gives_them(device: str) -> None:
+    a = ramp(4, 4) @ ramp(4, 4).t() + 4 * torch.eye(4)
+
+    def solved(a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inverse, q, r = (torch.empty(0, device=a.device) for _ in range(3))
+        torch.cholesky_inverse(torch.linalg.cholesky(a), out=inverse)
+        torch.linalg.qr(a, out=(q, r))
+        return inverse, q, r
+
+    both(device, solved, a)
+    both(device, lambda b, x: b.addbmm_(x, x), ramp(1), ramp(2, 3, 3))
+    both(device, lambda x: F.silu(x) + F.mish(x), ramp(3, 4))
+    both(device, lambda x: torch.complex(x, x).conj_physical_(), ramp(3))
+
+
+def case_a_wrong_prediction_names_the_operation_and_the_session_goes_on(
+    device: str,
+) -> None:
+    x, at = torch.ones(2, 3, device=device), torch.ones(2, 1, device=device)
+    library = torch.library.Library("aten", "IMPL")
+    library.impl(
+        "searchsorted.Tensor",
+        lambda *_, **__: torch.empty(7, 7, dtype=torch.long, device="meta"),
+        "Meta",
+        allow_override=True,
+    )
+    try:
+        found = torch.searchsorted(x, at)
+        assert found.shape == (7, 7)
+        kept = found + 1
+        for broken in (found, kept):
+            try:
+                broken.cpu()
+            except RuntimeError as error:
+                assert "aten::searchsorted.Tensor" in str(error), error
+                assert "predicted sizes [7, 7]" in str(error), error
+            else:
+                raise AssertionError("a result of another size was read")
+    finally:
+        library._destroy()
+    assert x.sum().item() == 6
+    both(device, lambda a, b: a @ b, ramp(3, 4), ramp(4, 2))

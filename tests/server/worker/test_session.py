@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.executor_desk import Desk, make_executor
 from support.worker_client import lease
+from xpool_protocol import limits
 from xpool_protocol.codec import Frames, decode, encode
 from xpool_protocol.connection import ClientConnection
 from xpool_protocol.errors import BrokenError, LeaseExpired, PeerError, TokenInvalid
@@ -36,6 +37,7 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.transport import PeerId
 from xpool_protocol.wire import Writer
+from xpool_server.allowed import known_names, refusal
 from xpool_server.session import CLIENT_LEFT, Session
 
 OWNER = PeerId(b"owner")
@@ -97,6 +99,20 @@ def test_the_key_opens(stage: Stage) -> None:
     assert welcome.properties.keys() == {
         *("name", "major", "minor", "total_memory", "multi_processor_count"),
     }
+
+
+def test_the_welcome_names_what_a_cpu_lacks(stage: Stage) -> None:
+    (welcome,) = stage.say(hello())
+    assert isinstance(welcome, Welcome)
+    lacking = welcome.lacking
+    assert len(lacking) < limits.MAX_LACKING
+    assert len(set(lacking)) == len(lacking)
+    assert {"aten::_cudnn_rnn", "aten::_thnn_fused_lstm_cell"} < set(lacking)
+    assert "aten::_softmax?half_to_float" in lacking
+    names = {one for one in lacking if "?" not in one}
+    assert names <= known_names()
+    assert not names & {"aten::add.Tensor", "aten::mm", "aten::nonzero"}
+    assert all(refusal(name) is None for name in names)
 
 
 @pytest.mark.parametrize("key", ["", "x", KEY + " ", KEY[:-1], "é", "\x00"])

@@ -28,6 +28,19 @@ Recorded = list[tuple[bytes, int, list[tuple[int, str]]]]
 """Per batch: records, their number, and length and digest of each payload."""
 
 MEMORY_NBYTES = 1 << 32
+LACKING = (
+    "aten::_thnn_fused_gru_cell",
+    "aten::_thnn_fused_gru_cell_backward",
+    "aten::_thnn_fused_lstm_cell",
+    "aten::_thnn_fused_lstm_cell_backward_impl",
+    "aten::_use_cudnn_ctc_loss",
+    "aten::_use_cudnn_ctc_loss.Tensor",
+    "aten::_softmax?half_to_float",
+    "aten::_log_softmax?half_to_float",
+    "aten::_softmax_backward_data?input_dtype",
+    "aten::_log_softmax_backward_data?input_dtype",
+)
+"""What the device of a CPU server lacks of the operations that the programs use."""
 
 
 class NoAnswers:
@@ -61,6 +74,7 @@ class RecordedSession:
             share_percent=100,
             memory_nbytes=MEMORY_NBYTES,
             window_nbytes=MEMORY_NBYTES,
+            lacking=LACKING,
         )
 
     def wait(self, request: int) -> None:
