@@ -80,8 +80,8 @@ test-cuda-wheel: setup native-cuda-wheel ## a client with a CUDA build of torch 
 	  tests/cuda_wheel $(TESTARGS)
 
 .PHONY: conformance
-conformance: native ## torch's own operator samples through a pool, against the CPU
-	@exec $(BIN)/python tests/compat/run_op_suite.py $(CONFORMANCEARGS)
+conformance: native ## torch's own suites through a pool, against the CPU
+	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
 
 .PHONY: bench
 bench: native ## measure the main scenario; one JSON object on stdout
