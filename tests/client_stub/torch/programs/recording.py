@@ -77,6 +77,10 @@ class RecordedSession:
             lacking=LACKING,
         )
 
+    def noted(self, what: str, wait: Callable[[], None]) -> None:
+        """Nobody watches what is waited for."""
+        wait()
+
     def wait(self, request: int) -> None:
         raise AssertionError(f"request {request} can't be answered")
 
