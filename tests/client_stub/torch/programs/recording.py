@@ -60,6 +60,7 @@ class RecordedSession:
 
     is_traced = False
     is_over = False
+    peer = ("", "")
 
     def __init__(self) -> None:
         self.link = NoAnswers()
