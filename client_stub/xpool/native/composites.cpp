@@ -6,7 +6,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/histc.h>
 #include <ATen/ops/zeros_like.h>
+#include <torch/csrc/jit/frontend/tracer.h>
 
 namespace xpool {
 
@@ -107,6 +109,32 @@ void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
   dispatch_structured(handle, stack);
   if (converts)
     torch::jit::push(*stack, torch::jit::pop(*stack).toTensor().to(wanted));
+}
+
+// CUDA counts integers; a CPU kernel refuses them.
+void histc(const c10::OperatorHandle &handle, Stack *stack) {
+  const auto dtype = torch::jit::peek(*stack, 0, 4).toTensor().scalar_type();
+  if (!is_for_cpu(handle, *stack) || !c10::isIntegralType(dtype, false))
+    return dispatch(handle, stack);
+  const auto arguments = torch::jit::pop(*stack, 4);
+  const Tensor counts = at::histc(arguments[0].toTensor().to(c10::kDouble), arguments[1].toInt(),
+                                  arguments[2].toScalar(), arguments[3].toScalar());
+  torch::jit::push(*stack, counts.to(dtype));
+}
+
+// torch.jit.trace records _convolution, which torch's own kernel of convolution calls; both are sent as the latter.
+void convolution(const c10::OperatorHandle &handle, Stack *stack) {
+  if (!torch::jit::tracer::isTracing())
+    return dispatch(handle, stack);
+  static const auto recorded = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_convolution", "");
+  torch::jit::push(*stack, false, false, true, true);  // benchmark, deterministic, cudnn_enabled, allow_tf32
+  recorded.callBoxed(stack);
+}
+
+void recorded_convolution(const c10::OperatorHandle &, Stack *stack) {
+  static const auto whole = c10::Dispatcher::singleton().findSchemaOrThrow("aten::convolution", "");
+  torch::jit::drop(*stack, 4);
+  dispatch(whole, stack);
 }
 
 void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack) {

@@ -164,7 +164,7 @@ bool is_pinned(const Tensor &, std::optional<c10::Device>) { return false; }
 // A composite kernel would beat the boxed fallback and take these apart, or take a wrong path.
 // Not _to_copy: it crosses devices.
 const std::unordered_set<std::string> kWhole = {
-    "aten::convolution",          "aten::convolution_backward",        "aten::clone",
+    "aten::convolution_backward", "aten::clone",
     "aten::native_dropout",       "aten::native_dropout_backward",     "aten::native_layer_norm",
     "aten::native_layer_norm_backward", "aten::native_group_norm",     "aten::native_group_norm_backward",
     "aten::fill_.Scalar",         "aten::fill_.Tensor",                "aten::zero_",
@@ -242,6 +242,9 @@ void register_kernels() {
   boxed<&lstm_cell_backward>(*aten, "_thnn_fused_lstm_cell_backward_impl");
   boxed<&gru_cell>(*aten, "_thnn_fused_gru_cell");
   boxed<&gru_cell_backward>(*aten, "_thnn_fused_gru_cell_backward");
+  boxed<&histc>(*aten, "histc");
+  boxed<&convolution>(*aten, "convolution");
+  boxed<&recorded_convolution>(*aten, "_convolution");
   boxed<&softmax>(*aten, "_softmax");
   boxed<&softmax>(*aten, "_log_softmax");
   boxed<&softmax_backward>(*aten, "_softmax_backward_data");

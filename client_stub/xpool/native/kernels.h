@@ -28,6 +28,9 @@ void gru_cell(const c10::OperatorHandle &handle, Stack *stack);
 void gru_cell_backward(const c10::OperatorHandle &handle, Stack *stack);
 void softmax(const c10::OperatorHandle &handle, Stack *stack);
 void softmax_backward(const c10::OperatorHandle &handle, Stack *stack);
+void histc(const c10::OperatorHandle &handle, Stack *stack);
+void convolution(const c10::OperatorHandle &handle, Stack *stack);
+void recorded_convolution(const c10::OperatorHandle &handle, Stack *stack);
 void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack);
 
 }  // namespace xpool

@@ -26,6 +26,7 @@ static const std::unordered_set<std::string> kLearned = {
     "aten::_embedding_bag",
     "aten::_embedding_bag_forward_only",
     "aten::native_group_norm",
+    "aten::native_layer_norm",
     "aten::native_layer_norm_backward",
     "aten::_fft_r2c",
     "aten::_fft_c2r",
