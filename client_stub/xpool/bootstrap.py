@@ -8,7 +8,6 @@ session, and then runs the program as ``python`` would have: same ``sys.argv``, 
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 from xpool_protocol.errors import PoolError, UsageError
 
 import xpool
+from xpool import main_module
 from xpool.lease_pipe import LeasePipe
 from xpool.native.library import INTERRUPTED, NativeDevice
 from xpool.waits import EXPLAIN_VARIABLE
@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> NoReturn:
     """Run ``SCRIPT ARGS…``, ``-m MODULE ARGS…`` or ``-c CODE ARGS…``."""
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
+    if not arguments:
+        _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
     try:
         remotes = _prepare(LeasePipe.from_environment())
     except PoolError as error:
@@ -59,7 +61,7 @@ class _Interrupted(Exception):  # noqa: N818  a state
 def _run_interruptibly(arguments: list[str]) -> None:
     """Run the program; see to it that a deferred signal takes effect here at last."""
     try:
-        _run(arguments)
+        main_module.begin(arguments)
     except RuntimeError as error:
         if INTERRUPTED not in str(error):
             raise
@@ -88,33 +90,13 @@ def _prepare(pipe: LeasePipe) -> list[Remote]:
     from xpool.torch.install import install_leased, load_library
 
     report = os.environ.pop(EXPLAIN_VARIABLE, None)
-    remotes = install_leased(load_library(), pipe)
+    remotes = install_leased(load_library(), pipe, main_module.let_go)
     xpool.remember(remotes)
     if report is not None:
         from xpool.explaining import Watcher
 
         Watcher(remotes, Path(report))
     return remotes
-
-
-def _run(arguments: list[str]) -> None:
-    match arguments:
-        case ["-m", module, *_]:
-            sys.argv = arguments[1:]
-            sys.path.insert(0, os.getcwd())
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        case ["-c", code, *rest]:
-            sys.argv = ["-c", *rest]
-            sys.path.insert(0, "")
-            scope = {"__name__": "__main__", "__builtins__": __builtins__}
-            exec(compile(code, "<string>", "exec"), scope)  # noqa: S102  the user's own program
-        case [script, *_]:
-            sys.argv = list(arguments)
-            # As python does: the script's folder, not ours, leads the path.
-            sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
-            runpy.run_path(script, run_name="__main__")
-        case _:
-            _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
 
 
 def _hook(remotes: list[Remote]) -> Hook:
@@ -131,7 +113,11 @@ def _hook(remotes: list[Remote]) -> Hook:
                 where = _innermost_line(trace)
                 print(f"xpool: {over}{where}", file=sys.stderr)  # noqa: T201
                 return
-        traceback.print_exception(kind, error, _without_ours(trace))
+        shown = _without_ours(trace)
+        # A script that does not compile has no frames, only ours.
+        if shown is None and not isinstance(error, SyntaxError):
+            shown = trace
+        traceback.print_exception(kind, error, shown)
 
     return hook
 
@@ -148,11 +134,11 @@ def _innermost_line(trace: TracebackType | None) -> str:
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the program's first frame on."""
+    """The traceback from the program's first frame on; None if there is none."""
     kept = trace
     while kept is not None and _is_ours(kept.tb_frame.f_code.co_filename):
         kept = kept.tb_next
-    return kept or trace
+    return kept
 
 
 def _is_ours(filename: str) -> bool:

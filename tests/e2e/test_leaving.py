@@ -58,6 +58,110 @@ ENDINGS = {
         0,
     ),
 }
+DAEMONS = """
+import faulthandler; faulthandler.enable()
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.kept = object()
+        return x * 2
+    @staticmethod
+    def backward(ctx, g):
+        sum(range(100))
+        return g * 2
+def backward():
+    while True:
+        y = Twice.apply(Twice.apply(x @ x))
+        y.register_hook(lambda g: g + 1)
+        torch.autograd.grad(y.sum(), x)
+def read():
+    while True: (x * 2).sum().item()
+def write():
+    while True:
+        for _ in range(50): x @ x
+        torch.cuda.synchronize()
+for work in (backward, backward, read, write):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.1)
+"""
+"""Threads that are inside torch and autograd, whenever the end comes."""
+
+RACES = {
+    "after autograd.grad": ("", 0),
+    "daemon threads at the end of the script": (DAEMONS, 0),
+    "daemon threads and sys.exit": (DAEMONS + "sys.exit(3)", 3),
+    "daemon threads and os._exit": (DAEMONS + "os._exit(5)", 5),
+    "backward in a thread that ends last": (
+        DAEMONS + "def last():\n"
+        "    for _ in range(20): torch.autograd.grad(Twice.apply(x).sum(), x)\n"
+        "threading.Thread(target=last).start()",
+        0,
+    ),
+}
+REPEATS = 2
+"""Before threads were made to wait, one run in six of the first two aborted."""
+
+QUIET = {
+    "exit handlers that use the device": (
+        "import atexit\natexit.register(lambda: print('handler', x.sum().item()))",
+        "handler 64.0\n",
+    ),
+    "objects that use the device as they go": (
+        "class Meter:\n"
+        "    def __init__(self, name): self.name, self.t = name, x * 2\n"
+        "    def __del__(self): print(self.name, self.t.sum().item())\n"
+        "meter = Meter('global')\n"
+        "cycle = Meter('cycle'); cycle.self = cycle\n"
+        "import atexit; atexit.register(lambda: print('handler', meter.name))",
+        "handler global\nglobal 128.0\ncycle 128.0\n",
+    ),
+    "a thread that outlives the script": (
+        "import pickle\n"
+        "class Mine: pass\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        "    print(x.sum().item(), type(pickle.loads(pickle.dumps(Mine()))) is Mine)\n"
+        "threading.Thread(target=late).start()",
+        "64.0 True\n",
+    ),
+    "an exception inside backward": (
+        "class Fails(torch.autograd.Function):\n"
+        "    @staticmethod\n"
+        "    def forward(ctx, x): return x * 2\n"
+        "    @staticmethod\n"
+        "    def backward(ctx, g): raise ValueError('mine')\n"
+        "try: Fails.apply(x * 2).sum().backward()\n"
+        "except ValueError as e: print(e)",
+        "mine\n",
+    ),
+    "a loader's workers that stay on the CPU": (
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "data = TensorDataset(torch.arange(12.0))\n"
+        "loader = DataLoader(data, 3, num_workers=2, persistent_workers=True,\n"
+        "                    pin_memory=True)\n"
+        "print(sum(b.to('cuda', non_blocking=True).sum().item() for b, in loader))\n"
+        "it = iter(loader); next(it)",
+        "66.0\n",
+    ),
+    "a pool of forked processes": (
+        "import multiprocessing\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "with context.Pool(2) as p: print(p.map(abs, [-1]))",
+        "[1]\n",
+    ),
+    "a spawned process": (
+        "import concurrent.futures, multiprocessing\n"
+        "context = multiprocessing.get_context('spawn')\n"
+        "with concurrent.futures.ProcessPoolExecutor(1, context) as p:\n"
+        "    print(p.submit(abs, -1).result())",
+        "1\n",
+    ),
+    "a big upload under way": (
+        "big = torch.ones(24 << 20, pin_memory=True)\n"
+        "y = big.to('cuda', non_blocking=True); del big",
+        "",
+    ),
+}
 NEVER = ("terminate called", "Fatal Python error", "Aborted", "Segmentation", "ctypes")
 
 
@@ -78,7 +182,31 @@ def test_ending(ending, xpool_run, pool):
     eventually(lambda: not pool.leases(), "the lease is released", 10)
 
 
+@pytest.mark.parametrize("ending", RACES)
+def test_race(ending, xpool_run):
+    """Whatever the other threads do: the status is right and nothing is printed."""
+    code, status = RACES[ending]
+    for _ in range(REPEATS):
+        ended = xpool_run("-c", SETUP + code)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", "")
+
+
+@pytest.mark.parametrize("ending", QUIET)
+def test_exactly_the_programs_output(ending, xpool_run):
+    code, output = QUIET[ending]
+    ended = xpool_run("-c", SETUP + code)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, output, "")
+
+
 LOOPS = {
+    "inside backward": (
+        "class Slow(torch.autograd.Function):\n"
+        "    @staticmethod\n"
+        "    def forward(ctx, x): return x * 2\n"
+        "    @staticmethod\n"
+        "    def backward(ctx, g): return g * g.sum().item()\n"
+        "while True: Slow.apply(x).sum().backward()"
+    ),
     "waiting for the server": "while True: (x * 2).sum().item()",
     "computing on the host": "while True: sum(range(1000))",
 }

@@ -22,7 +22,7 @@ UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpic
 UNSAFE_CALLS = {"eval", "exec"}
 
 # `xpool run -c CODE` runs the user's own text, as python -c does.
-USER_PROGRAMS = {"client_stub/xpool/bootstrap.py": {"exec"}}
+USER_PROGRAMS = {"client_stub/xpool/main_module.py": {"exec"}}
 
 HOME = re.compile(
     r"(?<![\w.])/(?:home|Users)/[a-z]\w*/|(?<![\w.])/r[o]ot/|[A-Z]:\\Users"

@@ -4,6 +4,7 @@
 #include "addresses.h"
 #include "cuda_build.h"
 #include "dispatch.h"
+#include "ending.h"
 #include "kernels.h"
 #include "peers.h"
 #include "remote.h"
@@ -86,7 +87,13 @@ XPOOL_API void xpool_set_lacking(int32_t device, const char *what) { set_lacking
 
 // A device's session is over: from now on every operation there fails with this text.
 XPOOL_API void xpool_end(int32_t device, const char *text) { end_session(device, text); }
-XPOOL_API void xpool_close() { Log::close_all(); }
+// The calling thread ends the interpreter: the others wait at their next remote operation.
+XPOOL_API void xpool_begin_ending() { begin_ending(); }
+XPOOL_API void xpool_close() {
+  begin_ending();
+  Log::close_all();
+}
+XPOOL_API int32_t xpool_let_late_threads_wait() { return let_late_threads_wait(); }
 
 struct TakenBatch {
   const char *records;
@@ -110,7 +117,11 @@ XPOOL_API void *xpool_take(int32_t device, TakenBatch *taken) {
               batch->payloads.size()};
   return batch;
 }
-XPOOL_API void xpool_release(void *batch) { delete static_cast<Batch *>(batch); }
+XPOOL_API void xpool_release(void *batch) {
+  // At the end Python drops what the transport's own thread may still be sending.
+  if (!is_ending())
+    delete static_cast<Batch *>(batch);
+}
 XPOOL_API uint64_t xpool_queued_bytes(int32_t device) { return Log::of(device).queued_bytes(); }
 
 // One record made by Python (a fence, statistics). Returns its request id.

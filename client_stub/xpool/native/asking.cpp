@@ -1,5 +1,6 @@
 // Questions to the server, and the end of the session.
 #include "capturing.h"
+#include "ending.h"
 
 #include <c10/util/Exception.h>
 
@@ -36,15 +37,15 @@ static void check_open() {
 
 void check_process() {
   // After the interpreter's exit handlers a daemon thread must not come back to report errors: it waits for the end.
-  if (Log::closed() && !forked && callbacks.wait_for_room)
-    callbacks.wait_for_room(0);
+  if (!forked)
+    wait_if_ending();
   check_fork();
   check_open();
 }
 
 void check_usable(int device) {
-  if (Log::closed() && !forked && callbacks.wait_for_room)
-    callbacks.wait_for_room(device);
+  if (!forked)
+    wait_if_ending();
   check_fork();
   if (const std::string *reason = over[device])
     C10_THROW_ERROR(Error, *reason);

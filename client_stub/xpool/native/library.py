@@ -255,6 +255,8 @@ class NativeLibrary:
         )
         self._library.xpool_set_callbacks(*self._callbacks)
         self._library.xpool_set_device_count(len(sessions))
+        if sys.version_info < (3, 14):
+            self._library.xpool_let_late_threads_wait()
         for device in devices:
             device.connect()
         if self._stand_in is not None:
@@ -398,6 +400,10 @@ class NativeLibrary:
         """
         _raise(self._library.xpool_resize_storage(storage, nbytes))
 
+    def hold_other_threads(self) -> None:
+        """Let them wait at their next remote operation: this one ends the process."""
+        self._library.xpool_begin_ending()
+
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self._is_closed = True
@@ -473,7 +479,8 @@ class NativeDevice:
             self._library.xpool_release(batch)
             return QueuedBatch(records, taken.record_count, ())
         owner = _Owner()
-        weakref.finalize(owner, self._library.xpool_release, batch)
+        # Not at exit: the transport may still be reading.
+        weakref.finalize(owner, self._library.xpool_release, batch).atexit = False
         payloads = []
         for i in range(taken.payload_count):
             chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
@@ -529,6 +536,10 @@ class NativeDevice:
     def plan_counters(self) -> dict[str, int]:
         """Those of the process."""
         return self.process.plan_counters()
+
+    def hold_other_threads(self) -> None:
+        """Those of the process."""
+        self.process.hold_other_threads()
 
     def close(self) -> None:
         """Record nothing any more, on any device: the interpreter ends."""

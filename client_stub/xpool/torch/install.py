@@ -6,9 +6,7 @@ here. Between the two the process can import torch while the lease is on its way
 
 from __future__ import annotations
 
-import atexit
 import os
-import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -18,7 +16,8 @@ from xpool_protocol.errors import PoolError, UsageError
 from xpool.lease_pipe import LeaseOver
 from xpool.native import build, cuda_build
 from xpool.native.library import NativeLibrary
-from xpool.session import RemoteFault, open_session
+from xpool.session import open_session
+from xpool.torch.leaving import Leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,14 +137,24 @@ def _open_sessions(devices: Sequence[NativeDevice], leases: Sequence[Lease]) -> 
             raise error
 
 
-def install_leased(library: NativeLibrary | None, pipe: LeasePipe) -> list[Remote]:
+def install_leased(
+    library: NativeLibrary | None,
+    pipe: LeasePipe,
+    let_go: Callable[[], None] | None = None,
+) -> list[Remote]:
     """``install``, or its Python twin, for as long as a keeper's leases live.
 
     A session ends with its lease; with the interpreter, in good order.
 
+    Args:
+        library: what ``load_library`` returned.
+        pipe: to the keeper.
+        let_go: called at the interpreter's end, while the device still works.
+
     Raises:
         PoolError: no lease, or a session can't be opened.
     """
+    leaving = Leaving()
     import torch  # noqa: F401  takes a second, and the leases come meanwhile
 
     leases = pipe.latest(pipe.wait_for_leases(None))
@@ -170,48 +179,6 @@ def install_leased(library: NativeLibrary | None, pipe: LeasePipe) -> list[Remot
             by_lease[what.lease_id].session.link.end_with(what.error)
 
     pipe.watch(later)
-    leave_at_exit(remotes, pipe.send_statistics if pipe.wants_statistics else None)
+    leaving.remotes, leaving.let_go = remotes, let_go
+    leaving.on_statistics = pipe.send_statistics if pipe.wants_statistics else None
     return remotes
-
-
-def leave_at_exit(
-    remotes: Sequence[Remote],
-    on_statistics: Callable[[dict[str, int], str], None] | None,
-) -> None:
-    """At the interpreter's end: report late failures, say goodbye, record no more."""
-    owner = os.getpid()
-
-    def leave() -> None:
-        if os.getpid() != owner:
-            return  # a forked child has no session to leave
-        # Whoever wants this process to end has got it; a second Ctrl-C does it now.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        try:
-            for remote in remotes:
-                _settle(remote, on_statistics)
-        finally:
-            remotes[0].library.close()
-            for remote in remotes:
-                remote.session.leave("the program ended")
-
-    atexit.register(leave)
-
-
-def _settle(
-    remote: Remote, on_statistics: Callable[[dict[str, int], str], None] | None
-) -> None:
-    """Hear the last of a session: its counters, and failures nobody was told of."""
-    session = remote.session
-    try:
-        if not session.is_over:
-            counters = remote.statistics()
-            if on_statistics is not None:
-                on_statistics(counters, session.lease.lease_id)
-        for text in session.take_faults():
-            print(  # noqa: T201  nobody else is left to tell
-                f"xpool: an operation failed and nothing read its result: {text}",
-                file=sys.stderr,
-            )
-    except (PoolError, RemoteFault) as error:
-        print(f"xpool: {error}", file=sys.stderr)  # noqa: T201

@@ -325,6 +325,9 @@ class PythonDevice:
         """How results' shapes were found: from a plan, by inference, by asking."""
         return self.plans.counters()
 
+    def hold_other_threads(self) -> None:
+        """Nothing here: they run Python, and end with it."""
+
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self.log.close()

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import zmq
+import zmq.utils.garbage  # it has an exit handler, which must be older than ours
 
 from xpool_protocol.errors import PeerError, PoolError, UsageError
 from xpool_protocol.transport.address import Address
