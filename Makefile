@@ -14,6 +14,7 @@ TESTWORKERS ?= 2
 RUNARGS    ?=
 BENCHARGS  ?=
 CONFORMANCEARGS ?=
+PROGRAMSARGS ?=
 TORCH_ARGS ?=
 
 TORCH    := torch==2.13.0
@@ -82,6 +83,10 @@ test-cuda-wheel: setup native-cuda-wheel ## a client with a CUDA build of torch 
 .PHONY: conformance
 conformance: native ## torch's own suites through a pool, against the CPU
 	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
+
+.PHONY: programs
+programs: native ## every program of tests/programs in a pool and locally, compared
+	@exec $(BIN)/python tests/programs/run.py $(PROGRAMSARGS)
 
 .PHONY: bench
 bench: native ## measure the main scenario; one JSON object on stdout
