@@ -85,6 +85,14 @@ class SessionLink:
         )
         link.watch(outbox.wake_fileno)
 
+    @property
+    def host(self) -> str:
+        """The server's host as it was connected to; empty for other transports."""
+        uri = self._link.uri
+        if not uri.startswith("tcp://"):
+            return ""
+        return uri.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+
     def start(self) -> None:
         """Begin to send and receive."""
         self._thread.start()

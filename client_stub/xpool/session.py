@@ -7,6 +7,7 @@ answers into Python values or the exceptions that a local device would have rais
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from xpool_protocol.transport import connect
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
 
+from xpool.lane import lane_to
 from xpool.lease_pipe import Lease
 from xpool.link import Mark, SessionLink, greet
 from xpool.outbox import Outbox
@@ -110,6 +112,23 @@ class Session:
             for name, value in zip(STATISTICS_FIELDS, values, strict=False)
             if isinstance(value, int)
         }
+
+    def open_lane(self, request: int) -> socket.socket | None:
+        """The bulk lane's stream, from the answer to an OPEN_LANE record.
+
+        None where the server has none, none can be reached, or XPOOL_LANE is ``off``:
+        then all bytes go through the session's own connection.
+
+        Raises:
+            RemoteFault: the server could not open one.
+            PoolError: the session is over.
+        """
+        answer = read_value(Reader(self.wait(request).value))
+        match answer:
+            case [str(token), [*addresses]]:
+                return lane_to(addresses, self.link.host, token)
+            case _:
+                raise PeerError("the server's answer about its bulk lane is malformed")
 
     def describe(self, fault: Fault) -> str:
         """The error's text for people: what, which operation, where, which line."""

@@ -6,6 +6,7 @@
 #include "dispatch.h"
 #include "ending.h"
 #include "kernels.h"
+#include "lane.h"
 #include "peers.h"
 #include "remote.h"
 
@@ -24,7 +25,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 6; }
+XPOOL_API int32_t xpool_abi() { return 7; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
@@ -63,6 +64,13 @@ XPOOL_API void xpool_set_callbacks(void (*request)(int32_t, uint64_t, Answer *),
                                    void (*trace)(int32_t, uint64_t)) {
   callbacks = {request, wait_for_room, trace};
 }
+
+// How a device's lane is opened: `open` calls xpool_lane with a stream, or does nothing where there is none.
+XPOOL_API void xpool_set_lane_opener(void (*open)(int32_t)) { callbacks.open_lane = open; }
+XPOOL_API void xpool_lane_counters(int32_t device, Lane::Counters *counters) {
+  *counters = Lane::of(device).counters();
+}
+XPOOL_API void xpool_lane(int32_t device, int32_t fd) { Lane::of(device).set_stream(fd); }
 
 // From now on every wait is told: what for, nanoseconds, bytes that came back. Before the program's threads start.
 XPOOL_API void xpool_watch_waits(void (*waited)(const char *, uint64_t, uint64_t)) { callbacks.waited = waited; }

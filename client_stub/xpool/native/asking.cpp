@@ -2,12 +2,12 @@
 #include "capturing.h"
 #include "ending.h"
 
+#include "lane.h"
+
 #include <c10/util/Exception.h>
 
 #include "interpreter.h"
 #include "waiting.h"
-
-#include <chrono>
 
 namespace xpool {
 
@@ -53,26 +53,6 @@ void check_usable(int device) {
 }
 
 namespace {
-
-// Tells how long a wait was, if somebody wants to know.
-class Watch {
- public:
-  explicit Watch(const char *what) : what_(callbacks.waited ? what : nullptr) {
-    if (what_)
-      began_ = std::chrono::steady_clock::now();
-  }
-  ~Watch() {
-    if (what_)
-      callbacks.waited(what_, (std::chrono::steady_clock::now() - began_).count(), nbytes);
-  }
-  Watch(const Watch &) = delete;
-  Watch &operator=(const Watch &) = delete;
-  uint64_t nbytes = 0;
-
- private:
-  const char *what_;
-  std::chrono::steady_clock::time_point began_;
-};
 
 uint64_t payload_bytes(const Answer &answer) {
   uint64_t sum = 0;
@@ -134,6 +114,8 @@ void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t 
   const int device = from.device().index();
   refuse_capture(device);
   const uint64_t storage = storage_id(from);
+  if (nbytes >= kLaneBytes && Lane::of(device).is_open() && Lane::of(device).download(storage, offset, to, nbytes))
+    return;
   Log &log = Log::of(device);
   std::vector<uint64_t> requests;
   std::vector<uint64_t> lengths;

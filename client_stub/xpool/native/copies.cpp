@@ -1,6 +1,7 @@
 // Bytes between host and device, and numbers read back.
 #include "capture.h"
 #include "kernels.h"
+#include "lane.h"
 #include "peers.h"
 
 #include <ATen/EmptyTensor.h>
@@ -18,6 +19,9 @@ void write_row_major(const Tensor &remote, const Tensor &host) {
   const auto *data = static_cast<const char *>(dense.const_data_ptr());
   if (Capture *capture = capturing(device))
     return capture->append_write(storage, offset, data, dense.nbytes());
+  if (dense.nbytes() >= kLaneBytes && Lane::of(device).is_open() &&
+      Lane::of(device).upload(storage, offset, data, dense.nbytes()))
+    return;
   for (uint64_t at = 0; at < dense.nbytes(); at += kTransferBytes) {
     leave_room(device);
     const auto part = std::min<uint64_t>(kTransferBytes, dense.nbytes() - at);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.group_records import OPEN_MEETING
-from xpool_protocol.records import FENCE, STATISTICS
+from xpool_protocol.records import FENCE, OPEN_LANE, STATISTICS
 
 from xpool.lacking import device_text
 from xpool.link import Interrupted
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from xpool.outbox import Diagnose
     from xpool.session import Session
 
-ABI: Final = 6
+ABI: Final = 7
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {
@@ -88,6 +89,10 @@ class _PlanCounters(ctypes.Structure):
     )
 
 
+class _LaneCounters(ctypes.Structure):
+    _fields_ = (("uploads", ctypes.c_uint64), ("downloads", ctypes.c_uint64))
+
+
 class _PyBuffer(ctypes.Structure):
     """CPython's ``Py_buffer``, to learn the address of a read-only buffer."""
 
@@ -121,6 +126,7 @@ _REQUEST = ctypes.CFUNCTYPE(
 )
 _WAIT = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 _TRACE = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
+_OPEN_LANE = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 _WAITED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 
 
@@ -174,6 +180,7 @@ class NativeLibrary:
         library.xpool_request.restype = ctypes.c_uint64
         library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
         library.xpool_watch_waits.argtypes = [_WAITED]
+        library.xpool_set_lane_opener.argtypes = [_OPEN_LANE]
         library.xpool_connect.argtypes = [
             ctypes.c_int32,
             ctypes.c_int32,
@@ -254,6 +261,8 @@ class NativeLibrary:
             _TRACE(self._trace) if sessions[0].is_traced else _TRACE(),
         )
         self._library.xpool_set_callbacks(*self._callbacks)
+        self._lane_opener = _OPEN_LANE(self._open_lane)
+        self._library.xpool_set_lane_opener(self._lane_opener)
         self._library.xpool_set_device_count(len(sessions))
         if sys.version_info < (3, 14):
             self._library.xpool_let_late_threads_wait()
@@ -282,6 +291,21 @@ class NativeLibrary:
         # Not at our own exit: other exit handlers may still drop tensors.
         if not isinstance(error, ClosedError):
             self._library.xpool_end(device, f"xpool: {error}".encode())
+
+    def _open_lane(self, device: int) -> None:
+        """Called by the library before the first large transfer; must not raise."""
+        session = self._sessions[device]
+        try:
+            request = int(self._library.xpool_request(device, OPEN_LANE))
+            stream = session.open_lane(request)
+        except (PoolError, RemoteFault):
+            return  # the next operation meets the session's end by itself
+        except Interrupted:
+            number, self._pending_signal = self._pending_signal, 0
+            _thread.interrupt_main(signal.Signals(number or signal.SIGINT))
+            return
+        if stream is not None:
+            self._library.xpool_lane(device, stream.detach())
 
     def _trace(self, device: int, operation: int) -> None:
         self._sessions[device].trace(operation)
@@ -487,6 +511,12 @@ class NativeDevice:
             chunk._owner = owner
             payloads.append(memoryview(chunk).cast("B"))
         return QueuedBatch(records, taken.record_count, payloads)
+
+    def lane_counters(self) -> dict[str, int]:
+        """How many transfers have gone over the bulk lane."""
+        counters = _LaneCounters()
+        self._library.xpool_lane_counters(self.index, ctypes.byref(counters))
+        return {"uploads": counters.uploads, "downloads": counters.downloads}
 
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""

@@ -37,6 +37,8 @@ enum Record : uint8_t {
   kDefinePeer = 15,
   kSend = 16,
   kReceive = 17,
+  kUpload = 36,
+  kDownload = 37,
 };
 
 constexpr size_t kBatchBytes = 64 << 10;

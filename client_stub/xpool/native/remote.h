@@ -7,6 +7,7 @@
 #include <c10/core/Storage.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -113,8 +114,29 @@ struct Callbacks {
   void (*wait_for_room)(int32_t device) = nullptr;
   void (*trace)(int32_t device, uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
   void (*waited)(const char *what, uint64_t ns, uint64_t nbytes) = nullptr;  // null unless waits are watched
+  void (*open_lane)(int32_t device) = nullptr;  // answers with xpool_lane, or not at all
 };
 extern Callbacks callbacks;
+
+// Tells how long a wait was, if somebody wants to know.
+class Watch {
+ public:
+  explicit Watch(const char *what) : what_(callbacks.waited ? what : nullptr) {
+    if (what_)
+      began_ = std::chrono::steady_clock::now();
+  }
+  ~Watch() {
+    if (what_)
+      callbacks.waited(what_, (std::chrono::steady_clock::now() - began_).count(), nbytes);
+  }
+  Watch(const Watch &) = delete;
+  Watch &operator=(const Watch &) = delete;
+  uint64_t nbytes = 0;
+
+ private:
+  const char *what_;
+  std::chrono::steady_clock::time_point began_;
+};
 
 // Waits for the answer and throws what it holds if it is an error. `what` says for people what was waited for.
 Answer await(int device, uint64_t request, const char *what);

@@ -59,7 +59,6 @@ LEARNED: Final = frozenset(
         "aten::max_unpool2d",
         "aten::max_unpool3d",
         "aten::multilabel_margin_loss_forward",
-        "aten::native_layer_norm",
         "aten::nonzero_static",
     }
 )

@@ -1,0 +1,191 @@
+#include "lane.h"
+
+#include <c10/util/Exception.h>
+
+#include <dlfcn.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+namespace xpool {
+namespace {
+
+constexpr uint64_t kFailed = ~0ull;  // in the place of a length: the record's answer says why
+constexpr int kPatienceMs = 500;     // after a signal: how long a stream may stand still before the wait ends
+
+enum class End { kDone, kBroken, kInterrupted };
+
+// Waiting for the network must not stop the threads that make it move.
+class WithoutPython {
+ public:
+  WithoutPython() {
+    static const auto holds = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "PyGILState_Check"));
+    static const auto save = reinterpret_cast<void *(*)()>(dlsym(RTLD_DEFAULT, "PyEval_SaveThread"));
+    if (holds && save && holds())
+      thread_ = save();
+  }
+  ~WithoutPython() {
+    static const auto restore = reinterpret_cast<void (*)(void *)>(dlsym(RTLD_DEFAULT, "PyEval_RestoreThread"));
+    if (thread_)
+      restore(thread_);
+  }
+  WithoutPython(const WithoutPython &) = delete;
+  WithoutPython &operator=(const WithoutPython &) = delete;
+
+ private:
+  void *thread_ = nullptr;
+};
+
+// Waits until the stream can go on. A signal ends the wait only if the stream stands still.
+End await_stream(int fd, short events, bool &is_interrupted) {
+  while (true) {
+    pollfd one{fd, events, 0};
+    const int ready = poll(&one, 1, is_interrupted ? kPatienceMs : -1);
+    if (ready > 0)
+      return End::kDone;
+    if (ready == 0)
+      return End::kInterrupted;
+    if (errno != EINTR)
+      return End::kBroken;
+    is_interrupted = true;
+  }
+}
+
+template <class Move>
+End move_all(int fd, short events, uint64_t nbytes, Move move) {
+  bool is_interrupted = false;
+  for (uint64_t at = 0; at < nbytes;) {
+    const ssize_t count = move(at, nbytes - at);
+    if (count > 0) {
+      at += count;
+    } else if (count == 0) {
+      return End::kBroken;
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      const End end = await_stream(fd, events, is_interrupted);
+      if (end != End::kDone)
+        return end;
+    } else if (errno == EINTR) {
+      is_interrupted = true;
+    } else {
+      return End::kBroken;
+    }
+  }
+  return End::kDone;
+}
+
+End send_all(int fd, const void *data, uint64_t nbytes, int flags = 0) {
+  return move_all(fd, POLLOUT, nbytes, [&](uint64_t at, uint64_t left) {
+    return send(fd, static_cast<const char *>(data) + at, left, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
+  });
+}
+
+End receive_all(int fd, void *to, uint64_t nbytes) {
+  return move_all(fd, POLLIN, nbytes, [&](uint64_t at, uint64_t left) {
+    return recv(fd, static_cast<char *>(to) + at, left, MSG_DONTWAIT);
+  });
+}
+
+struct Header {
+  uint64_t number, nbytes;  // little-endian hosts only, see log.cpp
+};
+
+}  // namespace
+
+Lane &Lane::of(int device) {
+  static auto *lanes = [] {
+    auto *all = new std::array<std::unique_ptr<Lane>, kMaxDevices>;
+    for (int i = 0; i < kMaxDevices; i++)
+      (*all)[i].reset(new Lane(i));
+    return all;
+  }();
+  return *(*lanes)[device];
+}
+
+bool Lane::is_open() {
+  check_usable(device_);
+  std::call_once(opened_, [&] {
+    if (callbacks.open_lane)
+      callbacks.open_lane(device_);
+  });
+  return fd_ >= 0 && !is_broken_;
+}
+
+// After a transfer that did not come to its end: throws the reason.
+[[noreturn]] static void report(End end, int device) {
+  TORCH_CHECK(end != End::kInterrupted, "interrupted while waiting for the server");
+  // The session may be over as well, and knows better why; or the server says what became of the bytes.
+  const uint64_t request = Log::of(device).next_request();
+  Bytes fence;
+  fence.uint8(kFence);
+  fence.uvarint(request);
+  Log::of(device).append(fence);
+  await(device, request, "synchronize");
+  C10_THROW_ERROR(Error, "xpool: the bulk lane to the server broke off in the middle of a transfer");
+}
+
+bool Lane::upload(uint64_t storage, uint64_t offset, const char *data, uint64_t nbytes) {
+  leave_room(device_);
+  End end;
+  {
+    WithoutPython others_run;
+    std::lock_guard<std::mutex> lock(uploading_);
+    if (is_broken_)
+      return false;
+    Bytes record;
+    record.uint8(kUpload);
+    record.uvarint(storage);
+    record.uvarint(offset);
+    record.uvarint(nbytes);
+    uploads_++;
+    const Header header{Log::of(device_).append(record), nbytes};
+    end = send_all(fd_, &header, sizeof header, MSG_MORE);
+    if (end == End::kDone)
+      end = send_all(fd_, data, nbytes);
+    is_broken_ = end != End::kDone;
+  }
+  if (end != End::kDone)
+    report(end, device_);
+  return true;
+}
+
+bool Lane::download(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes) {
+  leave_room(device_);
+  uint64_t request = 0;
+  End end;
+  {
+    WithoutPython others_run;
+    std::lock_guard<std::mutex> lock(downloading_);
+    if (is_broken_)
+      return false;
+    downloads_++;
+    request = Log::of(device_).next_request();
+    Bytes record;
+    record.uint8(kDownload);
+    record.uvarint(request);
+    record.uvarint(storage);
+    record.uvarint(offset);
+    record.uvarint(nbytes);
+    Log::of(device_).append(record);
+    Watch watch("download");
+    watch.nbytes = nbytes;
+    Header header{};
+    end = receive_all(fd_, &header, sizeof header);
+    if (end == End::kDone && (header.number != request || (header.nbytes != nbytes && header.nbytes != kFailed)))
+      end = End::kBroken;
+    if (end == End::kDone && header.nbytes == nbytes)
+      end = receive_all(fd_, to, nbytes);
+    is_broken_ = end != End::kDone;
+  }
+  if (end == End::kInterrupted)
+    report(end, device_);
+  await(device_, request, "download");  // throws what went wrong on the server
+  if (end != End::kDone)
+    report(end, device_);
+  return true;
+}
+
+}  // namespace xpool
