@@ -108,5 +108,5 @@ struct RemoteTimer final : c10d::Timer {
 // The registry's macro names its types without a namespace.
 namespace c10d {
 using xpool::RemoteTimer;
-C10_REGISTER_TYPED_CLASS(TimerRegistry, c10::kCUDA, RemoteTimer)
+C10_REGISTER_TYPED_CLASS_WITH_PRIORITY(TimerRegistry, c10::kCUDA, c10::REGISTRY_PREFERRED, RemoteTimer)
 }  // namespace c10d
