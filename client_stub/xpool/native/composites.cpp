@@ -114,7 +114,7 @@ void softmax_backward(const c10::OperatorHandle &handle, Stack *stack) {
 // CUDA counts integers; a CPU kernel refuses them.
 void histc(const c10::OperatorHandle &handle, Stack *stack) {
   const auto dtype = torch::jit::peek(*stack, 0, 4).toTensor().scalar_type();
-  if (!is_for_cpu(handle, *stack) || !c10::isIntegralType(dtype, false))
+  if (!wants_plain(handle, *stack) || !c10::isIntegralType(dtype, false))
     return dispatch(handle, stack);
   const auto arguments = torch::jit::pop(*stack, 4);
   const Tensor counts = at::histc(arguments[0].toTensor().to(c10::kDouble), arguments[1].toInt(),

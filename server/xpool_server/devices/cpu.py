@@ -34,6 +34,8 @@ class CpuBackend(Backend):
         "aten::_log_softmax?half_to_float",
         "aten::_softmax_backward_data?input_dtype",
         "aten::_log_softmax_backward_data?input_dtype",
+        # It counts integers, too.
+        "aten::histc?self",
     )
 
     def __init__(self) -> None:
