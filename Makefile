@@ -101,7 +101,7 @@ native: setup ## build the native libraries of client and server (a minute each,
 
 .PHONY: conformance-cuda-wheel
 conformance-cuda-wheel: native-cuda-wheel ## the same with a CUDA build; nothing may escape
-	@exec $(CUDA_BIN)/python tests/compat/run_op_suite.py $(CONFORMANCEARGS)
+	@exec $(CUDA_BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
 
 .PHONY: native-cuda-wheel
 native-cuda-wheel: $(CUDA_STAMP)
