@@ -54,6 +54,19 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def asked(arguments: list[str]) -> str:
+    """The options that decide what is run, as they were given.
+
+    >>> asked(["--samples", "3", "--lines", "here", "--docs"])
+    '--samples 3 --docs'
+    """
+    words = list(arguments)
+    if "--lines" in words:
+        at = words.index("--lines")
+        del words[at : at + 2]
+    return shlex.join(words)
+
+
 def main() -> int:
     options = parsed()
     choice = Choice(
@@ -77,7 +90,7 @@ def main() -> int:
     for entry in superfluous:
         print(f"stale in {xfails.XFAILS.name}: {entry}")
     if options.docs:
-        command = shlex.join(["make", "conformance"])
+        command = f"make conformance CONFORMANCEARGS='{asked(sys.argv[1:])}'"
         say(f"wrote {page.write(lines, began, command)}")
     print(json.dumps(page.figures(by_suite(lines))))
     return 1 if failed or superfluous else 0
