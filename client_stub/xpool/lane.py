@@ -16,6 +16,11 @@ MAX_ADDRESSES: Final = 8
 LANE_VARIABLE: Final = "XPOOL_LANE"
 
 
+def is_wanted() -> bool:
+    """Whether the user has left lanes on."""
+    return os.environ.get(LANE_VARIABLE) != "off"
+
+
 def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket | None:
     """A stream to the first address that takes the token; blocking.
 
@@ -25,10 +30,8 @@ def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket
         token: 64 hexadecimal digits.
 
     Returns:
-        None where no address can be reached, or the user wants no lane.
+        None where no address can be reached.
     """
-    if os.environ.get(LANE_VARIABLE) == "off":
-        return None
     try:
         greeting = wire.greeting(bytes.fromhex(token))
     except ValueError:

@@ -116,8 +116,8 @@ class Session:
     def open_lane(self, request: int) -> socket.socket | None:
         """The bulk lane's stream, from the answer to an OPEN_LANE record.
 
-        None where the server has none, none can be reached, or XPOOL_LANE is ``off``:
-        then all bytes go through the session's own connection.
+        None where the server has none, or none can be reached: then all bytes go
+        through the session's own connection.
 
         Raises:
             RemoteFault: the server could not open one.

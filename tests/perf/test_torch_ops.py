@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,5 +41,12 @@ def test_processor_time_is_that_of_the_process() -> None:
 
 
 def test_a_process_without_a_worker_is_said_to_have_none() -> None:
-    with pytest.raises(ValueError, match="the pool has 0 workers"):
-        torch_ops.worker_of(os.getpid())
+    # A process of its own: this one may have a pool that other tests share.
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE
+    ) as process:
+        try:
+            with pytest.raises(ValueError, match="the pool has 0 workers"):
+                torch_ops.worker_of(process.pid)
+        finally:
+            process.kill()

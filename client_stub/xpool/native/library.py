@@ -18,6 +18,7 @@ from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.group_records import OPEN_MEETING
 from xpool_protocol.records import FENCE, OPEN_LANE, STATISTICS
 
+from xpool import lane
 from xpool.lacking import device_text
 from xpool.link import Interrupted
 from xpool.native import pump
@@ -295,6 +296,8 @@ class NativeLibrary:
     def _open_lane(self, device: int) -> None:
         """Called by the library before the first large transfer; must not raise."""
         session = self._sessions[device]
+        if not lane.is_wanted():
+            return
         try:
             request = int(self._library.xpool_request(device, OPEN_LANE))
             stream = session.open_lane(request)

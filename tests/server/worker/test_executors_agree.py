@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,6 +26,7 @@ from xpool_protocol.records import (
     Record,
     RunGraph,
     Write,
+    read_records,
 )
 from xpool_protocol.values import Tensor, row_major_strides
 from xpool_server.devices.cpu import CpuBackend
@@ -72,8 +74,26 @@ class Outcome:
     storages: dict[int, object] = field(default_factory=dict)
 
 
-def outcome(kind: str, batches: Iterable[bytes]) -> Outcome:
+def undefined_after(batches: Iterable[bytes]) -> set[int]:
+    """Storages that were allocated and not filled: their bytes are anybody's."""
+    open_ones: dict[int, int] = {}
+    for batch in batches:
+        with contextlib.suppress(PeerError):
+            for record in read_records(batch):
+                if isinstance(record, Allocate):
+                    open_ones[record.storage] = record.nbytes
+                elif (
+                    isinstance(record, Write)
+                    and record.offset == 0
+                    and open_ones.get(record.storage) == record.nbytes
+                ):
+                    del open_ones[record.storage]
+    return set(open_ones)
+
+
+def outcome(kind: str, batches: Sequence[bytes]) -> Outcome:
     """What an executor makes of batches, one after the other."""
+    undefined = undefined_after(batches)
     torch.manual_seed(0)
     desk = Desk(QUOTA_NBYTES, kind, WithoutClock())
     # Ports and other workers are never twice the same; test_groups.py has them.
@@ -94,7 +114,8 @@ def outcome(kind: str, batches: Iterable[bytes]) -> Outcome:
     for handle in HANDLES:
         try:
             entry = desk.storages.entry(handle)
-            seen.storages[handle] = bytes_of(entry.storage), entry.nbytes
+            data = None if handle in undefined else bytes_of(entry.storage)
+            seen.storages[handle] = data, entry.nbytes
         except Poisoned as poisoned:
             seen.storages[handle] = poisoned.fault
         except HandleUnknown:

@@ -24,6 +24,9 @@ from xpool.session import open_session
 from xpool_protocol.errors import PoolError
 from xpool_protocol.messages import Welcome
 
+# The twin has no bulk lane: large tensors stand in the log on both devices.
+os.environ["XPOOL_LANE"] = "off"
+
 Recorded = list[tuple[bytes, int, list[tuple[int, str]]]]
 """Per batch: records, their number, and length and digest of each payload."""
 
