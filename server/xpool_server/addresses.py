@@ -16,8 +16,8 @@ from xpool_protocol.transport.address import address_from_uri
 _PORTS: Final = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 
 _ALL_TAKEN: Final = (
-    "all ports of {} are taken: --worker-ports needs two for each worker, warm ones"
-    " included"
+    "all ports of {} are taken: --worker-ports needs three for each worker, warm"
+    " ones included"
 )
 
 T = TypeVar("T")

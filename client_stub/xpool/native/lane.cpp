@@ -145,7 +145,8 @@ bool Lane::upload(uint64_t storage, uint64_t offset, const char *data, uint64_t 
     end = send_all(fd_, &header, sizeof header, MSG_MORE);
     if (end == End::kDone)
       end = send_all(fd_, data, nbytes);
-    is_broken_ = end != End::kDone;
+    if (end != End::kDone)
+      is_broken_ = true;  // for good: the other direction may be done just now
   }
   if (end != End::kDone)
     report(end, device_);
@@ -178,7 +179,8 @@ bool Lane::download(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes
       end = End::kBroken;
     if (end == End::kDone && header.nbytes == nbytes)
       end = receive_all(fd_, to, nbytes);
-    is_broken_ = end != End::kDone;
+    if (end != End::kDone)
+      is_broken_ = true;  // for good: the other direction may be done just now
   }
   if (end == End::kInterrupted)
     report(end, device_);
