@@ -1,6 +1,6 @@
 """One session: from a lease to an open link, and what a device asks of it.
 
-``open_session`` walks the opening dialogue (node, then worker); ``Session`` turns
+``reach`` walks the opening dialogue (node, then worker); ``Session`` turns
 answers into Python values or the exceptions that a local device would have raised.
 """
 
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from xpool_protocol import limits
 from xpool_protocol.codec import decode, encode
@@ -29,7 +29,7 @@ from xpool_protocol.messages import (
     Welcome,
 )
 from xpool_protocol.records import STATISTICS_FIELDS
-from xpool_protocol.transport import connect
+from xpool_protocol.transport import Link, connect
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
 
@@ -176,8 +176,32 @@ def _is_ours(filename: str) -> bool:
     return f"{os.sep}torch{os.sep}" in filename or f"{os.sep}xpool{os.sep}" in filename
 
 
-def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
+class Reached(NamedTuple):
+    """A worker that has said Welcome, and the link to it, which nobody drives yet."""
+
+    lease: Lease
+    key: str
+    address: str
+    link: Link
+    connection: ClientConnection
+    welcome: Welcome
+
+    def begin(self, outbox: Outbox) -> Session:
+        """Start to send what a device leaves in the outbox."""
+        diagnose = _diagnosis(self.lease, self.key)
+        driver = outbox.native_link(self.link, self.connection, diagnose)
+        if driver is None:
+            driver = SessionLink(self.link, self.connection, outbox, diagnose)
+        driver.start()
+        peer = peer_of(self.welcome, self.address)
+        return Session(self.lease, self.welcome, driver, peer)
+
+
+def reach(lease: Lease, framework: str) -> Reached:
     """Connect to the lease's node, then to the worker it names.
+
+    Needs neither the framework nor a device: whoever imports the framework can do so
+    meanwhile. Any thread may call this, and another one ``begin``.
 
     Raises:
         PoolError: refused, or nobody answers; the text says what to do.
@@ -194,12 +218,16 @@ def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
     except PoolError:
         link.close()
         raise
-    diagnose = _diagnosis(lease, key)
-    driver = outbox.native_link(link, connection, diagnose)
-    if driver is None:
-        driver = SessionLink(link, connection, outbox, diagnose)
-    driver.start()
-    return Session(lease, welcome, driver, peer_of(welcome, address))
+    return Reached(lease, key, address, link, connection, welcome)
+
+
+def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
+    """``reach`` and ``begin`` in one.
+
+    Raises:
+        PoolError: as ``reach``.
+    """
+    return reach(lease, framework).begin(outbox)
 
 
 def peer_of(welcome: Welcome, address: str) -> tuple[str, str]:

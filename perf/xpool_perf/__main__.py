@@ -18,12 +18,13 @@ from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
+from xpool_perf.startup import STARTUP
 from xpool_perf.torch_compat import TORCH_COMPAT
 from xpool_perf.torch_ops import TORCH_OPS
 
 SCENARIOS: Final = {
     one.name: one
-    for one in (MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, TORCH_COMPAT)
+    for one in (MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT)
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
 PROGRAM: Final = "xpool_perf"

@@ -1,9 +1,9 @@
 """A pool whose data plane lies behind an emulated round trip.
 
-Registry and server run on 127.0.0.1; clients are told to call the server 127.0.0.2,
-where ``xpool_perf.delay`` forwards the same ports after a delay. So the program and the
-server are unchanged, and every byte of the data plane takes the long way. Acquiring and
-renewing the lease does not.
+Registry and server run on 127.0.0.1; clients are told to call both 127.0.0.2, where
+``xpool_perf.delay`` forwards the same ports after a delay. So the program, the registry
+and the server are unchanged, and every byte that the client sends or receives takes the
+long way. What registry and server say to each other does not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORKERS: Final = 6
 PORT_TRIES: Final = 50
 ECHOES: Final = 15
 
-REGISTRY_READY: Final = re.compile(r"registry ready on (\S+)")
+REGISTRY_READY: Final = re.compile(r"registry ready on ")
 SERVER_READY: Final = re.compile(r"server \S+ ready on ")
 
 
@@ -54,14 +54,16 @@ def start_far_pool(
     one_way_ms: float,
     threads: int,
     devices: str = "cpu",
+    spares: int = 0,
 ) -> FarPool:
     """Start registry, server and the long way between; measure it.
 
     Raises:
         RunFailed: a part ended or said nothing in time.
     """
-    first = free_ports(WORKERS + 2)
-    last = first + WORKERS + 1
+    first = free_ports(WORKERS + 3)
+    last = first + WORKERS + 2
+    registry_port, server_port = last - 1, first
     delay = _start(
         children,
         "delay",
@@ -79,31 +81,29 @@ def start_far_pool(
         children,
         "registry",
         [
-            *(sys.executable, "-m", "xpool_registry", "--listen", f"{NEAR}:0"),
-            *("--store", store),
+            *(sys.executable, "-m", "xpool_registry", "--listen"),
+            *(f"{NEAR}:{registry_port}", "--store", store),
         ],
         REGISTRY_READY,
         env,
         folder,
     )
-    address = next(
-        m[1] for line in registry.lines if (m := REGISTRY_READY.search(line))
-    )
     server = _start(
         children,
         "server",
         [
-            *(sys.executable, "-m", "xpool_server", "--registry", address),
-            *("--name", "far", "--spares", "0", "--threads", str(threads)),
-            *("--devices", devices, "--listen", f"tcp://{NEAR}:{first}"),
-            *("--advertise", FAR, "--worker-ports", f"{first + 1}-{last - 1}"),
+            *(sys.executable, "-m", "xpool_server", "--registry"),
+            *(f"{NEAR}:{registry_port}", "--name", "far"),
+            *("--spares", str(spares), "--threads", str(threads)),
+            *("--devices", devices, "--listen", f"tcp://{NEAR}:{server_port}"),
+            *("--advertise", FAR, "--worker-ports", f"{first + 1}-{last - 2}"),
         ],
         SERVER_READY,
         env,
         folder,
     )
     return FarPool(
-        pool=Pool(child=server, registry=address, spares=0),
+        pool=Pool(child=server, registry=f"{FAR}:{registry_port}", spares=spares),
         round_trip_s=round_trip_s(last),
         children=(server, registry, delay),
     )

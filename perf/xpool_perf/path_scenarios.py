@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -45,14 +45,14 @@ class Course:
         self._count = 0
 
     @contextmanager
-    def near(self) -> Iterator[Pool]:
-        """A pool on loopback that keeps no warm workers: they would disturb."""
+    def near(self, spares: int = 0) -> Iterator[Pool]:
+        """A pool on loopback; warm workers, where they are kept, may disturb."""
         self._say("starting a pool on loopback")
         pool = start_pool(
             self._children,
             self._fresh_folder(),
             self._env,
-            spares=0,
+            spares=spares,
             threads=self.settings.threads,
         )
         try:
@@ -61,7 +61,7 @@ class Course:
             self._children.end(pool.child)
 
     @contextmanager
-    def far(self, round_trip_ms: float) -> Iterator[Pool]:
+    def far(self, round_trip_ms: float, spares: int = 0) -> Iterator[Pool]:
         """A pool behind a round trip; how long that really is becomes a sample."""
         self._say(f"starting a pool behind {round_trip_ms:g} ms")
         far = start_far_pool(
@@ -70,6 +70,7 @@ class Course:
             self._env,
             one_way_ms=round_trip_ms / 2,
             threads=self.settings.threads,
+            spares=spares,
         )
         name = f"round_trip_{round_trip_ms:g}ms_s"
         self._say(f"{name}: {far.round_trip_s:.5f}")
@@ -100,6 +101,20 @@ class Course:
             self.samples[f"{what}_{name}"] += values
             middle = sorted(values)[len(values) // 2]
             self._say(f"{what}_{name}: {middle:.5f} ({len(values)} samples)")
+
+    def sample(self, pool: Pool, what: str, argv: Callable[[], list[str]]) -> None:
+        """Run a command and take the figures it prints, one sample of each.
+
+        Args:
+            pool: is calm before the command begins.
+            what: stands before the figures' names.
+            argv: the command, made when it is about to be started.
+        """
+        wait_until_calm(self._children, pool)
+        child, _ = run_to_end(self._children, what, argv(), self._env, self._folder)
+        for name, value in json_line(child).items():
+            self.samples[f"{what}_{name}"].append(float(value))
+            self._say(f"{what}_{name}: {value:.4g}")
 
     def build(self) -> None:
         """Build the native libraries, if they are not there: once, and on no clock."""

@@ -17,10 +17,11 @@ from xpool_protocol.native_build import (
     compiler,
     main,
     torch_folder,
+    torch_version,
 )
 
 __all__ = ["LIBRARY", "BuildFailed", "build", "built_library", "compiler"]
-__all__ += ["torch_folder"]
+__all__ += ["torch_folder", "torch_version"]
 
 LIBRARY: Final = Library(
     name="xpool-torch",

@@ -1,13 +1,15 @@
 """Puts the remote device under ``torch`` in this process: two steps around its import.
 
 ``load_library`` must come before ``import torch``; ``install`` after the lease is
-here. Between the two the process can import torch while the lease is on its way.
+here. Between the two the process imports torch while a thread gets the lease and opens
+the session.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,14 +18,13 @@ from xpool_protocol.errors import PoolError, UsageError
 from xpool.lease_pipe import LeaseOver
 from xpool.native import build, cuda_build
 from xpool.native.library import NativeLibrary
-from xpool.session import open_session
+from xpool.session import Reached, reach
 from xpool.torch.leaving import Leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xpool.lease_pipe import Later, Lease, LeasePipe
-    from xpool.native.library import NativeDevice
     from xpool.torch.remote import Remote
 
 
@@ -66,19 +67,17 @@ def load_library() -> NativeLibrary | None:
     return NativeLibrary(path, torch_folder, stand_in)
 
 
-def install(library: NativeLibrary, leases: Sequence[Lease]) -> list[Remote]:
-    """Open the sessions and make torch's ``cuda`` devices the leased slices.
+def install(library: NativeLibrary, reached: Sequence[Reached]) -> list[Remote]:
+    """Make torch's ``cuda`` devices the leased slices.
 
     Args:
         library: loaded, before torch was imported.
-        leases: ``leases[i]`` becomes ``cuda:i``.
-
-    Raises:
-        PoolError: a session can't be opened.
+        reached: ``reached[i]`` becomes ``cuda:i``.
     """
     library.register()
-    devices = [library.device(i) for i in range(len(leases))]
-    _open_sessions(devices, leases)
+    devices = [library.device(i) for i in range(len(reached))]
+    for device, one in zip(devices, reached, strict=True):
+        device.attach(one.begin(device))
     library.connect(devices)
 
     from xpool.torch.remote import Remote
@@ -115,26 +114,56 @@ def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
         patch_cuda_build(library)
 
 
-def _open_sessions(devices: Sequence[NativeDevice], leases: Sequence[Lease]) -> None:
-    """Open all at once: a server may have to start a worker first, which takes long."""
-    import torch
+def reach_all(leases: Sequence[Lease], framework: str) -> list[Reached]:
+    """All at once: a server may have to start a worker first, which takes long.
 
-    framework = f"torch {torch.__version__}"
-    if len(leases) == 1:
-        devices[0].attach(open_session(leases[0], devices[0], framework))
-        return
+    Raises:
+        PoolError: one can't be reached; the others are let go.
+    """
     with ThreadPoolExecutor(len(leases)) as threads:
-        opening = [
-            threads.submit(open_session, lease, device, framework)
-            for lease, device in zip(leases, devices, strict=True)
-        ]
-    errors = [one.exception() for one in opening]
-    for device, one, error in zip(devices, opening, errors, strict=True):
-        if error is None:
-            device.attach(one.result())
-    for error in errors:
-        if error is not None:
-            raise error
+        reaching = [threads.submit(reach, lease, framework) for lease in leases]
+    errors = [error for one in reaching if (error := one.exception())]
+    if errors:
+        for one in reaching:
+            if one.exception() is None:
+                one.result().link.close()
+        raise errors[0]
+    return [one.result() for one in reaching]
+
+
+class Reaching:
+    """The leases' workers, reached by a thread while torch is imported.
+
+    Importing takes a second or two, the dialogue some round trips: whoever stands far
+    away waits for the longer of the two and not for both.
+    """
+
+    def __init__(self, pipe: LeasePipe) -> None:
+        self._reached: list[Reached] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(pipe,), name="xpool-opening", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, pipe: LeasePipe) -> None:
+        framework = f"torch {build.torch_version(build.torch_folder())}"
+        try:
+            leases = pipe.latest(pipe.wait_for_leases(None))
+            self._reached = reach_all(leases, framework)
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            self._error = error
+
+    def result(self) -> list[Reached]:
+        """Wait for it.
+
+        Raises:
+            PoolError: no lease, or a worker can't be reached.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._reached
 
 
 def install_leased(
@@ -155,20 +184,21 @@ def install_leased(
         PoolError: no lease, or a session can't be opened.
     """
     leaving = Leaving()
-    import torch  # noqa: F401  takes a second, and the leases come meanwhile
+    reaching = Reaching(pipe)
+    import torch  # noqa: F401  takes a second, and the sessions open meanwhile
 
-    leases = pipe.latest(pipe.wait_for_leases(None))
+    reached = reaching.result()
     if library is not None:
-        remotes = install(library, leases)
+        remotes = install(library, reached)
     else:
         from xpool.torch.python_install import install_python
 
-        if len(leases) > 1:
+        if len(reached) > 1:
             raise UsageError(
                 "the pure-Python device is one device: leave out --devices, or use"
                 " device 'cuda'"
             )
-        remotes = [install_python(leases[0])]
+        remotes = [install_python(reached[0])]
     by_lease = {remote.session.lease.lease_id: remote for remote in remotes}
 
     def later(what: Later) -> None:

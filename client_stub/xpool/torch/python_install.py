@@ -14,7 +14,6 @@ from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,
 )
 
-from xpool.session import open_session
 from xpool.torch.compiling import patch_compile
 from xpool.torch.python_autocast import register_autocast
 from xpool.torch.python_device import DEVICE_TYPE, PythonDevice
@@ -26,23 +25,17 @@ from xpool.torch.remote import Remote
 from xpool.torch.storage_methods import patch_storage_methods
 
 if TYPE_CHECKING:
-    from xpool.lease_pipe import Lease
     from xpool.native.library import NativeDevice
-    from xpool.session import Session
+    from xpool.session import Reached, Session
 
 _KEPT: Final[list[Any]] = []
 """A library's registrations end with it."""
 
 
-def install_python(lease: Lease) -> Remote:
-    """Open the session and make torch's ``xpool`` device the leased slice.
-
-    Raises:
-        PoolError: the session can't be opened.
-    """
+def install_python(reached: Reached) -> Remote:
+    """Make torch's ``xpool`` device the leased slice."""
     log = PythonLog()
-    session = open_session(lease, log, f"torch {torch.__version__}")
-    return install_python_device(session, log)
+    return install_python_device(reached.begin(log), log)
 
 
 def install_python_device(session: Session, log: PythonLog) -> Remote:

@@ -225,7 +225,7 @@ def main() -> None:
     rank, size = dist.get_rank(), dist.get_world_size()
     for name, part in PARTS.items():
         part(rank, size)
-        # One write: two ranks share the pipe, and print() sends the end of the line apart.
+        # One write: ranks share the pipe, and print() may send the line's end apart.
         sys.stdout.write(f"PASSED {name}\n")
         sys.stdout.flush()
     dist.barrier()
