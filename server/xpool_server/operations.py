@@ -184,6 +184,7 @@ class Operation:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
         moving: list[tuple[int | None, Parameter, Value]] = []
+        sparse: list[tuple[SparseTensor, Any]] = []
         required = 0
         for position, value in arguments:
             parameter = parameters[position] if position < len(parameters) else None
@@ -195,6 +196,11 @@ class Operation:
             if is_moving(value):
                 place = order if is_positional else None
                 moving.append((place, parameter, value))
+            elif type(value) is SparseTensor:
+                # One tensor twice, as in x + x, is one object for some kernels.
+                twin = next((made for one, made in sparse if one == value), None)
+                converted = self._converted(parameter, value) if twin is None else twin
+                sparse.append((value, converted))
             else:
                 converted = self._converted(parameter, value)
             required += is_required

@@ -192,8 +192,8 @@ def _mm_reduce_backward(
     """``_sparse_mm_reduce_impl_backward``, whose kernel trusts sizes and ``arg_out``.
 
     ``arg_out`` holds, for each item of the product, which item of ``self`` was the
-    largest or least. torch's forward makes it only where it knows of a gradient, which
-    is not here: so for ``amax`` and ``amin`` this refuses what a client can send.
+    largest or least, and their count where a row has none. torch's forward makes it
+    only where it knows of a gradient, which is not here: the client makes it.
     """
     if self.layout is not torch.sparse_csr or self.dim() != 2 or weight.dim() != 2:
         raise ArgumentInvalid("a product with a CSR matrix is of two matrices")
@@ -209,7 +209,7 @@ def _mm_reduce_backward(
         if arg_out.shape != shape or arg_out.dtype is not torch.int64:
             raise ArgumentInvalid(f"arg_out must be int64 of sizes {list(shape)}")
         if arg_out.numel():
-            _check_within(arg_out, self.values().shape[0])
+            _check_within(arg_out, self.values().shape[0] + 1)
     aten: Any = torch.ops.aten
     return aten._sparse_mm_reduce_impl_backward(
         self,

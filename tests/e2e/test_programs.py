@@ -17,6 +17,7 @@ CASES = [
     for module, devices in (
         ("training", ("cuda", "xpool")),
         ("features", ("cuda", "xpool")),
+        ("attention", ("cuda", "xpool")),
         ("cuda_only", ("cuda",)),
         ("cuda_names", ("cuda",)),
         ("graphs", ("cuda",)),

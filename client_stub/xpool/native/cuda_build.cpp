@@ -2,7 +2,6 @@
 // out of the way: a call then takes the path it takes on a CPU build, and the server sees the same operations.
 #include "cuda_build.h"
 
-#include <ATen/native/transformers/attention.h>
 #include <c10/util/Exception.h>
 
 #include <mutex>
@@ -87,8 +86,6 @@ void take_over_kernels() {
   for (const auto key : {c10::DispatchKey::CUDA, c10::DispatchKey::SparseCUDA, c10::DispatchKey::SparseCsrCUDA,
                          c10::DispatchKey::NestedTensorCUDA, c10::DispatchKey::QuantizedCUDA})
     take_over(key);
-  // Which attention is fused, torch asks past the dispatcher. Without an answer, as on a CPU build, none is.
-  at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(nullptr);
 }
 
 }  // namespace xpool

@@ -69,6 +69,29 @@ static bool make_views(const Operation &operation, Stack *stack) {
   return true;
 }
 
+// Kernels may leave the conjugate mark on an out= tensor, as linalg.lu_solve does. Meta kernels do not say so.
+static bool may_mark_written(const Operation &operation, Arguments arguments) {
+  if (!operation.has_out)
+    return false;
+  for (const int i : operation.written)
+    if (arguments[i].isTensor() && is_remote(arguments[i].toTensor()) && arguments[i].toTensor().is_complex())
+      return true;
+  return false;
+}
+
+static void encode(Encoding &to, const Operation &operation, Arguments arguments) {
+  const void *identity = &operation;
+  to.key.raw(&identity, sizeof identity);
+  put_arguments(to, operation, arguments);
+  to.key.uint8(server_is_cpu(to.where()));  // what was learned of one kind of server holds for no other
+}
+
+static bool is_as_before(const std::string &key, const Operation &operation, Arguments arguments) {
+  Encoding now;
+  encode(now, operation, arguments);
+  return now.key.str() == key;
+}
+
 void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   check_process();
   Operation &operation = operation_of(handle);
@@ -86,10 +109,7 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   if (!spare.empty())
     spare.pop_back();
   encoding->clear();
-  const void *identity = &operation;
-  encoding->key.raw(&identity, sizeof identity);
-  put_arguments(*encoding, operation, arguments);
-  encoding->key.uint8(server_is_cpu(encoding->where()));  // what was learned of one kind of server holds for no other
+  encode(*encoding, operation, arguments);
   Stack results;
   const bool needs_no_plan = operation.only_writes && !operation.has_out && !operation.grows_written;
   if (needs_no_plan) {
@@ -97,13 +117,14 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
     results = predicted_results(operation, arguments, nothing, *encoding);
     record(encoding->where(), operation, call_head(), encoding->wire);
   } else {
-    const bool must_ask = operation.returns_number || operation.grows_written ||
+    const bool must_ask = (operation.returns_number && !operation.has_fixed_numbers) || operation.grows_written ||
                           (operation.is_dynamic && !is_gather(operation, arguments));
+    const bool may_mark = may_mark_written(operation, arguments) && !capturing(encoding->where());
     std::shared_ptr<const Plan> plan = must_ask ? nullptr : find_plan(encoding->key.str());
     plan_hits += plan != nullptr;
     if (!plan && !must_ask) {
       plan_misses++;
-      plan = infer(operation, arguments);
+      plan = may_mark ? nullptr : infer(operation, arguments);
       if (plan)
         remember_plan(encoding->key.str(), plan);
     }
@@ -123,7 +144,8 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
       const std::string key = encoding->key.str();
       results = requested_results(operation, arguments, *encoding);
       auto learned = std::make_shared<Plan>();
-      if (!must_ask && !operation.has_out && plan_from(operation, results, *learned))
+      const bool is_steady = !operation.has_out || (may_mark && is_as_before(key, operation, arguments));
+      if (!must_ask && is_steady && plan_from(operation, results, *learned))
         remember_plan(key, learned);
     }
   }

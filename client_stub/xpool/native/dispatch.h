@@ -53,6 +53,7 @@ struct Operation {
   bool is_view = false;                    // results are views of the first argument
   bool is_dynamic = false;                 // sizes depend on data
   bool returns_number = false;             // some result is not a tensor
+  bool has_fixed_numbers = false;          // but the geometry of the arguments decides it
   bool grows_written = false;              // in-place, and may change its argument's size
   bool must_learn = false;                 // meta kernels model another device: ask once, then remember
   bool takes_host_indices = false;         // CPU index tensors of any size are legal

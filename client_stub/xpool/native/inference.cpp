@@ -59,7 +59,7 @@ void add_leaf(Plan &plan, const at::Tensor &tensor) {
 // Geometry of the results on the stack; false if some result is no strided tensor.
 bool plan_from(const Operation &operation, const Stack &results, Plan &plan) {
   for (size_t i = 0; i < results.size(); i++) {
-    plan.counts.push_back(-1);
+    plan.counts.push_back(kOneTensor);
     if (operation.return_to_argument[i] >= 0)
       continue;
     if (results[i].isTensor()) {
@@ -71,6 +71,9 @@ bool plan_from(const Operation &operation, const Stack &results, Plan &plan) {
       plan.counts.back() = static_cast<int>(tensors.size());
       for (const auto &tensor : tensors)
         add_leaf(plan, tensor);
+    } else if (operation.has_fixed_numbers && results[i].isInt()) {
+      plan.counts.back() = kNumber;
+      plan.numbers.push_back(results[i]);
     } else {
       return false;
     }

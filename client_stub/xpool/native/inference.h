@@ -11,15 +11,17 @@ struct Leaf {
   c10::ScalarType dtype;
   std::vector<int64_t> sizes, strides;
 };
-// Geometry of all new results; `counts` per return: leaves of a list, or -1 for a single tensor.
+constexpr int kOneTensor = -1, kNumber = -2;
+// Geometry of all new results; `counts` per return: leaves of a list, or one of the two above.
 struct Plan {
   std::vector<Leaf> leaves;
   std::vector<int> counts;
+  std::vector<c10::IValue> numbers = {};
 };
 
 // Runs the operation on meta tensors; `metas` gets its arguments.
 Stack run_meta(const Operation &operation, Arguments arguments, Stack &metas);
-// Geometry of the results on the stack; false if some result is no tensor.
+// Geometry of the results on the stack; false if some result is neither a tensor nor a number that may be kept.
 bool plan_from(const Operation &operation, const Stack &results, Plan &plan);
 // The plan of a call without one yet: from the meta kernel, or null where the server must say.
 std::shared_ptr<const Plan> infer(const Operation &operation, Arguments arguments);

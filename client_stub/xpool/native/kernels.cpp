@@ -253,6 +253,7 @@ void register_kernels() {
   boxed<&use_cudnn_ctc>(*aten, "_use_cudnn_ctc_loss.Tensor");
   boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss");
   boxed<&use_cudnn_ctc>(*aten, "_use_miopen_ctc_loss.Tensor");
+  register_attention();
   register_sparse();
   register_by_schema(*aten);
 }

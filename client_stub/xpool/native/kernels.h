@@ -20,6 +20,10 @@ at::Tensor copy_from(const at::Tensor &self, const at::Tensor &to, bool non_bloc
 at::Tensor copy_from_and_resize(const at::Tensor &self, const at::Tensor &to);
 at::Scalar local_scalar(const at::Tensor &self);
 
+// ---- attention.cpp
+
+void register_attention();
+
 // ---- composites.cpp
 
 void lstm_cell(const c10::OperatorHandle &handle, Stack *stack);

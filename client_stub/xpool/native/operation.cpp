@@ -42,6 +42,10 @@ static const std::unordered_set<std::string> kLearned = {
 // In-place, and still they give `self` the size of what is added to it.
 static const std::unordered_set<std::string> kGrowing = {"aten::addbmm_"};
 
+// Their results hold numbers, sequence lengths, which are learned with the geometry.
+static const std::unordered_set<std::string> kFixedNumbers = {"aten::_scaled_dot_product_flash_attention",
+                                                              "aten::_scaled_dot_product_cudnn_attention"};
+
 static const std::unordered_set<std::string> kHostIndices = {
     "aten::index.Tensor",        "aten::index.Tensor_out",  "aten::index_put",
     "aten::index_put_",          "aten::index_put.out",     "aten::_index_put_impl_",
@@ -105,7 +109,8 @@ Operation::Operation(const c10::OperatorHandle &op) : handle(op), schema(op.sche
   is_view &= written.empty();
   is_dynamic = handle.hasTag(at::Tag::dynamic_output_shape) || handle.hasTag(at::Tag::data_dependent_output);
   grows_written = kGrowing.count(wire.name) > 0;
-  must_learn = kLearned.count(wire.name) > 0;
+  has_fixed_numbers = kFixedNumbers.count(wire.name) > 0;
+  must_learn = has_fixed_numbers || kLearned.count(wire.name) > 0;
   takes_host_indices = kHostIndices.count(wire.name) > 0;
   scalars_shape = wire.name.rfind("aten::arange", 0) == 0 || wire.name.rfind("aten::range", 0) == 0;
 }

@@ -64,7 +64,7 @@ Stack predicted_results(const Operation &operation, Arguments arguments, const P
   Stack results;
   Bytes outputs;
   uint64_t count = 0;
-  size_t leaf = 0;
+  size_t leaf = 0, kept = 0;
   for (size_t i = 0; i < operation.return_to_argument.size(); i++) {
     const int argument = operation.return_to_argument[i];
     if (argument >= 0) {
@@ -76,6 +76,10 @@ Stack predicted_results(const Operation &operation, Arguments arguments, const P
       continue;
     }
     const int number = plan.counts[i];
+    if (number == kNumber) {
+      results.push_back(plan.numbers[kept++]);
+      continue;
+    }
     std::vector<at::Tensor> tensors;
     for (int k = 0; k < (number < 0 ? 1 : number); k++, leaf++) {
       const Leaf &one = plan.leaves[leaf];

@@ -168,7 +168,7 @@ std::vector<at::Tensor> written_leaves(const Operation &operation, Arguments arg
   return leaves;
 }
 
-// After the call a written argument may have another size, and so another storage.
+// After the call a written argument may have another size, and so another storage, or be conjugated.
 void reseat(Replied &replied, const at::Tensor &tensor, const Geometry &geometry) {
   if (!geometry.is_defined || !is_remote(tensor))
     return;
@@ -181,6 +181,8 @@ void reseat(Replied &replied, const at::Tensor &tensor, const Geometry &geometry
     impl->set_storage_offset(geometry.offset);
     impl->set_sizes_and_strides(geometry.sizes, geometry.strides);
   }
+  tensor._set_conj(geometry.flags & 1);
+  tensor._set_neg(geometry.flags & 2);
 }
 
 }  // namespace

@@ -79,6 +79,8 @@ bool writes_sparse(const Operation &operation, Arguments arguments) {
   return false;
 }
 
+}  // namespace
+
 // Results that are strided have sizes that the arguments' sizes decide, the number of items among them: they are
 // learned from the first answer. Sparse ones are asked for each time.
 void dispatch_sparse(const c10::OperatorHandle &handle, Stack *stack) {
@@ -116,6 +118,8 @@ void dispatch_sparse(const c10::OperatorHandle &handle, Stack *stack) {
     stack->push_back(std::move(result));
 }
 
+namespace {
+
 // torch's own kernel, which is registered for the CPU and asks nothing but other operations of its tensors.
 template <Key key> void local(const c10::OperatorHandle &handle, Stack *stack) {
   check_process();
@@ -147,6 +151,8 @@ template <Key host> void register_layout(Key key, const std::unordered_set<std::
       continue;
     const std::string bare =
         name.name.substr(6) + (name.overload_name.empty() ? "" : "." + name.overload_name);
+    if (bare == "_sparse_mm_reduce_impl")
+      continue;  // registered by hand
     if (is_local.count(bare))
       library->impl(bare.c_str(), torch::CppFunction::makeFromBoxedFunction<&local<host>>());
     else
@@ -192,6 +198,8 @@ void register_sparse() {
   register_layout<Key::SparseCPU>(Key::SparseCUDA, kLocalCoo);
   register_layout<Key::SparseCsrCPU>(Key::SparseCsrCUDA, kLocalCompressed);
   static auto *aten = new torch::Library(torch::Library::IMPL, "aten", Key::CUDA, __FILE__, __LINE__);
+  static auto *csr = new torch::Library(torch::Library::IMPL, "aten", Key::SparseCsrCUDA, __FILE__, __LINE__);
+  csr->impl("_sparse_mm_reduce_impl", torch::CppFunction::makeFromBoxedFunction<&mm_reduce>());
   aten->impl("_convert_indices_from_coo_to_csr", &coo_to_csr);
   aten->impl("_convert_indices_from_csr_to_coo", &csr_to_coo);
   aten->impl("_validate_compressed_sparse_indices", &validate_compressed);

@@ -22,6 +22,10 @@ at::Tensor sparse_over(const SparseShape &shape, const std::vector<at::Tensor> &
 // An in-place call has given a sparse tensor other parts.
 void reseat_sparse(const at::Tensor &tensor, const SparseShape &shape, const std::vector<at::Tensor> &parts);
 
+void dispatch_sparse(const c10::OperatorHandle &handle, Stack *stack);
+// ---- sparse_reduce.cpp
+void mm_reduce(const c10::OperatorHandle &handle, Stack *stack);
+
 void register_sparse();
 
 }  // namespace xpool

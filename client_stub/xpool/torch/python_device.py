@@ -114,14 +114,18 @@ class PythonDevice:
         ):
             return self._requested(operation, values, encoded)
         plan = self.plans.find(encoded.key)
-        if plan is None:
+        may_mark = _may_mark_written(operation, values)
+        if plan is None and not may_mark:
             plan = self._infer(operation, values)
             if plan is not None:
                 self.plans.remember(encoded.key, plan)
         if plan is not None:
             return self._predicted(operation, values, encoded, plan)
         results = self._requested(operation, values, encoded)
-        learned = None if operation.has_out else plan_from(operation, results)
+        is_steady = not operation.has_out or (
+            may_mark and self.encoder.encode(operation, values).key == encoded.key
+        )
+        learned = plan_from(operation, results) if is_steady else None
         if learned is not None:
             self.plans.remember(encoded.key, learned)
         return results
@@ -331,6 +335,18 @@ class PythonDevice:
     def close(self) -> None:
         """Record nothing any more: the interpreter ends."""
         self.log.close()
+
+
+def _may_mark_written(operation: Operation, values: Sequence[Any]) -> bool:
+    """Whether a kernel may leave the conjugate mark on an out= tensor.
+
+    ``linalg.lu_solve`` does; meta kernels do not say so.
+    """
+    return operation.has_out and any(
+        tensor.is_complex()
+        for position in operation.written
+        for tensor in _leaves(values[position])
+    )
 
 
 def _returned(results: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ from torch.utils.backend_registration import (
 )
 
 from xpool.torch.compiling import patch_compile
+from xpool.torch.python_attention import register_attention
 from xpool.torch.python_autocast import register_autocast
 from xpool.torch.python_device import DEVICE_TYPE, PythonDevice
 from xpool.torch.python_generator import patch_generator_class
@@ -55,6 +56,7 @@ def install_python_device(session: Session, log: PythonLog) -> Remote:
     remote.event_class = module.Event
     module.connect(remote, device)
     _KEPT.extend(register(device))
+    _KEPT.append(register_attention(device))
     _KEPT.extend(register_autocast(DEVICE_TYPE, overload_named))
     _KEPT.append(_host_pinning())
     patch_storage_methods(DEVICE_TYPE)

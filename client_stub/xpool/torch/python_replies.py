@@ -104,7 +104,7 @@ class Replied:
         return self._storages.with_room(storage, nbytes)
 
     def _reseat(self, tensor: torch.Tensor, wire: Tensor) -> None:
-        """After the call a written tensor may have another size, another storage."""
+        """After the call a written tensor may have another size, storage, or mark."""
         if tensor.device != self._storages.device:
             return
         number = self._storages.number_of(tensor.untyped_storage())
@@ -112,6 +112,8 @@ class Replied:
         if now != (wire.storage, wire.sizes, wire.strides, wire.offset):
             storage = self._storage(wire)
             seat(tensor, storage, wire.sizes, wire.strides, wire.offset)
+        torch._C._set_conj(tensor, bool(wire.flags & FLAG_CONJ))
+        torch._C._set_neg(tensor, bool(wire.flags & FLAG_NEG))
 
 
 def _malformed() -> NoReturn:

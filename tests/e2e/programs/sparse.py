@@ -131,6 +131,36 @@ def case_arithmetic(device: str) -> None:
     both(lambda s: s.zero_(), COO)
 
 
+def case_a_tensor_and_itself(device: str) -> None:
+    """Some kernels take two sparse tensors only if they are one."""
+    for layout in (torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
+        block = (2, 2) if layout in (torch.sparse_bsr, torch.sparse_bsc) else None
+        square = torch.eye(4).to_sparse(layout=layout, blocksize=block)
+        both(lambda s: s + s, square)
+        both(lambda s: torch.add(s, s, alpha=3), square)
+
+
+def case_extremes_of_a_product_have_gradients(device: str) -> None:
+    dense = torch.arange(24.0).sin().view(6, 4)
+    rows = torch.arange(30.0).cos().view(5, 6)
+    rows = torch.where(rows.abs() < 0.4, 0.0, rows)
+    rows[2] = 0  # nothing to take the extreme of
+    for reduce in ("amax", "amin", "sum", "mean"):
+        for dtype in (torch.float32, torch.bfloat16):
+
+            def work(s, d, reduce=reduce):
+                s, d = s.requires_grad_(), d.requires_grad_()
+                product = torch.sparse.mm(s, d, reduce)
+                of_s, of_d = torch.autograd.grad(product.float().pow(2).sum(), (s, d))
+                return product.detach(), of_s.values(), of_d
+
+            want = work(rows.to(dtype).to_sparse_csr(), dense.to(dtype))
+            there = rows.to(dtype).to_sparse_csr().cuda()
+            have = work(there, dense.to(dtype).cuda())
+            for one, other in zip(have, want, strict=True):
+                torch.testing.assert_close(one.cpu(), other)
+
+
 def case_shapes(device: str) -> None:
     both(lambda s: torch.cat([s, s]), COO)
     both(lambda s: torch.cat([s, s], 1).coalesce(), COO)

@@ -252,7 +252,19 @@ def test_gradients_of_a_reduced_product_check_their_indices(desk: Desk) -> None:
     assert torch.equal(get(desk, found).to_dense(), want[0].to_dense())
     assert torch.equal(desk.get(of_weight), want[1])
     index = torch.zeros(3, 2, dtype=torch.int64)
-    for wrong in (index + (1 << 40), index - 9, index[:2], index.int(), nothing):
+    # As many as there are items: the row has none, and no gradient flows.
+    absent = index + mine.values().numel()
+    answer = desk.ask(name, 15_000, **given, reduce="amax", arg_out=absent)
+    assert not isinstance(answer, Failure), answer
+    assert not get(desk, answer[0][0]).to_dense().any()
+    for wrong in (
+        absent + 1,
+        index + (1 << 40),
+        index - 9,
+        index[:2],
+        index.int(),
+        nothing,
+    ):
         failure = desk.ask(name, 20_000, **given, reduce="amax", arg_out=wrong)
         assert isinstance(failure, Failure)
         assert failure.fault.code == 502

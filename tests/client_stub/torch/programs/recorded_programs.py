@@ -411,6 +411,9 @@ def program_functions(device: str) -> None:
     F.pixel_shuffle(x.view(1, 4, 3, 4), 2)
     F.linear(x, x[0])
     F.scaled_dot_product_attention(x[None], x[None], x[None])
+    q, k, v = (x[None].clone().requires_grad_() for _ in range(3))
+    F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+    F.scaled_dot_product_attention(q, k, v, attn_mask=(x @ x.mT) > 0)
 
 
 def program_mlp_sgd(device: str) -> None:
