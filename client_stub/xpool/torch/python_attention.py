@@ -88,8 +88,8 @@ def _added(mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | Non
     """A mask as what is added to the scores."""
     if mask is None or mask.dtype is not torch.bool:
         return mask
-    options = {"dtype": query.dtype, "device": query.device}
     allowed, denied = (
-        torch.scalar_tensor(value, **options) for value in (0.0, float("-inf"))
+        torch.scalar_tensor(value, dtype=query.dtype, device=query.device)
+        for value in (0.0, float("-inf"))
     )
     return torch.where(mask, allowed, denied)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 from xpool.lease_pipe import Lease
+from xpool.session import reach
 from xpool.torch.leaving import Leaving
 from xpool.torch.python_autocast import FLOAT32, LOWER_PRECISION, PROMOTED
 from xpool.torch.python_install import install_python
@@ -514,6 +515,6 @@ def main() -> None:
 if __name__ == "__main__":
     lease = msgspec.json.decode(os.environ["LEASE"], type=Lease)
     leaving = Leaving()
-    remote = install_python(lease)
+    remote = install_python(reach(lease, f"torch {torch.__version__}"))
     leaving.remotes = [remote]
     main()
