@@ -31,6 +31,7 @@ from xpool_protocol.messages import (
 from xpool_protocol.transport import Link
 
 from xpool.outbox import Outbox
+from xpool.pace import Pace
 
 MAX_REMEMBERED_FAULTS: Final = 64
 """Late failures kept for the report at the end; one error often causes many."""
@@ -77,6 +78,8 @@ class SessionLink:
         """Failures by operation number that nobody has been told of yet."""
         self._sent_nbytes = 0
         self._is_held = False
+        self._is_awaited = False
+        self._pace = Pace()
         self._leaving: str | None = None
         self._is_interrupted = False
         self._tell_over: Callable[[PoolError], None] | None = None
@@ -111,6 +114,10 @@ class SessionLink:
             PoolError: the session is over and the answer will not come.
         """
         with self._changed:
+            if request not in self._answers and self._outbox.queued_nbytes():
+                self._is_awaited = True
+                with contextlib.suppress(BlockingIOError):  # it is awake already
+                    os.eventfd_write(self._outbox.wake_fileno, 1)
             while request not in self._answers:
                 if self.over is not None:
                     raise self.over
@@ -184,12 +191,13 @@ class SessionLink:
     def _run(self) -> None:
         try:
             while self.over is None:
-                self._send_queued()
+                self._is_awaited = self._is_awaited or self._leaving is not None
+                patience_s = self._send_queued()
                 if self._leaving is not None:
                     self._link.send(self._connection.bye(self._leaving))
                     self._finish(ClosedError("the session was closed by this program"))
                     break
-                frames = self._link.receive(None)
+                frames = self._link.receive(patience_s)
                 while frames is not None:
                     self._take_in(self._connection.receive(frames))
                     frames = self._link.receive(0)
@@ -205,19 +213,35 @@ class SessionLink:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._outbox.wake_fileno)
 
-    def _send_queued(self) -> None:
-        took = False
-        while self._connection.state is State.OPEN and self._connection.room_nbytes > 0:
-            batch = None if self._is_held else self._outbox.take()
+    def _send_queued(self) -> float | None:
+        """Send what may leave; seconds until more may, None if something will tell."""
+        took, patience_s = False, None
+        # Whoever waits has recorded what for: it is taken below.
+        is_awaited, self._is_awaited = self._is_awaited, False
+        while (
+            not self._is_held
+            and self._connection.state is State.OPEN
+            and self._connection.room_nbytes > 0
+        ):
+            now_ns, queued_nbytes = time.monotonic_ns(), self._outbox.queued_nbytes()
+            delay_ns = self._pace.delay_ns(now_ns, queued_nbytes, is_awaited=is_awaited)
+            if delay_ns:
+                patience_s = delay_ns / 1e9
+                break
+            batch = self._outbox.take()
             if batch is None:
                 break
+            self._pace.note_sent(now_ns)
             frames = self._connection.batch(*batch)
             self._sent_nbytes += sum(len(frame) for frame in frames)
             self._link.send(frames)
             took = True
+        if is_awaited and self._outbox.queued_nbytes():
+            self._is_awaited = True  # for want of credit
         if took:
             with self._changed:
                 self._changed.notify_all()
+        return patience_s
 
     def _take_in(self, message: Message) -> None:
         match message:

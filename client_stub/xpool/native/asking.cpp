@@ -129,7 +129,7 @@ void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t 
     record.uvarint(storage);
     record.uvarint(offset + at);
     record.uvarint(length);
-    log.append(record);
+    log.append(record, Ring::kNo);
   }
   for (size_t i = 0; i < requests.size(); i++) {
     const Answer answer = await(device, requests[i], "read");

@@ -36,31 +36,41 @@ void Log::wake() {
     return;
 }
 
+void Log::note_queued(size_t nbytes, Ring ring) {
+  const size_t before = queued_bytes_.fetch_add(nbytes);
+  if (ring == Ring::kYes && before < ring_at_ && before + nbytes >= ring_at_)
+    wake();
+}
+
+size_t Log::ring_at(size_t nbytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ring_at_ = nbytes;
+  return queued_bytes_;
+}
+
 // The batch to append to: the last one, unless it is full or has no room for this payload.
 Batch &Log::open_batch(size_t payload_bytes) {
   const bool is_full = batches_.empty() || batches_.back()->records.size() >= kBatchBytes ||
                        (payload_bytes && (batches_.back()->payload_bytes + payload_bytes > kTransferBytes ||
                                           batches_.back()->payloads.size() >= kBatchPayloads));
-  if (is_full) {
+  if (is_full)
     batches_.push_back(new Batch);
-    wake();
-  }
   return *batches_.back();
 }
 
-uint64_t Log::append_locked(const char *data, size_t nbytes) {
+uint64_t Log::append_locked(const char *data, size_t nbytes, Ring ring) {
   Batch &batch = open_batch(0);
   batch.records.append(data, nbytes);
   batch.record_count++;
-  queued_bytes_ += nbytes;
+  note_queued(nbytes, ring);
   return record_count_++;
 }
 
-uint64_t Log::append(const Bytes &record) {
+uint64_t Log::append(const Bytes &record, Ring ring) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (closed_)
     return 0;
-  return append_locked(record.str().data(), record.size());
+  return append_locked(record.str().data(), record.size(), ring);
 }
 
 uint64_t Log::define_locked(WireOperation &operation) {
@@ -84,7 +94,7 @@ uint64_t Log::define(WireOperation &operation) {
   return closed_ ? 0 : define_locked(operation);
 }
 
-uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Bytes &tail) {
+uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Bytes &tail, Ring ring) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (closed_)
     return 0;
@@ -97,7 +107,7 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
   batch.records += number.str();
   batch.records += tail.str();
   batch.record_count++;
-  queued_bytes_ += batch.records.size() - before;
+  note_queued(batch.records.size() - before, ring);
   return record_count_++;
 }
 
@@ -140,7 +150,7 @@ void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size
     }
     if (!chunks.empty()) {
       batch.payload_bytes += part;
-      queued_bytes_ += part;
+      note_queued(part);
     }
     append_locked(record.str().data(), record.size());
     data += part;

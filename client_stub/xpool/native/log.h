@@ -68,6 +68,9 @@ struct WireOperation {
   std::array<int32_t, kMaxDevices> numbers{};
 };
 
+// Whether a record wakes the link. kNo: the caller waits for its answer next, and sees to it that it is sent.
+enum class Ring : bool { kNo, kYes };
+
 class Log {
  public:
   // One for each device, never destroyed: tensors may outlive every other static.
@@ -78,9 +81,9 @@ class Log {
   uint64_t next_generator() { return generators_.fetch_add(1); }
 
   // Appends one record that names no operation; returns its operation number.
-  uint64_t append(const Bytes &record);
+  uint64_t append(const Bytes &record, Ring ring = Ring::kYes);
   // Appends `head` + operation number + `tail`, after defining the operation if this is its first use.
-  uint64_t append_call(WireOperation &operation, const Bytes &head, const Bytes &tail);
+  uint64_t append_call(WireOperation &operation, const Bytes &head, const Bytes &tail, Ring ring = Ring::kYes);
   // The operation's number, defined if this is its first use.
   uint64_t define(WireOperation &operation);
   // Appends one record that names a peer, after defining the peer with `define` if this is its first use.
@@ -91,6 +94,8 @@ class Log {
   // The oldest complete or begun batch, or null. The caller owns it.
   Batch *take();
   size_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
+  // From now on the wake descriptor is written when the queue grows to so many bytes. Returns how many there are.
+  size_t ring_at(size_t nbytes);
   void set_wake_fd(int fd) { wake_fd_ = fd; }
 
   // After this no log records anything any more: the interpreter ends, or this is a forked child.
@@ -99,9 +104,10 @@ class Log {
 
  private:
   explicit Log(int device) : device_(device) {}
-  uint64_t append_locked(const char *data, size_t nbytes);
+  uint64_t append_locked(const char *data, size_t nbytes, Ring ring = Ring::kYes);
   uint64_t define_locked(WireOperation &operation);
   void wake();
+  void note_queued(size_t nbytes, Ring ring = Ring::kYes);
   Batch &open_batch(size_t payload_bytes);
 
   const int device_;
@@ -111,6 +117,7 @@ class Log {
   int32_t next_operation_ = 0;
   std::array<bool, kMaxDevices> defined_peers_{};
   std::atomic<size_t> queued_bytes_{0};
+  size_t ring_at_ = 1;
   std::atomic<uint64_t> storages_{1}, requests_{1}, generators_{1};
   static std::atomic<bool> closed_;
   int wake_fd_ = -1;

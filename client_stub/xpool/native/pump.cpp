@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <ctime>
@@ -14,6 +15,9 @@ namespace {
 
 // A signal that comes between a look and the wait is seen this much later.
 constexpr int kLookAgainMs = 500;
+
+// By default the kernel lets a timer be late by half of what the pace spaces out.
+constexpr unsigned long kTimerSlackNs = 5'000;
 
 int64_t monotonic_ns() {
   timespec now;
@@ -56,6 +60,10 @@ Outcome Pump::wait(uint64_t request, Reply &reply) {
     if (at_python_.contains(request) || is_over_)
       return Outcome::kAskPython;
     waiters_[request] = &waiter;
+  }
+  if (log_.queued_bytes()) {
+    is_awaited_ = true;
+    ring();
   }
   wait_for_change(waiter.is_answered, 0, kLookAgainMs);
   if (!waiter.is_answered) {
@@ -157,8 +165,9 @@ void Pump::forget(uint64_t request) {
 // ---- the pump's thread
 
 void Pump::run() {
+  prctl(PR_SET_TIMERSLACK, kTimerSlackNs, 0, 0, 0);
   while (turn())
-    path_.wait(wake_fd_, -1);
+    path_.wait(wake_fd_, patience_ns());
   tell({Event::kStopped});
 }
 
@@ -175,6 +184,8 @@ bool Pump::turn() {
       return false;
     is_leaving = is_leaving_;
     bye = bye_;
+    if (is_leaving_)
+      is_awaited_ = true;
   }
   // Sending may take libzmq's news of an arrival off its descriptor, so receiving comes last.
   const bool is_sent = send_queued();
@@ -191,12 +202,26 @@ bool Pump::turn() {
   return false;
 }
 
+// How long nothing needs to be done unless a descriptor says so; negative: for ever.
+int64_t Pump::patience_ns() {
+  // Once there is nothing queued, the first record rings; else as many as are worth a message.
+  if (is_held_ || !connection_.has_room() || !log_.ring_at(1))
+    return -1;
+  return pace_.delay_ns(monotonic_ns(), log_.ring_at(kPaceBytes), is_awaited_);
+}
+
 bool Pump::send_queued() {
   bool has_taken = false, is_sent = true;
+  // Whoever waits has recorded what for: it is taken below.
+  const bool is_awaited = is_awaited_.exchange(false);
   while (is_sent && !is_held_ && connection_.has_room()) {
+    const int64_t now_ns = monotonic_ns();
+    if (pace_.delay_ns(now_ns, log_.queued_bytes(), is_awaited))
+      break;
     const std::unique_ptr<Batch> batch(log_.take());
     if (!batch)
       break;
+    pace_.note_sent(now_ns);
     std::vector<std::pair<char *, size_t>> payloads;
     for (size_t i = 0; i < batch->payloads.size(); i++)
       payloads.emplace_back(batch->payloads[i], batch->sizes[i]);
@@ -208,6 +233,8 @@ bool Pump::send_queued() {
     is_sent = path_.send(head, batch->records, payloads);
     has_taken = true;
   }
+  if (is_awaited && log_.queued_bytes())
+    is_awaited_ = true;  // for want of credit
   if (has_taken) {
     room_++;
     if (room_waiters_)

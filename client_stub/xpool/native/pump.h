@@ -18,6 +18,7 @@
 
 #include "connection.h"
 #include "log.h"
+#include "pace.h"
 #include "zmq_path.h"
 
 namespace xpool {
@@ -87,6 +88,7 @@ class Pump {
   void run();
   bool turn();
   bool send_queued();
+  int64_t patience_ns();
   bool receive_all();
   bool take_in(std::unique_ptr<Messages> frames);
   void tell(Event event);
@@ -100,9 +102,11 @@ class Pump {
   const int wake_fd_;
   ZmqPath path_;
   Connection connection_;
+  Pace pace_;
   std::thread thread_;
   std::atomic<uint64_t> sent_bytes_{0};
   std::atomic<bool> is_held_{false};
+  std::atomic<bool> is_awaited_{false};  // somebody waits for what is queued
 
   std::mutex mutex_;  // guards what follows; never held while waiting or sending
   std::unordered_map<uint64_t, Arrived> answers_;

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <new>
 
 namespace xpool {
@@ -81,9 +82,10 @@ bool ZmqPath::is_disconnected() {
   }
 }
 
-void ZmqPath::wait(int other, int timeout_ms) const {
+void ZmqPath::wait(int other, int64_t timeout_ns) const {
   pollfd fds[] = {{sockets_.socket_fd, POLLIN, 0}, {sockets_.monitor_fd, POLLIN, 0}, {other, POLLIN, 0}};
-  ::poll(fds, 3, timeout_ms);
+  const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+  ::ppoll(fds, 3, timeout_ns < 0 ? nullptr : &timeout, nullptr);
 }
 
 }  // namespace xpool

@@ -21,6 +21,7 @@ from xpool.link import Mark
 from xpool.native import build
 from xpool.native.library import NativeLibrary
 from xpool.native.pump import NativeLink
+from xpool.pace import BURST, PACE_NBYTES, PACE_NS
 from xpool.session import RemoteFault, Session, open_session
 from xpool_protocol import limits
 from xpool_protocol.codec import HEADER, MAGIC, Frames, decode, encode
@@ -41,6 +42,8 @@ from xpool_protocol.records import Fence, read_records
 
 DEADLINE_MS = 20_000
 NONE = b"\x00"
+STREAM = 4000
+"""Records that are issued without a wait."""
 LATE = Fault(500, "too late", "RuntimeError", 3, "aten::add")
 
 
@@ -267,6 +270,32 @@ def case_pong_and_ack_need_nobody(server: Server, client: Client) -> Any:
     (request,) = server.requests(1)
     server.reply(request)
     return client.outcome(asked)
+
+
+def case_a_stream_is_gathered(server: Server, client: Client) -> Any:
+    began_ns, found, batches, nbytes = time.monotonic_ns(), 0, 0, 0
+    for _ in range(STREAM):
+        client.fence()
+    while found < STREAM:
+        message = server.receive()
+        server.send(server.connection.ack(message.sequence))
+        found += len(list(read_records(message.records)))
+        batches, nbytes = batches + 1, nbytes + len(message.records)
+    paces = (time.monotonic_ns() - began_ns) // PACE_NS
+    return batches <= BURST + paces + 1 + nbytes // PACE_NBYTES
+
+
+def case_what_is_awaited_does_not_wait_for_more(server: Server, client: Client) -> Any:
+    def serve() -> None:
+        for _ in range(100):
+            (request,) = server.requests(1)
+            server.reply(request)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    found = {client.outcome(client.fence()) for _ in range(100)}
+    serving.join()
+    return sorted(found)
 
 
 def case_goodbye(server: Server, client: Client) -> Any:

@@ -38,6 +38,8 @@ GOING_ON: dict[str, Any] = {
     "marks": ["stamped True, error None", "value 00", "stamped True, error None", [3]],
     "a_mark_for_what_has_been_answered": ["value 00", "stamped True, error None"],
     "pong_and_ack_need_nobody": "value 00",
+    "a_stream_is_gathered": True,
+    "what_is_awaited_does_not_wait_for_more": ["value 00"],
     "nothing_goes_while_held": [True, True],
     "a_signal_handler_runs_during_a_wait": [True, "value 00"],
 }

@@ -1,0 +1,36 @@
+"""When a log's records leave: the twin of ``native/pace.h``, which explains it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PACE_NS: Final = 100_000
+BURST: Final = 3
+PACE_NBYTES: Final = 16 << 10
+"""Worth a message at any time."""
+
+
+class Pace:
+    """Spaces messages out while a program streams."""
+
+    def __init__(self) -> None:
+        self._due_ns = 0
+        """When messages that were sent evenly would leave from now on."""
+
+    def delay_ns(self, now_ns: int, queued_nbytes: int, *, is_awaited: bool) -> int:
+        """Nanoseconds until what is queued may leave; 0 is now.
+
+        Args:
+            now_ns: on the monotonic clock.
+            queued_nbytes: what would leave.
+            is_awaited: somebody waits for an answer.
+        """
+        if is_awaited or queued_nbytes >= PACE_NBYTES:
+            return 0
+        return max(0, self._due_ns - (BURST - 1) * PACE_NS - now_ns)
+
+    def note_sent(self, now_ns: int) -> None:
+        """One message has left."""
+        # What had to leave at once is no debt beyond the burst.
+        even_ns = max(self._due_ns, now_ns) + PACE_NS
+        self._due_ns = min(even_ns, now_ns + BURST * PACE_NS)
