@@ -296,6 +296,25 @@ class ServerConnection:
         self._held_nbytes += nbytes
         return batch
 
+    def advance(self, sequence: int, operation: int) -> None:
+        """Take note of batches that native code has taken, executed and acknowledged.
+
+        Args:
+            sequence: the last one.
+            operation: the number of the record after it.
+
+        Raises:
+            UsageError: the session is not open, a batch is held, or it goes back.
+        """
+        _require(self.state, State.OPEN, "advance")
+        if self._held or sequence < self._received:
+            raise UsageError(
+                f"{len(self._held)} batches are held and {self._received} is the last"
+                f" that came: it can't be batch {sequence}"
+            )
+        self.executed = self._received = sequence
+        self._fewest_operations = self._most_operations = operation
+
     def welcome(self, welcome: Welcome) -> Frames:
         """Frames that open the session; version and window are this connection's.
 

@@ -21,8 +21,10 @@ from xpool_protocol.transport import Listener, PeerId
 
 from xpool_server import control
 from xpool_server.devices.base import Backend
+from xpool_server.executor import Executor
 from xpool_server.lane import SocketLane
 from xpool_server.native_executor import MakeExecutor
+from xpool_server.native_serving import NativeLoop, native_loop
 from xpool_server.peers import Peers
 from xpool_server.session import Session, framework, refusal
 
@@ -102,6 +104,9 @@ class Worker:
         self._open_door = open_door
         self._peers: Peers | None = None
         self._session: Session | None = None
+        self._executor: Executor | None = None
+        self._loop: NativeLoop | None = None
+        """Once the session has an owner, if there is native code for it."""
         self._lease_id = ""
         self._was_owned = False
         self._told: dict[str, int] = {}
@@ -115,7 +120,7 @@ class Worker:
         )
         while not self._pipe.is_closed:
             # None when the pipe can be read, in turn with messages.
-            received = self._listener.receive(STATISTICS_INTERVAL_S)
+            received = self._next()
             # A client may be faster than the order to expect it.
             is_turn = received is None or self._session is None
             if is_turn and any(map(self._obey, self._pipe.receive())):
@@ -131,6 +136,15 @@ class Worker:
                     self._close(self._session.ended)
                     return
 
+    def _next(self) -> tuple[PeerId, list[memoryview]] | None:
+        """The next message that native code has not dealt with already.
+
+        None if there is none and something else may have happened.
+        """
+        if self._loop is not None and self._loop.serve(STATISTICS_INTERVAL_S):
+            return None
+        return self._listener.receive(STATISTICS_INTERVAL_S)
+
     def _obey(self, order: control.ToWorker) -> bool:
         """Carry out an order of the node; true if it was to end."""
         match order:
@@ -140,11 +154,11 @@ class Worker:
                 self._backend.limit_memory(order.memory_nbytes)
                 self._peers = self._open_door()
                 self._listener.watch(self._peers.wake_fileno)
-                executor = self._make_executor(
+                self._executor = self._make_executor(
                     self._backend, order.memory_nbytes, self._lane, self._peers
                 )
                 properties = self._peers.properties()
-                self._session = Session(order, executor, self._send, properties)
+                self._session = Session(order, self._executor, self._send, properties)
                 self._lease_id = order.lease_id
                 return False
             case control.EndSession(code, text):
@@ -181,6 +195,7 @@ class Worker:
             return
         if not self._was_owned:
             self._was_owned = True
+            self._loop = self._native_loop(session)
             self._pipe.send(control.SessionOpened(self._lease_id))
         now_s = time.monotonic()
         if now_s - self._told_at_s < STATISTICS_INTERVAL_S:
@@ -189,6 +204,12 @@ class Worker:
         if counters != self._told:
             self._told, self._told_at_s = counters, now_s
             self._pipe.send(control.SessionStatistics(counters))
+
+    def _native_loop(self, session: Session) -> NativeLoop | None:
+        assert self._executor is not None
+        assert self._peers is not None
+        watched = self._pipe.fileno(), self._peers.wake_fileno
+        return native_loop(session, self._executor, self._listener, watched)
 
     def _close(self, reason: str) -> None:
         counters = self._session.counters() if self._session is not None else {}

@@ -158,6 +158,10 @@ class Executor:
         """Records taken so far; the next record's operation number."""
         return self.failures.operation
 
+    def advance(self, operation: int) -> None:
+        """Records up to this number were executed by native code."""
+        self.failures.operation = operation
+
     @contextmanager
     def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
         """Around the records of one batch: no autograd, no warnings, time is counted.

@@ -57,33 +57,42 @@ class NativeExecutor(Executor):
         *,
         library: NativeLibrary,
     ) -> None:
-        self._native = library.session(backend.device, quota_nbytes)
+        self.native = library.session(backend.device, quota_nbytes)
         super().__init__(backend, quota_nbytes, lane, door)
         self._handlers[DefineOperation] = self._define
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
         return NativeStorages(
-            self._native, quota_nbytes, self.backend.device, self._broken_upload
+            self.native, quota_nbytes, self.backend.device, self._broken_upload
         )
 
     def _make_graphs(self) -> Graphs:
         self._native_graphs = NativeGraphs(
-            self._native,
+            self.native,
             *(self.backend, self.storages, self.generators, self.failures, self.calls),
         )
         return self._native_graphs
 
     def run(self, records: bytes) -> Iterator[Answers | None]:
-        native, position = self._native, 0
+        yield from self.run_rest(records, self.native.run(records, 0))
+
+    def run_rest(self, records: bytes, outcome: int) -> Iterator[Answers | None]:
+        """Go on with a batch that C++ has begun: ``native.stop`` says where it stopped.
+
+        Args:
+            records: the batch's, all of them.
+            outcome: why it stopped.
+        """
+        native = self.native
         stop = native.stop
         while True:
-            outcome = native.run(records, position)
             self.failures.operation += stop.record_count
             position = stop.position
             if outcome == DONE:
                 return
             if outcome == READ:
                 yield [Reply(stop.request, _NONE, (native.take_answer(),))]
+                outcome = native.run(records, position)
                 continue
             reader = Reader(records, position)
             record = read_record(reader)
@@ -92,6 +101,7 @@ class NativeExecutor(Executor):
             while (answers := self._in_python(record, outcome)) is None:
                 yield None
             yield answers
+            outcome = native.run(records, position)
 
     def _in_python(self, record: Record, outcome: int) -> Answers | None:
         if outcome == HAND_BACK:
@@ -101,7 +111,7 @@ class NativeExecutor(Executor):
 
     def _finish(self, record: Call, outcome: int) -> Answers:
         """The rest of a call that C++ has run."""
-        native = self._native
+        native = self.native
         bound = int(native.stop.bound)
 
         def run(record: Call) -> None:
@@ -115,7 +125,7 @@ class NativeExecutor(Executor):
 
     def counters(self) -> dict[str, int]:
         counters = super().counters()
-        counters["executed_ops"] += int(self._native.ledger().executed_ops)
+        counters["executed_ops"] += int(self.native.ledger().executed_ops)
         return counters
 
     def _define(self, record: DefineOperation) -> Answers:
@@ -124,11 +134,11 @@ class NativeExecutor(Executor):
         answers = self.calls.define(record)
         operation = self.calls.operation(record.operation)
         if operation is None or operation.is_guarded:
-            self._native.undefine(record.operation)
+            self.native.undefine(record.operation)
             return answers
         base, overload = operation.schema_name
         plain = base.removeprefix("aten::")
-        self._native.define(
+        self.native.define(
             record.operation,
             base,
             overload,

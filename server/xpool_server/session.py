@@ -36,6 +36,7 @@ from xpool_server.control import OpenSession
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.lacking import lacking
+from xpool_server.native.serving import Place
 
 Send: TypeAlias = Callable[[PeerId, Frames], None]
 
@@ -78,6 +79,57 @@ class Session:
     def is_owned(self) -> bool:
         """A client has shown the key."""
         return self._owner is not None
+
+    @property
+    def owner(self) -> PeerId:
+        """The client, once there is one."""
+        assert self._owner is not None
+        return self._owner
+
+    @property
+    def version(self) -> int:
+        """Of the protocol, as agreed with the owner."""
+        return self._connection.version
+
+    @property
+    def window_nbytes(self) -> int:
+        """Credit of the owner."""
+        return self._connection.window_nbytes
+
+    @property
+    def place(self) -> Place | None:
+        """Where native code may go on; None if nobody is there, or a batch waits."""
+        if not self.is_owned or self.ended is not None or self._queue:
+            return None
+        return Place(self._connection.executed, self._executor.operation_count)
+
+    def advance(self, place: Place, refused_messages: int) -> None:
+        """Native code has executed and acknowledged everything up to here."""
+        self._connection.advance(*place)
+        self._executor.advance(place.operation)
+        self.ignored_messages += refused_messages
+
+    def resume(
+        self,
+        frames: Sequence[Payload],
+        rest: Callable[[bytes], Iterator[Answers | None]],
+    ) -> None:
+        """Go on with the next batch, whose first records native code has executed.
+
+        Args:
+            frames: the owner's message.
+            rest: executes what is left of a batch's records.
+        """
+
+        def begin() -> None:
+            batch = self._connection.receive(frames)
+            assert isinstance(batch, Batch)
+            self._queue.append(batch)
+            self._running = rest(batch.records)
+            self._work()
+
+        self._executor.received_nbytes += sum(len(frame) for frame in frames)
+        self._guarded(begin)
 
     def counters(self) -> dict[str, int]:
         """The session's counters, by the names of ``STATISTICS_FIELDS``."""

@@ -94,7 +94,7 @@ class ListenerStatistics(LinkStatistics):
 
 
 class NativeSockets(NamedTuple):
-    """A connected link as native code sees it: pointers, descriptors, functions."""
+    """A socket as native code sees it: pointers, descriptors, functions."""
 
     socket: int
     monitor: int
@@ -227,6 +227,14 @@ class Listener(_Endpoint):
             ClosedError: closed by us, or inherited through a fork.
             UsageError: no frames, too many, too large, or not contiguous.
         """
+
+    def lend(self) -> NativeSockets | None:
+        """What native code needs to use the socket in turn; None if it cannot.
+
+        Only in the thread that calls ``receive``, between two calls of it. What native
+        code sends and receives is not counted here.
+        """
+        return None
 
     @abstractmethod
     def statistics(self) -> ListenerStatistics:

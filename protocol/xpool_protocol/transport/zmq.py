@@ -285,6 +285,10 @@ class ZmqListener(Listener):
             self._file.remove()
             self._socket.close()
 
+    def lend(self) -> NativeSockets | None:
+        self._guard.check()
+        return self._socket.native(self._options.max_message_nbytes)
+
     def statistics(self) -> ListenerStatistics:
         return self._tally.of_listener()
 

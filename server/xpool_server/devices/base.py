@@ -49,6 +49,10 @@ class Backend(ABC):
     plain_arguments: ClassVar[tuple[str, ...]] = ()
     """``OPERATION?ARGUMENT``: its kernels take no other than the plain value there."""
 
+    is_thread_time: ClassVar[bool] = False
+    """Device time is the processor time of the thread that runs the operations: native
+    code takes it itself, and tells it with ``add_busy``."""
+
     device: torch.device
     """Where storages lie and operations run."""
     name: str
@@ -117,6 +121,14 @@ class Backend(ABC):
     @abstractmethod
     def end_work(self) -> None:
         """No operations follow for now."""
+
+    def add_busy(self, busy_ns: int) -> None:
+        """Count device time that native code has taken.
+
+        Args:
+            busy_ns: 0 unless ``is_thread_time``.
+        """
+        assert busy_ns == 0, "this backend takes its time itself"
 
     @property
     @abstractmethod

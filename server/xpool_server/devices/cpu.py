@@ -27,6 +27,7 @@ class CpuBackend(Backend):
     """Storages are plain memory; every operation has run when its call returns."""
 
     kind: ClassVar[str] = "cpu"
+    is_thread_time: ClassVar[bool] = True
     dispatch_keys: ClassVar[tuple[str, ...]] = ("CPU", "SparseCPU", "SparseCsrCPU")
     plain_arguments: ClassVar[tuple[str, ...]] = (
         # A GPU converts inside these kernels.
@@ -94,6 +95,9 @@ class CpuBackend(Backend):
     def end_work(self) -> None:
         self._busy_ns = self.busy_ns
         self._begun_ns = None
+
+    def add_busy(self, busy_ns: int) -> None:
+        self._busy_ns += busy_ns
 
     @property
     def busy_ns(self) -> int:

@@ -3,7 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Storage.h>
 
-#include "executor.h"
+#include "executor_api.h"
 
 typedef struct _object PyObject;
 PyObject *THPVariable_Wrap(const at::TensorBase &tensor);
@@ -40,13 +40,6 @@ c10::Storage storage_at(uint64_t address) {
 
 }  // namespace
 
-struct XsStop {
-  uint64_t position, record_count, leaf_count, bound;
-  uint64_t request;
-  const void *data;
-  uint64_t nbytes;
-};
-
 struct XsLedger {
   uint64_t allocated_nbytes, peak_nbytes, live_count, handle_count, executed_ops;
 };
@@ -74,9 +67,7 @@ API void xs_undefine(Executor *executor, uint64_t number) { executor->define(num
 namespace {
 
 int32_t stopped(const Executor *executor, xpool_server::Outcome outcome, XsStop *stop) {
-  const auto &answer = executor->answer;
-  *stop = {executor->position, executor->record_count, executor->leaves.size(), executor->bound,
-           answer.request,     answer.data,            answer.nbytes};
+  tell_stop(*executor, executor->record_count, stop);
   return static_cast<int32_t>(outcome);
 }
 

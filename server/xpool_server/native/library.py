@@ -119,17 +119,28 @@ class NativeLibrary:
 
     def __init__(self, path: Path) -> None:
         plain, locked = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+        self._plain = plain
         self.functions: dict[str, Any] = {}
         for library, declared in ((plain, _PLAIN), (locked, _LOCKED)):
             for name, arguments, result in declared:
-                function = getattr(library, name)
-                function.argtypes = (_POINTER, *arguments)
-                function.restype = result
-                self.functions[name] = function
-        new = locked.xs_new
-        new.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
-        new.restype = _POINTER
-        self.functions["xs_new"] = new
+                self._add(library, name, (_POINTER, *arguments), result)
+        new = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
+        self._add(locked, "xs_new", new, _POINTER)
+
+    def _add(self, library: Any, name: str, arguments: Any, result: Any) -> None:
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = result
+        self.functions[name] = function
+
+    def declare(self, *declared: tuple[str, tuple[Any, ...], Any]) -> None:
+        """Further functions that are called without Python's lock.
+
+        Args:
+            declared: of each its name, its arguments, its result.
+        """
+        for name, arguments, result in declared:
+            self._add(self._plain, name, arguments, result)
 
     def session(self, device: torch.device, quota_nbytes: int) -> NativeSession:
         """A new session's native state."""
@@ -146,20 +157,21 @@ class NativeSession:
         self, library: NativeLibrary, device: torch.device, quota_nbytes: int
     ) -> None:
         functions = library.functions
+        self.library = library
         self.stop = Stop()
         self._stop_at = ctypes.byref(self.stop)
-        self._pointer = functions["xs_new"](
+        self.pointer = functions["xs_new"](
             str(device).encode(), max(quota_nbytes, 0), storages.MAX_HANDLES
         )
         self._call = functions
         self._run = functions["xs_run"]
         self._state = functions["xs_state"]
-        weakref.finalize(self, functions["xs_delete"], self._pointer)
+        weakref.finalize(self, functions["xs_delete"], self.pointer)
 
     def run(self, records: bytes, position: int) -> int:
         """Execute records from a position on, until one is Python's; see ``stop``."""
         outcome: int = self._run(
-            self._pointer, records, len(records), position, self._stop_at
+            self.pointer, records, len(records), position, self._stop_at
         )
         return outcome
 
@@ -169,13 +181,13 @@ class NativeSession:
 
     def raise_failure(self) -> None:
         """Raise what the call raised that ``run`` has stopped at."""
-        self._call["xs_raise"](self._pointer)
+        self._call["xs_raise"](self.pointer)
 
     def take_leaves(self) -> list[torch.Tensor | None]:
         """Results of the call that ``run`` has stopped at."""
         leaf = self._call["xs_leaf"]
-        leaves = [leaf(self._pointer, one) for one in range(self.stop.leaf_count)]
-        self._call["xs_drop_leaves"](self._pointer)
+        leaves = [leaf(self.pointer, one) for one in range(self.stop.leaf_count)]
+        self._call["xs_drop_leaves"](self.pointer)
         return leaves
 
     def define(
@@ -192,25 +204,25 @@ class NativeSession:
             *(name.encode() for name in argument_names)
         )
         self._call["xs_define"](
-            *(self._pointer, number, base.encode(), overload.encode()),
+            *(self.pointer, number, base.encode(), overload.encode()),
             *(names, len(argument_names), takes_numbers),
         )
 
     def undefine(self, number: int) -> None:
         """Leave an operation's calls to Python."""
-        self._call["xs_undefine"](self._pointer, number)
+        self._call["xs_undefine"](self.pointer, number)
 
     # ---- graphs
 
     def define_graph(self, graph_id: int, records: bytes, storages: int) -> None:
         """Keep the records of a graph that ``read_graph`` has checked."""
         self._call["xs_define_graph"](
-            self._pointer, graph_id, records, len(records), storages
+            self.pointer, graph_id, records, len(records), storages
         )
 
     def free_graph(self, graph_id: int) -> None:
         """Forget a graph, if there is one."""
-        self._call["xs_free_graph"](self._pointer, graph_id)
+        self._call["xs_free_graph"](self.pointer, graph_id)
 
     def run_graph(self, graph_id: int, bound: Mapping[int, int]) -> int:
         """Run a graph's records as ``run`` does; ``stop`` counts within the graph.
@@ -223,7 +235,7 @@ class NativeSession:
         numbers = (ctypes.c_uint64 * count)(*bound)
         parameters = (ctypes.c_uint64 * count)(*bound.values())
         outcome: int = self._call["xs_run_graph"](
-            *(self._pointer, graph_id, numbers, parameters, count, self._stop_at)
+            *(self.pointer, graph_id, numbers, parameters, count, self._stop_at)
         )
         return outcome
 
@@ -236,10 +248,10 @@ class NativeSession:
             storages: how many numbers the graph has.
         """
         numbers = (ctypes.c_uint64 * storages)()
-        count = self._call["xs_made"](self._pointer, numbers)
+        count = self._call["xs_made"](self.pointer, numbers)
         storage, nbytes = self._call["xs_made_storage"], self._call["xs_made_nbytes"]
         return {
-            one: (storage(self._pointer, one), int(nbytes(self._pointer, one)))
+            one: (storage(self.pointer, one), int(nbytes(self.pointer, one)))
             for one in numbers[:count]
         }
 
@@ -247,67 +259,67 @@ class NativeSession:
 
     def state(self, storage_id: int) -> State:
         """What a handle names."""
-        return State(self._state(self._pointer, storage_id))
+        return State(self._state(self.pointer, storage_id))
 
     def storage(self, storage_id: int) -> torch.UntypedStorage:
         """The storage of a live handle."""
         storage: torch.UntypedStorage = self._call["xs_storage"](
-            self._pointer, storage_id
+            self.pointer, storage_id
         )
         return storage
 
     def nbytes(self, storage_id: int) -> int:
         """Bytes of a live handle's storage, as it was last charged."""
-        return int(self._call["xs_nbytes"](self._pointer, storage_id))
+        return int(self._call["xs_nbytes"](self.pointer, storage_id))
 
     def id_of(self, identity: int) -> int:
         """The handle of a storage; ``NO_HANDLE`` if it has none."""
-        return int(self._call["xs_id_of"](self._pointer, identity))
+        return int(self._call["xs_id_of"](self.pointer, identity))
 
     def adopt(self, storage_id: int, identity: int) -> None:
         """Name and charge a storage."""
-        self._call["xs_adopt"](self._pointer, storage_id, identity)
+        self._call["xs_adopt"](self.pointer, storage_id, identity)
 
     def hold(self, identity: int) -> None:
         """Charge a storage that has no handle yet."""
-        self._call["xs_hold"](self._pointer, identity)
+        self._call["xs_hold"](self.pointer, identity)
 
     def name(self, storage_id: int, identity: int) -> None:
         """Give what is held a handle."""
-        self._call["xs_name"](self._pointer, storage_id, identity)
+        self._call["xs_name"](self.pointer, storage_id, identity)
 
     def let_go(self, identity: int) -> None:
         """Drop what is held."""
-        self._call["xs_let_go"](self._pointer, identity)
+        self._call["xs_let_go"](self.pointer, identity)
 
     def resized(self, identity: int) -> None:
         """Charge a storage anew whose size has changed."""
-        self._call["xs_resized"](self._pointer, identity)
+        self._call["xs_resized"](self.pointer, identity)
 
     def poison(self, storage_id: int) -> None:
         """Drop what a handle names, and keep the handle."""
-        self._call["xs_poison"](self._pointer, storage_id)
+        self._call["xs_poison"](self.pointer, storage_id)
 
     def free(self, storage_id: int) -> None:
         """Forget a handle."""
-        self._call["xs_free"](self._pointer, storage_id)
+        self._call["xs_free"](self.pointer, storage_id)
 
     def set_busy(self, storage_id: int, *, is_busy: bool) -> None:
         """Whether whatever uses a live handle is handed back."""
-        self._call["xs_set_busy"](self._pointer, storage_id, is_busy)
+        self._call["xs_set_busy"](self.pointer, storage_id, is_busy)
 
     def view_count(self, storage_id: int) -> int:
         """Tensors kept for a live handle's geometries."""
-        return int(self._call["xs_view_count"](self._pointer, storage_id))
+        return int(self._call["xs_view_count"](self.pointer, storage_id))
 
     def ledger(self) -> Ledger:
         """The counters now."""
         ledger = Ledger()
-        self._call["xs_ledger"](self._pointer, ctypes.byref(ledger))
+        self._call["xs_ledger"](self.pointer, ctypes.byref(ledger))
         return ledger
 
     def handles(self) -> list[int]:
         """Every handle, live or poisoned."""
         found = (ctypes.c_uint64 * self.ledger().handle_count)()
-        self._call["xs_handles"](self._pointer, found)
+        self._call["xs_handles"](self.pointer, found)
         return list(found)

@@ -4,6 +4,7 @@
 
 namespace xpool_server {
 
+constexpr uint64_t MAX_BODY_NBYTES = 8 << 20;
 constexpr uint64_t MAX_STORAGE_ID = (1ull << 62) - 1;
 constexpr uint64_t MAX_STORAGE_NBYTES = 1ull << 46;
 constexpr uint64_t MAX_DIMS = 64;

@@ -262,4 +262,4 @@ def test_a_guarded_operation_is_not_called_around_its_guard() -> None:
         native = Desk(QUOTA_NBYTES, "native")
         native.run(DefineOperation(0, name, names), Allocate(0, 24))
         assert isinstance(native.executor, NativeExecutor)
-        assert native.executor._native.run(bytes_from(call), 0) == HAND_BACK
+        assert native.executor.native.run(bytes_from(call), 0) == HAND_BACK
