@@ -1,11 +1,15 @@
 #include "pump.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <ctime>
+#include <utility>
 
 #include "futex.h"
 
@@ -18,6 +22,29 @@ constexpr int kLookAgainMs = 500;
 
 // By default the kernel lets a timer be late by half of what the pace spaces out.
 constexpr unsigned long kTimerSlackNs = 5'000;
+
+// A drive as short as this does not wake the pump's thread at its end, which looks by itself after a while.
+constexpr int64_t kShortDriveNs = 1'000'000;
+constexpr int64_t kAsideNs = 2'000'000;
+
+void add_one(int event_fd) {
+  const uint64_t one = 1;
+  // A full counter means that a wake is pending already, so a failed write loses nothing.
+  if (::write(event_fd, &one, sizeof one) < 0)
+    return;
+}
+
+void quiet(int event_fd) {
+  uint64_t count;
+  if (::read(event_fd, &count, sizeof count) < 0)
+    return;  // nothing was written
+}
+
+void wait_readable(int fd, int64_t timeout_ns) {
+  pollfd one{fd, POLLIN, 0};
+  const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+  ::ppoll(&one, 1, timeout_ns < 0 ? nullptr : &timeout, nullptr);
+}
 
 int64_t monotonic_ns() {
   timespec now;
@@ -39,12 +66,7 @@ void Pump::start() {
 
 void Pump::join() { thread_.join(); }
 
-void Pump::ring() const {
-  const uint64_t one = 1;
-  // A full counter means that a wake is pending already, so a failed write loses nothing.
-  if (::write(wake_fd_, &one, sizeof one) < 0)
-    return;
-}
+void Pump::ring() const { add_one(wake_fd_); }
 
 // ---- any thread
 
@@ -60,12 +82,16 @@ Outcome Pump::wait(uint64_t request, Reply &reply) {
     if (at_python_.contains(request) || is_over_)
       return Outcome::kAskPython;
     waiters_[request] = &waiter;
+    waiter.is_driver = !std::exchange(has_driver_, true);
+    if (waiter.is_driver) {
+      driver_ = std::this_thread::get_id();
+      driven_since_ns_ = monotonic_ns();
+    }
   }
-  if (log_.queued_bytes()) {
+  if (log_.queued_bytes())
     is_awaited_ = true;
-    ring();
-  }
-  wait_for_change(waiter.is_answered, 0, kLookAgainMs);
+  if (waiter.is_driver ? drive(waiter) : rely_on_driver())
+    wait_for_change(waiter.is_answered, 0, kLookAgainMs);
   if (!waiter.is_answered) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!waiter.is_answered) {
@@ -75,6 +101,33 @@ Outcome Pump::wait(uint64_t request, Reply &reply) {
   }
   reply = std::move(waiter.reply);  // whoever answers takes the waiter off the list first
   return waiter.outcome;
+}
+
+// What is awaited is sent by this thread; the answer is somebody else's to receive.
+bool Pump::rely_on_driver() {
+  if (is_awaited_ && !exchange())
+    ring();
+  return true;
+}
+
+// Sends and receives until the waiter is answered, or a signal or some time has come. True if the path has ended:
+// then Python will say what the answer is.
+bool Pump::drive(Waiter &waiter) {
+  bool is_open;
+  while ((is_open = exchange()) && !waiter.is_answered) {
+    const auto woken = path_.wait(poke_fd_, kLookAgainMs * 1'000'000L);
+    if (woken == ZmqPath::kNobody)
+      break;
+    if (woken == ZmqPath::kOther)
+      quiet(poke_fd_);
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  has_driver_ = waiter.is_driver = false;
+  driven_until_ns_ = monotonic_ns();
+  const bool is_short = driven_until_ns_ - driven_since_ns_ < kShortDriveNs;
+  if (!is_short || !waiters_.empty() || !marks_.empty() || log_.queued_bytes() || !is_open)
+    ring();
+  return !is_open;
 }
 
 Outcome Pump::wait_for_room() {
@@ -103,6 +156,7 @@ int64_t Pump::mark(uint64_t request) {
     return at_ns;
   }
   marks_.insert(request);
+  ring();  // its answer's time is taken: nobody may be aside
   return 0;
 }
 
@@ -166,16 +220,40 @@ void Pump::forget(uint64_t request) {
 
 void Pump::run() {
   prctl(PR_SET_TIMERSLACK, kTimerSlackNs, 0, 0, 0);
-  while (turn())
-    path_.wait(wake_fd_, patience_ns());
+  while (exchange())
+    wait_for_work();
   tell({Event::kStopped});
 }
 
-// Sends and receives what there is; false when this was the last time.
-bool Pump::turn() {
-  uint64_t count;
-  if (::read(wake_fd_, &count, sizeof count) < 0 && errno != EAGAIN && errno != EINTR)
-    return false;
+// How long the pump's thread leaves the socket to others: 0 not at all, negative until one rings.
+int64_t Pump::aside_ns() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const int64_t now_ns = monotonic_ns();
+  if (has_driver_)
+    return now_ns - driven_since_ns_ < kShortDriveNs ? kAsideNs : -1;
+  // The next answer is often waited for soon after the last.
+  const bool is_needed = !waiters_.empty() || !marks_.empty() || log_.queued_bytes();
+  return is_needed || now_ns - driven_until_ns_ >= kAsideNs ? 0 : kAsideNs;
+}
+
+// Until there may be something to send, or to receive by this thread.
+void Pump::wait_for_work() {
+  const int64_t patience = patience_ns(), aside = aside_ns();
+  if (aside)
+    wait_readable(wake_fd_, patience < 0 || aside < 0 ? std::max(patience, aside) : std::min(patience, aside));
+  else
+    path_.wait(wake_fd_, patience);
+  quiet(wake_fd_);
+}
+
+// Sends and receives what there is; false when there was a last time. By the pump's thread, or one that waits.
+bool Pump::exchange() {
+  std::lock_guard<std::mutex> lock(socket_mutex_);
+  is_open_ = is_open_ && exchange_once();
+  return is_open_;
+}
+
+bool Pump::exchange_once() {
   std::string bye;
   bool is_leaving;
   {
@@ -205,6 +283,7 @@ bool Pump::turn() {
 // How long nothing needs to be done unless a descriptor says so; negative: for ever.
 int64_t Pump::patience_ns() {
   // Once there is nothing queued, the first record rings; else as many as are worth a message.
+  std::lock_guard<std::mutex> lock(socket_mutex_);
   if (is_held_ || !connection_.has_room() || !log_.ring_at(1))
     return -1;
   return pace_.delay_ns(monotonic_ns(), log_.ring_at(kPaceBytes), is_awaited_);
@@ -313,8 +392,11 @@ Pump::Word *Pump::answer_locked(uint64_t request, Outcome outcome, Reply reply) 
   waiters_.erase(found);
   waiter->outcome = outcome;
   waiter->reply = std::move(reply);
+  const bool is_driver = waiter->is_driver;
   waiter->is_answered = 1;
-  return &waiter->is_answered;
+  if (is_driver && driver_ != std::this_thread::get_id())
+    add_one(poke_fd_);
+  return is_driver ? nullptr : &waiter->is_answered;
 }
 
 }  // namespace xpool

@@ -1,11 +1,15 @@
 // An open session's I/O without Python's lock: takes batches from a log, sends, receives, wakes who waits.
 //
-// A thread of its own owns the socket. Acks, Replies and Pongs it handles itself; everything else, and the end of the
+// A thread of its own looks after the socket. One thread that waits for an answer may take its place meanwhile, the
+// *driver*: it sends and receives itself, and saves two changes of thread. The pump's thread then waits for records
+// only, and for a while after, because the next answer is often waited for at once. Acks, Replies and Pongs it handles itself; everything else, and the end of the
 // path, goes to Python as an event (`next`), in the order of arrival: no answer is given to anybody before Python has
 // dealt with the events that came before it, so that a failure is known by the time a later fence is answered.
 //
 // Made once for each session and never destroyed: threads may wait in it until the process ends.
 #pragma once
+#include <sys/eventfd.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -44,7 +48,8 @@ enum class Outcome : int32_t {
 class Pump {
  public:
   Pump(Log &log, int wake_fd, const ZmqApi &api, const ZmqPath::Sockets &sockets, uint8_t version, uint64_t window)
-      : log_(log), wake_fd_(wake_fd), path_(api, sockets), connection_(version, window) {}
+      : log_(log), wake_fd_(wake_fd), poke_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), path_(api, sockets),
+        connection_(version, window) {}
 
   void start();
 
@@ -75,6 +80,7 @@ class Pump {
   using Word = std::atomic<uint32_t>;
   struct Waiter {
     Word is_answered{0};
+    bool is_driver = false;
     Outcome outcome = Outcome::kSignal;
     Reply reply;
   };
@@ -86,7 +92,12 @@ class Pump {
   };
 
   void run();
-  bool turn();
+  void wait_for_work();
+  int64_t aside_ns();
+  bool drive(Waiter &waiter);
+  bool rely_on_driver();
+  bool exchange();
+  bool exchange_once();
   bool send_queued();
   int64_t patience_ns();
   bool receive_all();
@@ -100,10 +111,14 @@ class Pump {
 
   Log &log_;
   const int wake_fd_;
+  const int poke_fd_;  // tells the driver that somebody else has received its answer
+  std::thread thread_;
+
+  std::mutex socket_mutex_;  // guards what follows; taken before `mutex_`, never held while waiting
   ZmqPath path_;
   Connection connection_;
   Pace pace_;
-  std::thread thread_;
+  bool is_open_ = true;
   std::atomic<uint64_t> sent_bytes_{0};
   std::atomic<bool> is_held_{false};
   std::atomic<bool> is_awaited_{false};  // somebody waits for what is queued
@@ -118,6 +133,9 @@ class Pump {
   uint64_t told_ = 0, dealt_with_ = 0;
   std::condition_variable has_event_;
   bool is_over_ = false;
+  bool has_driver_ = false;
+  std::thread::id driver_;
+  int64_t driven_since_ns_ = 0, driven_until_ns_ = 0;  // of the driver, or of the last one
   std::string bye_;
   bool is_leaving_ = false;
 

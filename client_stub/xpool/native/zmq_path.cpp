@@ -82,10 +82,12 @@ bool ZmqPath::is_disconnected() {
   }
 }
 
-void ZmqPath::wait(int other, int64_t timeout_ns) const {
+ZmqPath::Woken ZmqPath::wait(int other, int64_t timeout_ns) const {
   pollfd fds[] = {{sockets_.socket_fd, POLLIN, 0}, {sockets_.monitor_fd, POLLIN, 0}, {other, POLLIN, 0}};
   const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
-  ::ppoll(fds, 3, timeout_ns < 0 ? nullptr : &timeout, nullptr);
+  if (::ppoll(fds, 3, timeout_ns < 0 ? nullptr : &timeout, nullptr) <= 0)
+    return kNobody;
+  return fds[2].revents ? kOther : kPath;
 }
 
 }  // namespace xpool

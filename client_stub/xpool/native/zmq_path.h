@@ -68,8 +68,9 @@ class ZmqPath {
   Arrival receive(Messages &frames);
   // The monitor has seen the connection end.
   bool is_disconnected();
-  // Waits for the socket, its monitor or `other`; a negative time is for ever.
-  void wait(int other, int64_t timeout_ns) const;
+  enum Woken { kNobody, kPath, kOther };
+  // Waits for the socket, its monitor or `other`; a negative time is for ever. kNobody: a signal, or the time is over.
+  Woken wait(int other, int64_t timeout_ns) const;
 
  private:
   bool send_frame(Message &message, bool is_last);

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -106,6 +106,13 @@ class Server:
         while len(found) < count:
             found += self.batch()
         return found
+
+    def each_request(self, count: int) -> Iterator[int]:
+        """So many requests, as they come."""
+        while count:
+            batch = self.batch()
+            count -= len(batch)
+            yield from batch
 
     def reply(self, request: int, value: bytes = NONE) -> None:
         self.send(self.connection.reply(request, value))
@@ -287,8 +294,7 @@ def case_a_stream_is_gathered(server: Server, client: Client) -> Any:
 
 def case_what_is_awaited_does_not_wait_for_more(server: Server, client: Client) -> Any:
     def serve() -> None:
-        for _ in range(100):
-            (request,) = server.requests(1)
+        for request in server.each_request(100):
             server.reply(request)
 
     serving = threading.Thread(target=serve)
@@ -296,6 +302,60 @@ def case_what_is_awaited_does_not_wait_for_more(server: Server, client: Client) 
     found = {client.outcome(client.fence()) for _ in range(100)}
     serving.join()
     return sorted(found)
+
+
+def case_a_late_failure_is_noticed_by_itself(server: Server, client: Client) -> Any:
+    for operation in range(20):
+        asked = client.fence()
+        (request,) = server.requests(1)
+        server.reply(request)
+        client.outcome(asked)
+        late = msgspec.structs.replace(LATE, operation=operation)
+        server.send(server.connection.failure(0, late))
+        deadline = time.monotonic() + DEADLINE_MS / 1000
+        while operation not in client.link.faults:
+            assert time.monotonic() < deadline
+            time.sleep(0.0002)
+        client.link.faults.pop(operation)
+    return "all noticed"
+
+
+def case_threads_ask_one_after_another(server: Server, client: Client) -> Any:
+    count, each = 6, 50
+
+    def serve() -> None:
+        for request in server.each_request(count * each):
+            server.send(server.connection.failure(0, LATE))
+            server.reply(request, bytes([3]) + bytes([2 * (request % 50)]))
+
+    def ask(index: int) -> str:
+        asked = [client.fence() for _ in range(each)]
+        found = [client.outcome(request) for request in asked]
+        return str(
+            found == [f"value 03{bytes([2 * (one % 50)]).hex()}" for one in asked]
+        )
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    found = in_threads(count, ask)
+    serving.join()
+    client.link.faults.clear()
+    return found
+
+
+def case_marks_beside_reads(server: Server, client: Client) -> Any:
+    def serve() -> None:
+        for request in server.each_request(100):
+            server.reply(request)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    lines = set()
+    for _ in range(50):
+        client.outcome(client.fence())
+        lines.add(mark_line(client.session.mark(client.fence())))
+    serving.join()
+    return sorted(lines)
 
 
 def case_goodbye(server: Server, client: Client) -> Any:

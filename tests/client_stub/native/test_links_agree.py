@@ -40,6 +40,9 @@ GOING_ON: dict[str, Any] = {
     "pong_and_ack_need_nobody": "value 00",
     "a_stream_is_gathered": True,
     "what_is_awaited_does_not_wait_for_more": ["value 00"],
+    "a_late_failure_is_noticed_by_itself": "all noticed",
+    "threads_ask_one_after_another": ["True"] * 6,
+    "marks_beside_reads": ["stamped True, error None"],
     "nothing_goes_while_held": [True, True],
     "a_signal_handler_runs_during_a_wait": [True, "value 00"],
 }
