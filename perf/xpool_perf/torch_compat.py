@@ -82,7 +82,7 @@ def measure(settings: Settings, say: Say) -> Samples:
             programs = ran(
                 children,
                 "programs",
-                [str(tests / "programs" / "run.py"), "--json"],
+                [str(tests / "programs" / "run.py"), "--json", "--together"],
                 env,
                 folder,
             )

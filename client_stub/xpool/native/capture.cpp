@@ -194,6 +194,16 @@ void Capture::keep(const at::Generator &generator) {
     generators.push_back(generator);
 }
 
+void Capture::copy_in_replays(const HostCopy &copy) {
+  std::lock_guard<std::mutex> lock(captures_mutex());
+  for (const HostCopy &earlier : host_copies)
+    if (copy.is_upload && !earlier.is_upload && earlier.host.is_alias_of(copy.host)) {
+      is_invalid = true;
+      TORCH_CHECK(false, "xpool: a CUDA graph can't bring to the device what it has brought to the host itself");
+    }
+  host_copies.push_back(copy);
+}
+
 void Capture::note_end(StorageName *name) {
   charged_now -= name->charged;
   born.erase(name);

@@ -26,6 +26,13 @@ struct Slot {
   size_t allocate_at = 0, allocate_nbytes = 0;  // its Allocate record among the others, if that is what makes it
 };
 
+// A copy between pinned host memory and a device tensor that each replay makes outside the graph: before it runs for
+// what goes to the device, after it for what comes from there.
+struct HostCopy {
+  at::Tensor remote, host;
+  bool is_upload;
+};
+
 class Capture {
  public:
   enum class Kind { kGraph, kRegion };
@@ -45,6 +52,7 @@ class Capture {
   void append_call(WireOperation &operation, const Bytes &head, const Bytes &tail);
   void append_write(uint64_t number, uint64_t offset, const char *data, size_t nbytes);
   void keep(const at::Generator &generator);
+  void copy_in_replays(const HostCopy &copy);
 
   // The caller holds the captures' mutex.
   void note_end(StorageName *name);
@@ -54,6 +62,7 @@ class Capture {
   std::string records;
   size_t record_count = 0;
   std::vector<at::Generator> generators;
+  std::vector<HostCopy> host_copies;
   std::unordered_map<StorageName *, uint32_t> numbers;
   std::unordered_set<StorageName *> born;  // and not yet gone
   uint64_t charged_now = 0, charged_most = 0;  // of what was born

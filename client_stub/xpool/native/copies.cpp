@@ -29,14 +29,32 @@ void write_row_major(const Tensor &remote, const Tensor &host) {
   }
 }
 
-// A graph would keep the bytes of now, and a program means those of each replay.
+// A graph would keep the bytes of now, and a program means those of each replay. From and to pinned memory each replay
+// copies beside the graph, by a tensor that is the graph's parameter.
+bool copy_in_replays(Tensor &self, const Tensor &source, int device) {
+  Capture *capture = capturing(device);
+  const Tensor &host = is_remote(self) ? source : self;
+  if (!capture || capture->kind != Capture::Kind::kGraph || !host.is_pinned())
+    return false;
+  HostCopy copy{{}, host.detach(), is_remote(self)};
+  {
+    const CapturePause pause;
+    copy.remote = at::detail::empty_generic(source.sizes(), storage_allocator(device), kKeys, source.scalar_type(), {});
+    storage_id(copy.remote.storage());
+  }
+  call_writing(operation_named("aten::copy_"),
+               {copy.is_upload ? self : copy.remote, copy.is_upload ? copy.remote : source, true});
+  capture->copy_in_replays(copy);
+  return true;
+}
+
 void check_may_be_kept(int device) {
   Capture *capture = capturing(device);
   if (!capture || capture->kind != Capture::Kind::kGraph)
     return;
   capture->is_invalid = true;
-  TORCH_CHECK(false, "Cannot copy between CPU and CUDA tensors during CUDA graph capture. (xpool: a pinned CPU tensor "
-                     "can't be captured either; copy into a static CUDA tensor before the replay.)");
+  TORCH_CHECK(false, "Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the CPU tensor "
+                     "is pinned.");
 }
 
 void copy_to_device(Tensor &self, const Tensor &host) {
@@ -80,6 +98,8 @@ Tensor &copy_(Tensor &self, const Tensor &source, bool non_blocking) {
       copy_between(self, source);
     else if (!self.is_same(source))
       call_writing(operation_named("aten::copy_"), {self, source, non_blocking});
+  } else if (copy_in_replays(self, source, (is_remote(self) ? self : source).device().index())) {
+    return self;
   } else if (is_remote(self)) {
     TORCH_CHECK(source.device().is_cpu(), "xpool: a copy from ", source.device(), " to a remote device is not possible");
     copy_to_device(self, source);

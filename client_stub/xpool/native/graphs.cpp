@@ -1,5 +1,6 @@
 // Graphs on the server, and torch.cuda.CUDAGraph over them: begin, end, replay.
 #include "capture.h"
+#include "kernels.h"
 #include "recording.h"
 
 #include <torch/library.h>
@@ -88,6 +89,7 @@ struct CudaGraph {
   std::unique_ptr<SentGraph> sent;
   std::vector<uint64_t> parameters;
   std::vector<Result> results;
+  std::vector<HostCopy> host_copies;
 };
 
 int64_t as_number(CudaGraph *graph) { return reinterpret_cast<int64_t>(graph); }
@@ -140,6 +142,7 @@ int64_t capture_end(int64_t device) {
   TORCH_CHECK(!capture->is_invalid, "CUDA error: operation failed due to a previous error during capture");
   capture->cut(spots);
   graph->sent = std::make_unique<SentGraph>(device, *capture, parameters, results);
+  graph->host_copies = capture->host_copies;
   for (const uint32_t number : parameters) {
     graph->parameters.push_back(capture->slots[number].name->id);
     graph->sent->kept.push_back(std::exchange(capture->slots[number].name, nullptr));
@@ -159,7 +162,13 @@ void graph_replay(int64_t number) {
   std::vector<uint64_t> results;
   for (const Result &result : graph.results)
     results.push_back(*result.is_gone ? 0 : result.id);
+  for (HostCopy &copy : graph.host_copies)
+    if (copy.is_upload)
+      copy_(copy.remote, copy.host, true);
   graph.sent->run(graph.parameters, results);
+  for (HostCopy &copy : graph.host_copies)
+    if (!copy.is_upload)
+      copy_(copy.host, copy.remote, true);
 }
 
 void graph_free(int64_t number) { delete &from_number(number); }

@@ -392,8 +392,28 @@ def case_what_a_capture_refuses(device: str) -> None:
     assert "Cannot copy between CPU and CUDA" in tried(
         lambda: torch.tensor([1.0, 2.0], device=device)
     )
+    pinned = torch.zeros(4).pin_memory()
+    assert "has brought to the host itself" in tried(
+        lambda: x.copy_(pinned.copy_(x, non_blocking=True), non_blocking=True)
+    )
     assert x.tolist() == [1.0] * 4
     assert (x + 1).tolist() == [2.0] * 4
+
+
+def case_captured_copies_from_and_to_pinned_memory(device: str) -> None:
+    host, answer = torch.zeros(2, 3).pin_memory(), torch.zeros(3, 2).pin_memory()
+    halves = torch.zeros(2, 3, dtype=torch.float64, device=device)
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.graph(graph, stream=side):
+        halves.copy_(host, non_blocking=True)
+        answer.copy_(halves.t() * 2, non_blocking=True)
+    assert answer.tolist() == [[0.0, 0.0]] * 3, "nothing runs while it is captured"
+    for step in (1.0, 2.0, 3.0):
+        host.copy_(torch.arange(6.0).view(2, 3) * step)
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(answer, host.t() * 2)
+        assert torch.equal(halves.cpu(), host.double())
 
 
 def case_misuse(device: str) -> None:
