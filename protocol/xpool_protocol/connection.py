@@ -288,7 +288,11 @@ class ServerConnection:
             )
         first = batch.first_operation
         if not self._fewest_operations <= first <= self._most_operations:
-            raise PeerError(f"batch {batch.sequence} begins at operation {first}")
+            is_exact = self._fewest_operations == self._most_operations
+            known = f", not at {self._most_operations}" if is_exact else ""
+            raise PeerError(
+                f"batch {batch.sequence} begins at operation {first}{known}"
+            )
         self._fewest_operations = first
         self._most_operations = first + len(batch.records) // MIN_RECORD_NBYTES
         self._received = batch.sequence

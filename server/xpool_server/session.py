@@ -247,8 +247,8 @@ class Session:
         if self._running is None:
             if batch.first_operation != executor.operation_count:
                 raise PeerError(
-                    f"batch {batch.sequence} begins with operation"
-                    f" {batch.first_operation}; {executor.operation_count} is next"
+                    f"batch {batch.sequence} begins at operation"
+                    f" {batch.first_operation}, not at {executor.operation_count}"
                 )
             self._running = executor.run(batch.records)
         with executor.batch(batch.payloads):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from support.executor_desk import bytes_from
 from xpool_protocol.records import (
     Allocate,
     Call,
+    DefineOperation,
     Fence,
     Free,
     FreeGenerator,
@@ -179,4 +181,31 @@ other_records = st.one_of(
 )
 records: st.SearchStrategy[Record] = st.booleans().flatmap(
     lambda is_call: call_records if is_call else other_records
+)
+
+
+def opening() -> bytes:
+    """Operations, and storages with known bytes."""
+    items: list[Record] = [
+        DefineOperation(number, name, names)
+        for number, (name, names) in enumerate(OPERATIONS)
+    ]
+    for storage in LIVE:
+        items += [Allocate(storage, ROOM_NBYTES), zeros(storage, ROOM_NBYTES)]
+    return bytes_from(*items)
+
+
+def zeros(storage: int, nbytes: int) -> Write:
+    return Write(storage, 0, nbytes, 0, bytes(nbytes))
+
+
+def determined(record: Record) -> list[Record]:
+    """A record without undefined bytes."""
+    if isinstance(record, Allocate) and record.nbytes <= QUOTA_NBYTES:
+        return [record, zeros(record.storage, record.nbytes)]
+    return [record]
+
+
+streams = st.lists(records, min_size=1, max_size=25).map(
+    lambda items: bytes_from(*(one for item in items for one in determined(item)))
 )

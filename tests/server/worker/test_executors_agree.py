@@ -12,7 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.executor_desk import KINDS, Desk, bytes_from, bytes_of, library
-from support.random_records import LIVE, OPERATIONS, QUOTA_NBYTES, ROOM_NBYTES, records
+from support.random_records import (
+    QUOTA_NBYTES,
+    opening,
+    streams,
+)
 from xpool_protocol.errors import HandleUnknown, PeerError
 from xpool_protocol.group_records import Collective, DefineGroup, OpenMeeting
 from xpool_protocol.messages import Failure, Reply
@@ -121,33 +125,6 @@ def outcome(kind: str, batches: Sequence[bytes]) -> Outcome:
         except HandleUnknown:
             pass
     return seen
-
-
-def opening() -> bytes:
-    """Operations, and storages with known bytes."""
-    items: list[Record] = [
-        DefineOperation(number, name, names)
-        for number, (name, names) in enumerate(OPERATIONS)
-    ]
-    for storage in LIVE:
-        items += [Allocate(storage, ROOM_NBYTES), zeros(storage, ROOM_NBYTES)]
-    return bytes_from(*items)
-
-
-def zeros(storage: int, nbytes: int) -> Write:
-    return Write(storage, 0, nbytes, 0, bytes(nbytes))
-
-
-def determined(record: Record) -> list[Record]:
-    """A record without undefined bytes."""
-    if isinstance(record, Allocate) and record.nbytes <= QUOTA_NBYTES:
-        return [record, zeros(record.storage, record.nbytes)]
-    return [record]
-
-
-streams = st.lists(records, min_size=1, max_size=25).map(
-    lambda items: bytes_from(*(one for item in items for one in determined(item)))
-)
 
 
 def compare(*batches: bytes) -> None:
