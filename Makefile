@@ -76,13 +76,18 @@ test-gpu: native ## the tests that need a CUDA device
 	@exec $(BIN)/python -m pytest -m gpu $(TESTARGS)
 
 .PHONY: test-cuda-wheel
-test-cuda-wheel: setup native-cuda-wheel ## a client with a CUDA build of torch (5 GB)
+test-cuda-wheel: native native-cuda-wheel ## a client with a CUDA build of torch (5 GB)
 	@SERVER_PYTHON=$(BIN)/python exec $(CUDA_BIN)/python -m pytest -m cuda_wheel \
 	  tests/cuda_wheel $(TESTARGS)
 
 .PHONY: conformance
 conformance: native ## torch's own suites through a pool, against the CPU
 	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
+
+.PHONY: conformance-cuda-wheel
+conformance-cuda-wheel: native native-cuda-wheel ## the same, a CUDA build of torch as client
+	@exec $(CUDA_BIN)/python tests/compat/run_suites.py --cuda-build \
+	  --server-python $(BIN)/python $(CONFORMANCEARGS)
 
 .PHONY: programs
 programs: native ## every program of tests/programs in a pool and locally, compared
@@ -98,10 +103,6 @@ native: setup ## build the native libraries of client and server (a minute each,
 	  echo "make: g++ is missing: apt-get install g++" >&2; exit 1; }
 	@$(BIN)/python -m xpool.native.build
 	@$(BIN)/python -m xpool_server.native.build
-
-.PHONY: conformance-cuda-wheel
-conformance-cuda-wheel: native-cuda-wheel ## the same with a CUDA build; nothing may escape
-	@exec $(CUDA_BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
 
 .PHONY: native-cuda-wheel
 native-cuda-wheel: $(CUDA_STAMP)

@@ -75,7 +75,7 @@ def measure(settings: Settings, say: Say) -> Samples:
             suites = ran(
                 children,
                 "suites",
-                [str(tests / "compat" / "run_suites.py")],
+                [str(tests / "compat" / "run_suites.py"), "--json"],
                 env,
                 folder,
             )

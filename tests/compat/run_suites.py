@@ -5,8 +5,13 @@
 Starts a registry and a server, and runs ``suite_program.py`` under ``xpool run``, in
 several processes; goes on behind an entry in which one died or hung. Prints what does
 not agree with the local CPU and is not in ``torch_xfails.txt``, lines of that file that
-are stale, and one JSON object with the counts. ``--docs`` writes docs/compat/torch.md.
-Exit status 0 if nothing failed but what is known to, and no line is stale.
+are stale, and a table; with ``--json`` one object in the place of all that.
+
+With a CUDA build of torch nothing may reach this host's CUDA runtime, in no process.
+``--docs`` writes docs/compat/torch.md, or torch_cuda_wheel.md for such a build.
+
+Exit status 0 if nothing failed but what is known to, no line is stale, and nothing
+escaped.
 """
 
 from __future__ import annotations
@@ -25,8 +30,10 @@ sys.path.insert(0, str(HERE))
 import page
 import xfails
 from entries import SUITES
-from results import by_suite, ended, stale
+from escapes import Escapes, escapes_in
+from results import Line, by_suite, ended, stale
 from suite_run import Choice, run_suites
+from xpool.native import build, cuda_build
 
 
 def say(text: str) -> None:
@@ -48,8 +55,18 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="each k-th entry only")
     parser.add_argument("--parts", type=int, default=2, help="processes side by side")
     parser.add_argument("--lines", type=Path, help="keep every line in this folder")
+    parser.add_argument("--docs", action="store_true", help="write the page")
+    parser.add_argument("--json", action="store_true", help="print one object")
     parser.add_argument(
-        "--docs", action="store_true", help="write docs/compat/torch.md"
+        "--server-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the server's interpreter: its torch may be another build",
+    )
+    parser.add_argument(
+        "--cuda-build",
+        action="store_true",
+        help="refuse to run if torch is no CUDA build, of which nothing could escape",
     )
     return parser.parse_args()
 
@@ -57,18 +74,40 @@ def parsed() -> argparse.Namespace:
 def asked(arguments: list[str]) -> str:
     """The options that decide what is run, as they were given.
 
-    >>> asked(["--samples", "3", "--lines", "here", "--docs"])
+    >>> asked(["--samples", "3", "--lines", "here", "--docs", "--json"])
     '--samples 3 --docs'
     """
-    words = list(arguments)
-    if "--lines" in words:
-        at = words.index("--lines")
-        del words[at : at + 2]
+    words = [word for word in arguments if word not in ("--json", "--cuda-build")]
+    for option in ("--lines", "--server-python"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
     return shlex.join(words)
+
+
+def told(
+    lines: list[Line], superfluous: list[str], escapes: Escapes | None
+) -> list[str]:
+    """What is wrong, a line each."""
+    parts = []
+    for one in lines:
+        if one.state in ("fail", "crash"):
+            first = (one.reason.splitlines() or [""])[0]
+            parts.append(f"{one.state} {one.entry}: {first[:200]}")
+    parts += [f"stale in {xfails.XFAILS.name}: {entry}" for entry in superfluous]
+    if escapes is not None:
+        for entry, what in escapes.by_entry.items():
+            parts.append(f"escaped in {entry or 'the end of a process'}: {what}")
+        parts += [f"escapes not counted in {entry}" for entry in escapes.uncounted]
+    return parts
 
 
 def main() -> int:
     options = parsed()
+    cuda = cuda_build.cuda_version(build.torch_folder())
+    if options.cuda_build and cuda is None:
+        say("this torch is a CPU build, of which nothing could escape: no gate")
+        return 2
     choice = Choice(
         suites=tuple(options.suites),
         dtypes=tuple(options.dtypes),
@@ -80,20 +119,24 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.lines or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        raw = run_suites(folder, choice, options.parts, say)
+        python = options.server_python
+        raw = run_suites(folder, choice, options.parts, say, server_python=python)
     lines = ended(raw, known)
-    failed = [one for one in lines if one.state in ("fail", "crash")]
-    for one in failed:
-        first = (one.reason.splitlines() or [""])[0]
-        print(f"{one.state} {one.entry}: {first[:200]}")
-    superfluous = stale(lines, known, is_all=choice == Choice(samples=choice.samples))
-    for entry in superfluous:
-        print(f"stale in {xfails.XFAILS.name}: {entry}")
+    escapes = None if cuda is None else escapes_in(raw)
+    is_all = choice == Choice(samples=choice.samples)
+    wrong = told(lines, stale(lines, known, is_all=is_all), escapes)
+    sums = by_suite(lines)
     if options.docs:
-        command = f"make conformance CONFORMANCEARGS='{asked(sys.argv[1:])}'"
-        say(f"wrote {page.write(lines, began, command)}")
-    print(json.dumps(page.figures(by_suite(lines))))
-    return 1 if failed or superfluous else 0
+        target = "conformance" if cuda is None else "conformance-cuda-wheel"
+        command = f"make {target} CONFORMANCEARGS='{asked(sys.argv[1:])}'"
+        say(f"wrote {page.write(lines, began, command, escapes)}")
+    if options.json:
+        print(json.dumps(page.figures(sums, escapes)))
+    for line in wrong:
+        print(line, file=sys.stderr if options.json else sys.stdout)
+    if not options.json:
+        print("\n".join(page.table(sums, escapes)))
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

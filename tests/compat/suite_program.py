@@ -4,7 +4,8 @@
 
 Writes two JSON lines for every entry: ``begun``, and what became of it, so that a crash
 can be told from an end. Entries that stand in the file already are left out: a second
-run goes on where the first one ended. The last line is ``end``.
+run goes on where the first one ended. The last line is ``end``. Every line tells what
+reached this host's CUDA runtime since the line before it.
 """
 
 from __future__ import annotations
@@ -71,20 +72,38 @@ def is_over() -> str | None:
     return None if over is None else str(over)
 
 
-def run_all(entries: list[Entry], out: TextIO, max_samples: int) -> None:
+class Lines:
+    """Writes lines, each with the escapes since the one before it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._library = xpool.current_remote().library
+        self._told = 0
+
+    def write(self, entry: str, state: str, **more: object) -> None:
+        """Write a line."""
+        counted = self._library.escaped_launches()
+        new, self._told = counted - self._told, counted
+        line: dict[str, object] = {"entry": entry, "state": state, **more}
+        line["escapes"] = new
+        if new:
+            line["escaped"] = self._library.last_escape()
+        self._out.write(json.dumps(line) + "\n")
+
+
+def run_all(entries: list[Entry], lines: Lines, max_samples: int) -> None:
     for entry in entries:
-        out.write(json.dumps({"entry": str(entry), "state": "begun"}) + "\n")
+        lines.write(str(entry), "begun")
         began = time.monotonic()
         outcome = run(entry, max_samples)
         why = is_over()
-        line = {
-            "entry": str(entry),
-            "state": "crash" if why else outcome.state,
-            "samples": outcome.samples,
-            "reason": f"the session is over: {why}" if why else outcome.reason,
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        out.write(json.dumps(line) + "\n")
+        lines.write(
+            str(entry),
+            "crash" if why else outcome.state,
+            samples=outcome.samples,
+            reason=f"the session is over: {why}" if why else outcome.reason,
+            seconds=round(time.monotonic() - began, 3),
+        )
         if why:
             sys.exit(SESSION_OVER)
 
@@ -96,8 +115,9 @@ def main() -> None:
     entries = [entry for entry in chosen(options) if str(entry) not in done]
     warnings.simplefilter("ignore")
     with path.open("a", buffering=1) as out:
-        run_all(entries, out, options["samples"])
-        out.write(json.dumps({"entry": "", "state": "end"}) + "\n")
+        lines = Lines(out)
+        run_all(entries, lines, options["samples"])
+        lines.write("", "end")
 
 
 if __name__ == "__main__":

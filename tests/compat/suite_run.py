@@ -61,13 +61,17 @@ def run_suites(
     parts: int,
     say: Callable[[str], None],
     program: str = PROGRAM,
+    server_python: str = sys.executable,
 ) -> list[dict[str, Any]]:
-    """Run everything chosen; the programs' lines, and one for every crash."""
+    """Run everything chosen; the programs' lines, and one for every crash.
+
+    The server runs in ``server_python``, whose torch may be another build.
+    """
     with Pool(folder, ttl="15s") as pool:
         pool.start_registry()
         # One thread on both sides: sums in another order differ.
         server = ("--threads", "1", "--devices", f"cpu,memory={3 * parts}GiB")
-        pool.start_server("suites", *server, light=False)
+        pool.start_server("suites", *server, light=False, python=server_python)
         shares = [made_part(folder, choice, i, parts) for i in range(parts)]
         said = time.monotonic()
         try:
@@ -154,6 +158,7 @@ def note_crash(part: Part, how: str) -> None:
         "samples": 0,
         "reason": how,
         "seconds": 0.0,
+        "escapes": None,  # it could not say
     }
     with part.path.open("a") as file:
         file.write(json.dumps(crash) + "\n")
