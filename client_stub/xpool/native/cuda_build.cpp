@@ -55,6 +55,13 @@ c10::KernelFunction kernel_function(Boxed *kernel) {
 // Kernels of a process group only call it: they run on this host whatever the device.
 bool stays(const c10::OperatorName &name) { return name.name.rfind("c10d::", 0) == 0; }
 
+// Where a device has no kernel, torch differentiates a composite by its parts; where it has one, by a formula that calls
+// a kernel for the backward. A CPU build has none: there the parts are differentiated.
+bool differentiated_by_parts(const c10::OperatorHandle &handle, c10::DispatchKey key, const Boxed *kernel) {
+  return key == c10::DispatchKey::CUDA && kernel == &as_composite<c10::DispatchKey::CompositeImplicitAutograd> &&
+         !handle.hasKernelForDispatchKey(c10::DispatchKey::AutogradCUDA);
+}
+
 void take_over(c10::DispatchKey key) {
   static auto *taken = new std::unordered_set<std::string>;
   // Never destroyed: without the registrations torch's own kernels would be back at the exit.
@@ -64,8 +71,14 @@ void take_over(c10::DispatchKey key) {
     const auto handle = dispatcher.findSchema(name);
     if (!handle || stays(name) || !taken->insert(c10::str(key, " ", name)).second)
       continue;
-    registrations->push_back(dispatcher.registerImpl(name, key, kernel_function(kernel_on_cpu_build(*handle, key)),
-                                                     std::nullopt, nullptr, "xpool"));
+    Boxed *kernel = kernel_on_cpu_build(*handle, key);
+    const auto put = [&](c10::DispatchKey where) {
+      registrations->push_back(
+          dispatcher.registerImpl(name, where, kernel_function(kernel), std::nullopt, nullptr, "xpool"));
+    };
+    put(key);
+    if (differentiated_by_parts(*handle, key, kernel))
+      put(c10::DispatchKey::AutogradCUDA);
   }
 }
 

@@ -105,7 +105,8 @@ struct RemoteGuard final : c10::impl::DeviceGuardImplInterface {
     delete static_cast<Moment *>(event);
   }
   bool queryStream(const c10::Stream &) const override { return true; }
-  bool isStreamCapturing(const c10::Stream &stream) const override {
+  // Asked from torch 2.12 on: before, there is nothing to override.
+  bool isStreamCapturing(const c10::Stream &stream) const {
     return is_stream_capturing(stream.device_index(), stream.id());
   }
   void synchronizeStream(const c10::Stream &stream) const override { fence(stream.device_index()); }

@@ -56,6 +56,16 @@ def case_attention_is_the_same_as_on_a_cpu_build(device: str) -> None:
     torch.testing.assert_close(got.cpu(), wanted)
 
 
+def case_a_composite_with_a_kernel_for_cuda_is_differentiated(device: str) -> None:
+    """torch has a backward of its own for these, which a server may lack."""
+    gradients = []
+    for place in ("cpu", "cuda"):
+        x = torch.linspace(-1, 2, 12).view(3, 4).to(place).requires_grad_()
+        torch.nn.functional.rms_norm(x, (4,)).pow(2).sum().backward()
+        gradients.append(x.grad.cpu())
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def case_layouts_without_kernels_are_refused(device: str) -> None:
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], device="cuda")
     try:
