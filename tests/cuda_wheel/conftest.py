@@ -6,20 +6,19 @@ names the interpreter of the server's: another build of torch, or another versio
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cases_run import outcomes_of
 from support.pool import Pool
 from xpool.native import build, cuda_build
 
-PROGRAMS = Path(__file__).parent / "programs"
-E2E_PROGRAMS = PROGRAMS.parents[1] / "e2e" / "programs"
 RUN_S = 300
 
 Ended = subprocess.CompletedProcess[str]
@@ -66,25 +65,5 @@ def run_python(pool: Pool) -> Runner:
 
 @pytest.fixture(scope="session")
 def outcomes(run_python: Runner) -> Callable[[Path, str], dict[str, Any]]:
-    """What became of every case of a module; run once, kept.
-
-    ``*`` is the process itself, ``escapes`` what it sent past the remote device.
-    """
-    kept: dict[tuple[Path, str], dict[str, Any]] = {}
-
-    def of(folder: Path, module: str) -> dict[str, Any]:
-        if (folder, module) not in kept:
-            program = (str(PROGRAMS / "counted.py"), str(E2E_PROGRAMS / "cases.py"))
-            ended = run_python(
-                *("-m", "xpool", "run", *program, module, "cuda"),
-                env={"PYTHONPATH": str(folder)},
-            )
-            lines = ended.stdout.splitlines()
-            cases = [json.loads(line[5:]) for line in lines if line[:5] == "CASE "]
-            found = {case["name"]: case["error"] for case in cases}
-            found["*"] = None if ended.returncode == 0 else ended.stderr[-4000:]
-            found["escapes"] = [line for line in lines if line[:8] == "ESCAPED "]
-            kept[folder, module] = found
-        return kept[folder, module]
-
-    return of
+    """What became of every case of a module; run once, kept."""
+    return cache(partial(outcomes_of, run_python))

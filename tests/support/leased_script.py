@@ -54,9 +54,11 @@ def front_door(worker_address: str, session_key: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_worker(memory_nbytes: int = 1 << 29) -> Iterator[Lease]:
-    """A worker process, and a lease on it."""
-    process = WorkerProcess()
+def open_worker(
+    memory_nbytes: int = 1 << 29, python: str = sys.executable
+) -> Iterator[Lease]:
+    """A worker process, run by that interpreter, and a lease on it."""
+    process = WorkerProcess(python=python)
     try:
         ready = process.hear()
         assert isinstance(ready, control.WorkerReady), "the worker did not start"
@@ -84,22 +86,32 @@ def run_leased(
     *arguments: str,
     memory_nbytes: int = 1 << 29,
     env: dict[str, str] | None = None,
+    python: str = sys.executable,
+    server_python: str = sys.executable,
+    timeout_s: float = RUN_S,
 ) -> Ended:
     """Runs a script as the holder of a lease (``$LEASE``) on a new worker."""
-    with open_worker(memory_nbytes) as lease:
+    with open_worker(memory_nbytes, server_python) as lease:
         text = msgspec.json.encode(lease).decode()
-        return run_script(script, *arguments, env={**(env or {}), "LEASE": text})
+        env = {**(env or {}), "LEASE": text}
+        return run_script(
+            script, *arguments, env=env, python=python, timeout_s=timeout_s
+        )
 
 
 def run_script(
-    script: Path, *arguments: str, env: dict[str, str] | None = None
+    script: Path,
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    python: str = sys.executable,
+    timeout_s: float = RUN_S,
 ) -> Ended:
     """Runs a script; with as many threads as the worker has."""
     return subprocess.run(
-        [sys.executable, str(script), *arguments],
+        [python, str(script), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,
-        timeout=RUN_S,
+        timeout=timeout_s,
         check=False,
     )

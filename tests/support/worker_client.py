@@ -47,14 +47,16 @@ class WorkerProcess:
     executor_library: ClassVar[Path | None] = None
     """Of the native executor; None: records are executed in Python."""
 
-    def __init__(self, *, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, *, device: str = "cpu", threads: int = 1, python: str = sys.executable
+    ) -> None:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(DEADLINE_S)
         self._unread = b""
         with theirs:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "xpool_server.worker"),
+                    *(python, "-m", "xpool_server.worker"),
                     *("--control-fd", str(theirs.fileno()), "--device", device),
                     *("--listen", "tcp://127.0.0.1:0", "--threads", str(threads)),
                     *self._executor(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,22 @@ import msgspec
 import pytest
 import torch
 from support.leased_script import run_leased, run_script
+from support.recorded import (
+    Recorded,
+    comparable,
+    encoded,
+    explained,
+    loaded,
+    named_calls,
+    records_of,
+)
 from xpool.native import build
 from xpool.torch.codes import DTYPES, MEMORY_FORMAT_CODES
 from xpool.torch.operation import ABSENT, ArgumentEncoder, Operation
-from xpool_protocol import limits
 from xpool_protocol.records import (
     Call,
     DefineOperation,
-    Record,
     RequestCall,
-    Write,
-    read_records,
-    write_record,
 )
 from xpool_protocol.values import (
     FLAG_CONJ,
@@ -41,16 +44,12 @@ from xpool_protocol.values import (
     MemoryFormat,
     Tensor,
 )
-from xpool_protocol.wire import Writer
 
 SCRIPTS = Path(__file__).parent / "programs"
 RECORDING = SCRIPTS / "recording.py"
 sys.path.insert(0, str(SCRIPTS))
 
 from recorded_programs import BATCHED, DIFFERENT, PROGRAMS
-
-Batch = tuple[bytes, int, list[tuple[int, str]]]
-Recorded = dict[str, list[Batch]]
 
 pytestmark = pytest.mark.skipif(
     build.built_library() is None and build.compiler() is None,
@@ -70,51 +69,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return loaded(file, ended)
 
     return of
-
-
-def loaded(file: Path, ended: Any) -> Recorded:
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return msgspec.msgpack.decode(file.read_bytes(), type=Recorded)
-
-
-def records_of(batches: list[Batch]) -> Iterator[Record]:
-    for data, count, _ in batches:
-        records = list(read_records(data))
-        assert len(records) == count
-        yield from records
-
-
-def encoded(record: Record) -> bytes:
-    writer = Writer()
-    write_record(writer, record)
-    return bytes(writer.buffer)
-
-
-def comparable(batches: list[Batch]) -> list[tuple[Any, ...]]:
-    """Records as bytes; of a write's payload what it holds, not where it lies.
-
-    Where a batch is cut depends on when the link has time.
-    """
-    found: list[tuple[Any, ...]] = []
-    for data, _, payloads in batches:
-        for record in read_records(data):
-            if isinstance(record, Write) and record.payload:
-                count = -(-record.nbytes // limits.CHUNK_NBYTES)
-                first = record.payload - 1
-                held = payloads[first : first + count]
-                assert sum(length for length, _ in held) == record.nbytes
-                found.append((record.storage, record.offset, *held))
-            else:
-                found.append((encoded(record),))
-    return found
-
-
-def explained(found: list[tuple[Any, ...]]) -> list[str]:
-    """For a failing assertion: what the bytes say."""
-    return [
-        str(next(read_records(one[0]))) if isinstance(one[0], bytes) else str(one)
-        for one in found
-    ]
 
 
 def test_every_program_is_recorded(recorded: Any) -> None:
@@ -150,35 +104,6 @@ def test_the_table_of_differences_is_true(recorded: Any, program: str) -> None:
     native = [str(one) for one in named_calls(recorded("cuda"), program)]
     twin = [str(one) for one in named_calls(recorded("xpool"), program)]
     assert native != twin
-
-
-def named_calls(recorded: Recorded, program: str) -> list[tuple[str, Any]]:
-    """Calls of a program with their names, storages numbered from its own first."""
-    names: dict[int, str] = {}
-    found: list[tuple[str, Any]] = []
-    first: list[int] = []
-
-    def renumbered(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [renumbered(one) for one in value]
-        if isinstance(value, Tensor):
-            first.append(value.storage)
-            return msgspec.structs.replace(value, storage=value.storage - first[0])
-        return value
-
-    for name, batches in recorded.items():
-        for record in records_of(batches):
-            if isinstance(record, DefineOperation):
-                names[record.operation] = record.name
-            elif isinstance(record, Call | RequestCall) and name == program:
-                outputs = record.outputs if isinstance(record, Call) else None
-                found.append(
-                    (
-                        names[record.operation],
-                        renumbered((record.arguments, outputs)),
-                    )
-                )
-    return found
 
 
 def test_batches_are_cut_alike(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Runs programs on a device and writes down every batch that it sends.
 
-    recording.py cuda|xpool FILE
+    recording.py cuda|xpool FILE [MODULE]
 
+The programs are those of MODULE, which is ``recorded_programs`` if none is named.
 Without a lease in ``$LEASE`` nobody answers: the programs in ``BATCHED`` run, and all
 that they record is taken at their end. With one, all programs run against its worker.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import os
 import sys
 import warnings
@@ -124,14 +126,12 @@ class Tap:
 
 
 def install_cuda(lease: Lease | None) -> tuple[Tap, Any]:
-    from xpool.torch.install import load_library
+    from xpool.torch.install import load_library, patch_torch
 
     library = load_library()
     assert library is not None, "XPOOL_DEVICE asks for the other device"
     import torch  # noqa: F401  between loading and registering
-    from xpool.torch.cuda import patch_torch_cuda
     from xpool.torch.remote import Remote
-    from xpool.torch.storage_methods import patch_storage_methods
 
     library.register()
     device = library.device(0)
@@ -142,8 +142,7 @@ def install_cuda(lease: Lease | None) -> tuple[Tap, Any]:
     device.attach(session)
     library.connect([device])
     remote = Remote(session, device)
-    patch_torch_cuda([remote])
-    patch_storage_methods("cuda")
+    patch_torch(library, [remote])
     return tap, remote
 
 
@@ -160,21 +159,22 @@ def install_xpool(lease: Lease | None) -> tuple[Tap, Any]:
 
 
 def main() -> None:
-    device, file = sys.argv[1:]
+    device, file = sys.argv[1:3]
+    module = sys.argv[3] if len(sys.argv) > 3 else "recorded_programs"
     text = os.environ.get("LEASE")
     lease = msgspec.json.decode(text, type=Lease) if text else None
     tap, remote = {"cuda": install_cuda, "xpool": install_xpool}[device](lease)
 
     import torch
-    from recorded_programs import BATCHED, PROGRAMS
 
+    programs = importlib.import_module(module)
     warnings.simplefilter("ignore")
     recorded: dict[str, Recorded] = {}
     torch.empty(1, device="meta").add(1)  # imports keep the frames of whoever is first
     gc.disable()  # frees come from reference counts alone, at the same places
-    for name in PROGRAMS if lease else BATCHED:
+    for name in programs.PROGRAMS if lease else programs.BATCHED:
         torch.manual_seed(0)
-        PROGRAMS[name](device)
+        programs.PROGRAMS[name](device)
         if lease:
             try:
                 remote.synchronize()  # the link has taken all there is
