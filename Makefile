@@ -37,6 +37,23 @@ unexport PYTHONUSERBASE PYTHONINSPECT PYTHONSAFEPATH PYTHONPLATLIBDIR
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PIP_CONSTRAINT PIP_REQUIREMENT
 export PYTHONNOUSERSITE := 1
 
+# `make test-gpu PYTHON=/usr/bin/python3` takes that interpreter and its torch as they
+# are, for a machine where nothing can be installed; SITE is a folder with packages that
+# it lacks (pip install --target).
+SITE ?=
+GPU_SCENARIOS ?= torch_ops train decode transfer
+GPU_TESTS := tests/gpu tests/server/devices
+GPU_VENV  := .venv-gpu
+ifeq ($(PYTHON),)
+GPU_NEEDS  := native
+GPU_PYTHON := $(BIN)/python
+else
+GPU_NEEDS  := gpu-venv
+GPU_PYTHON := $(GPU_VENV)/bin/python
+endif
+GPU_BUILD = $(GPU_PYTHON) -m xpool.native.build; \
+  $(GPU_PYTHON) -m xpool_server.native.build
+
 # A moved checkout needs its editable install again: the stamp holds its place.
 ifneq ($(file <$(STAMP)),$(CURDIR))
 .PHONY: $(STAMP)
@@ -72,8 +89,18 @@ test: native ## unit, property, conformance, fault and end-to-end tests on the C
 	  $(TESTARGS)
 
 .PHONY: test-gpu
-test-gpu: native ## the tests that need a CUDA device
-	@exec $(BIN)/python -m pytest -m gpu $(TESTARGS)
+test-gpu: $(GPU_NEEDS) ## the tests that need a CUDA device
+	@$(GPU_PYTHON) -m xpool_perf.gpu_host
+	@$(GPU_BUILD)
+	@$(GPU_PYTHON) -m pytest -m gpu $(GPU_TESTS) $(TESTARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(GPU_NEEDS) ## measure against a CUDA device of this machine; keep the results
+	@$(GPU_PYTHON) -m xpool_perf.gpu_host
+	@$(GPU_BUILD)
+	@for scenario in $(GPU_SCENARIOS); do \
+	  $(GPU_PYTHON) -m xpool_perf $$scenario --device cuda --keep $(BENCHARGS); \
+	done
 
 .PHONY: test-cuda-wheel
 test-cuda-wheel: native native-cuda-wheel ## a client with a CUDA build of torch (5 GB)
@@ -103,6 +130,16 @@ native: setup ## build the native libraries of client and server (a minute each,
 	  echo "make: g++ is missing: apt-get install g++" >&2; exit 1; }
 	@$(BIN)/python -m xpool.native.build
 	@$(BIN)/python -m xpool_server.native.build
+
+# Nothing is downloaded: what PYTHON has, what SITE has, and this folder.
+.PHONY: gpu-venv
+gpu-venv:
+	@$(PYTHON) -m venv --clear --without-pip --system-site-packages $(GPU_VENV)
+	@{ printf '%s\n' $(addprefix $(CURDIR)/,client_stub server protocol pool_registry perf) \
+	    $(if $(SITE),$(abspath $(SITE))); \
+	  $(PYTHON) -c 'import sysconfig; \
+	    print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))'; \
+	} >"$$($(GPU_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/xpool.pth
 
 .PHONY: native-cuda-wheel
 native-cuda-wheel: $(CUDA_STAMP)
@@ -151,5 +188,5 @@ $(CUDA_STAMP): pyproject.toml constraints.txt | setup
 
 .PHONY: clean
 clean: ## remove .venv, caches and build outputs
-	rm -rf $(VENV) $(CUDA_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CUDA_VENV) $(GPU_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

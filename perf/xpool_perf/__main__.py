@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from xpool_perf import report, results
 from xpool_perf.children import end_on_signals
+from xpool_perf.gpu_host import MISSING, Missing, device_name
 from xpool_perf.machine import commit_of, this_machine
 from xpool_perf.main_job import MAIN_JOB
 from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
@@ -53,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for scenario in SCENARIOS.values():
-        add_scenario(commands.add_parser(scenario.name, help=scenario.summary))
+        options = commands.add_parser(scenario.name, help=scenario.summary)
+        add_scenario(options, scenario.devices)
     compare = commands.add_parser(
         "compare", help="show what changed between two results, and what is noise"
     )
@@ -63,9 +65,15 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def add_scenario(options: argparse.ArgumentParser) -> None:
+def add_scenario(options: argparse.ArgumentParser, devices: Sequence[str]) -> None:
     """The options that every scenario has."""
     usual = Settings()
+    options.add_argument(
+        "--device",
+        choices=devices,
+        default=usual.device,
+        help=f"of the server and of the local side (default: {usual.device})",
+    )
     options.add_argument(
         "--json", action="store_true", help="print one JSON object instead of a table"
     )
@@ -103,15 +111,15 @@ def run(scenario: Scenario, settings: Settings) -> Result:
     """
     # Before it takes minutes: what is edited meanwhile is not what runs.
     commit, now = commit_of(repository()), datetime.now(UTC)
+    figures, device = scenario.figures, ""
+    if settings.device == "cuda":
+        figures += scenario.cuda_figures
+        device = device_name()
     samples = scenario.measure(settings, say)
+    chosen = {k: v for k, v in asdict(settings).items() if k != "device"}
+    machine = this_machine(device)
     return results.result_from_samples(
-        scenario.name,
-        scenario.figures,
-        samples,
-        asdict(settings),
-        this_machine(),
-        commit,
-        now,
+        scenario.name, figures, samples, chosen, machine, commit, now
     )
 
 
@@ -119,7 +127,11 @@ def run_scenario(args: argparse.Namespace) -> None:
     """Measure, show, and keep if that was asked for."""
     end_on_signals(PROGRAM)
     settings = Settings(
-        runs=args.runs, threads=args.threads, epochs=args.epochs, steps=args.steps
+        device=args.device,
+        runs=args.runs,
+        threads=args.threads,
+        epochs=args.epochs,
+        steps=args.steps,
     )
     result = run(SCENARIOS[args.command], settings)
     text = results.json_from_result(result) if args.json else report.table(result)
@@ -168,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 render()
             case _:
                 run_scenario(args)
+    except Missing as what:
+        say(str(what))
+        return MISSING
     except (RunFailed, ResultUnreadable, ValueError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1

@@ -25,6 +25,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     python: str
     torch: str
+    device: str = ""
+    """The accelerator's name; empty: the CPU computes."""
 
     @property
     def slug(self) -> str:
@@ -34,12 +36,15 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         ...         python="3.11.2", torch="2.13.0").slug
         'amd-epyc-7b13-2-cores'
         """
-        text = f"{self.cpu_model} {self.cores} cores".lower()
+        text = f"{self.cpu_model} {self.cores} cores {self.device}".lower()
         return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
-def this_machine() -> Machine:
-    """The machine that this process runs on; torch is not imported."""
+def this_machine(device: str = "") -> Machine:
+    """The machine that this process runs on, with this accelerator, if any.
+
+    torch is not imported.
+    """
     return Machine(
         cpu_model=_cpu_model(Path("/proc/cpuinfo").read_text()),
         cores=len(os.sched_getaffinity(0)),
@@ -47,6 +52,7 @@ def this_machine() -> Machine:
         kernel=platform.release(),
         python=platform.python_version(),
         torch=_torch_version(),
+        device=device,
     )
 
 

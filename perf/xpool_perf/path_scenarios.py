@@ -42,6 +42,7 @@ class Course:
         self._folder = folder
         self._say = say
         self._env = own_environment(settings.threads)
+        self._hidden = hidden_cuda(self._env) if settings.device == "cuda" else {}
         self._count = 0
 
     @contextmanager
@@ -54,6 +55,7 @@ class Course:
             self._env,
             spares=spares,
             threads=self.settings.threads,
+            devices=self.settings.device,
         )
         try:
             yield pool
@@ -71,6 +73,7 @@ class Course:
             one_way_ms=round_trip_ms / 2,
             threads=self.settings.threads,
             spares=spares,
+            devices=self.settings.device,
         )
         name = f"round_trip_{round_trip_ms:g}ms_s"
         self._say(f"{name}: {far.round_trip_s:.5f}")
@@ -95,7 +98,7 @@ class Course:
         argv = xpool_run(
             pool.registry, str(PROGRAMS / program), *(str(one) for one in arguments)
         )
-        env = {**self._env, **(environment or {})}
+        env = {**self._env, **self._hidden, **(environment or {})}
         child, _ = run_to_end(self._children, what, argv, env, self._folder)
         for name, values in lists_in(json_line(child)).items():
             self.samples[f"{what}_{name}"] += values
@@ -111,7 +114,8 @@ class Course:
             argv: the command, made when it is about to be started.
         """
         wait_until_calm(self._children, pool)
-        child, _ = run_to_end(self._children, what, argv(), self._env, self._folder)
+        env = {**self._env, **self._hidden}
+        child, _ = run_to_end(self._children, what, argv(), env, self._folder)
         for name, value in json_line(child).items():
             self.samples[f"{what}_{name}"].append(float(value))
             self._say(f"{what}_{name}: {value:.4g}")
@@ -127,6 +131,20 @@ class Course:
         folder = self._folder / f"pool-{self._count}"
         folder.mkdir()
         return folder
+
+
+def hidden_cuda(environment: Mapping[str, str]) -> dict[str, str]:
+    """For a client on a machine whose CUDA devices are the server's.
+
+    What they were goes to the local side that it starts.
+
+    >>> hidden_cuda({"CUDA_VISIBLE_DEVICES": "3"})
+    {'CUDA_VISIBLE_DEVICES': '', 'PERF_VISIBLE_DEVICES': '3'}
+    """
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        hidden["PERF_VISIBLE_DEVICES"] = environment["CUDA_VISIBLE_DEVICES"]
+    return hidden
 
 
 def lists_in(found: dict[str, Any]) -> dict[str, list[float]]:
@@ -158,17 +176,39 @@ def ratio(name: str, over: str, under: str, method: str) -> Figure:
     return Figure(name=name, unit="ratio", method=method, sources=(over, under))
 
 
+def on_device(what: str, side: str) -> Figure:
+    """Seconds by the device's clock, of a scenario with a CUDA device."""
+    return Figure(
+        name=f"{what}_{side}_device_s",
+        unit="s",
+        method=f"The {side} side of {what} by the device's clock, from the first"
+        " operation to the last: of each batch that the server ran, or of the whole"
+        " local block.",
+        sources=(f"{what}_{side}_device_s",),
+    )
+
+
+def on_devices(*names: str) -> tuple[Figure, ...]:
+    """Those of both sides."""
+    sides = ("remote", "local")
+    return tuple(on_device(name, side) for name in names for side in sides)
+
+
 def _train(settings: Settings, say: Say) -> Samples:
-    runs, threads = settings.runs, settings.threads
+    runs, threads, device = settings.runs, settings.threads, settings.device
+
+    def train(pool: Pool, name: str, model: str, read_every: int) -> None:
+        one.run(pool, name, "train.py", model, runs, threads, read_every, device)
+
     with course(settings, say) as one:
         with one.near() as pool:
-            one.run(pool, "cnn", "train.py", "cnn", runs, threads, 4)
-            one.run(pool, "transformer", "train.py", "transformer", runs, threads, 4)
-            one.run(pool, "small", "train.py", "small", runs, threads, 1)
+            train(pool, "cnn", "cnn", 4)
+            train(pool, "transformer", "transformer", 4)
+            train(pool, "small", "small", 1)
         with one.far(1) as pool:
-            one.run(pool, "train_1ms", "train.py", "transformer", runs, threads, 1)
+            train(pool, "train_1ms", "transformer", 1)
         with one.far(30) as pool:
-            one.run(pool, "small_30ms", "train.py", "small", runs, threads, 1)
+            train(pool, "small_30ms", "small", 1)
         floor = one.samples["round_trip_30ms_s"][0]
         one.samples["small_floor_s"] = [
             local + floor for local in one.samples["small_30ms_local_s"]
@@ -177,11 +217,12 @@ def _train(settings: Settings, say: Say) -> Samples:
 
 
 def _decode(settings: Settings, say: Say) -> Samples:
+    arguments = settings.runs, settings.threads, settings.device
     with course(settings, say) as one:
         with one.near() as pool:
-            one.run(pool, "decode", "decode.py", settings.runs, settings.threads)
+            one.run(pool, "decode", "decode.py", *arguments)
         with one.far(1) as pool:
-            one.run(pool, "decode_1ms", "decode.py", settings.runs, settings.threads)
+            one.run(pool, "decode_1ms", "decode.py", *arguments)
         return one.samples
 
 
@@ -230,6 +271,8 @@ TRAIN: Final = Scenario(
             " plus one bare round trip on the same path. Aim: 1.15.",
         ),
     ),
+    cuda_figures=on_devices("cnn", "transformer", "small"),
+    devices=("cpu", "cuda"),
     measure=_train,
 )
 
@@ -251,6 +294,8 @@ DECODE: Final = Scenario(
             "The same behind 1 ms. Aim: 0.90.",
         ),
     ),
+    cuda_figures=on_devices("decode"),
+    devices=("cpu", "cuda"),
     measure=_decode,
 )
 
@@ -284,5 +329,6 @@ TRANSFER: Final = Scenario(
             "read_during_upload_ms over the same percentile without an upload. Aim: 3.",
         ),
     ),
+    devices=("cpu", "cuda"),
     measure=_transfer,
 )

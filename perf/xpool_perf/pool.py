@@ -77,6 +77,7 @@ def start_pool(
     *,
     spares: int = 1,
     threads: int | None = None,
+    devices: str = "cpu",
 ) -> Pool:
     """Start ``xpool up`` with a store of its own and a free port; wait for it.
 
@@ -85,6 +86,7 @@ def start_pool(
     """
     argv = [sys.executable, "-m", "xpool", "up", "--registry-listen", "127.0.0.1:0"]
     argv += ["--store", str(folder / "registry.db"), "--spares", str(spares)]
+    argv += ["--devices", devices]
     if threads is not None:
         argv += ["--threads", str(threads)]
     child = children.start("pool", argv, env, folder)

@@ -125,8 +125,9 @@ def _history(results: Sequence[Result]) -> str:
             number(one.figures[name]) if name in one.figures else NOTHING
             for name in names
         ]
-        machine = f"{one.machine.cpu_model}, {one.machine.cores} cores"
-        rows.append((one.date[:10], one.commit, machine, *cells))
+        machine = one.machine
+        where = f"{machine.cpu_model}, {machine.cores} cores{_device_text(machine)}"
+        rows.append((one.date[:10], one.commit, where, *cells))
     return _markdown_table(rows)
 
 
@@ -181,5 +182,9 @@ def _machine_text(machine: Machine) -> str:
     return (
         f"{machine.cpu_model}, {machine.cores} cores,"
         f" {text_from_nbytes(machine.memory_nbytes)}, Linux {machine.kernel},"
-        f" Python {machine.python}, torch {machine.torch}"
+        f" Python {machine.python}, torch {machine.torch}{_device_text(machine)}"
     )
+
+
+def _device_text(machine: Machine) -> str:
+    return f", {machine.device}" if machine.device else ""

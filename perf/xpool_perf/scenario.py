@@ -16,6 +16,9 @@ Say: TypeAlias = Callable[[str], None]
 class Settings:
     """What the command line chooses, for any scenario."""
 
+    device: str = "cpu"
+    """Of the server and of the local side: "cpu" or "cuda"."""
+
     runs: int = 5
     """Samples of each kind, or pairs of samples."""
 
@@ -39,5 +42,11 @@ class Scenario:
     """One line for the help."""
 
     figures: tuple[Figure, ...]
+    cuda_figures: tuple[Figure, ...] = ()
+    """Further ones where the device is a CUDA device: by the device's own clock."""
+
+    devices: tuple[str, ...] = ("cpu",)
+    """That it can be run with."""
+
     measure: Callable[[Settings, Say], Samples]
     """Raises ``RunFailed``."""

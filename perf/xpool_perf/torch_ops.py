@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from xpool_perf.figures import Figure, Samples
-from xpool_perf.path_scenarios import course, ratio
+from xpool_perf.path_scenarios import course, on_devices, ratio
 from xpool_perf.scenario import Say, Scenario, Settings
 
 PROGRAM: Final = "torch_ops.py"
@@ -18,7 +18,10 @@ def micros(name: str, source: str, method: str) -> Figure:
 
 def _measure(settings: Settings, say: Say) -> Samples:
     with course(settings, say) as one, one.near() as pool:
-        arguments = settings.runs, settings.threads, pool.child.process.pid
+        arguments = (
+            *(settings.runs, settings.threads, pool.child.process.pid),
+            settings.device,
+        )
         one.run(pool, "native", PROGRAM, "cuda", *arguments)
         one.run(
             pool,
@@ -95,5 +98,7 @@ TORCH_OPS: Final = Scenario(
             " local. Aim: 1.3.",
         ),
     ),
+    cuda_figures=on_devices("native_chain"),
+    devices=("cpu", "cuda"),
     measure=_measure,
 )

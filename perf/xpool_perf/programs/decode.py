@@ -1,4 +1,6 @@
-"""Tokens of a GPT-2-shaped model, remote and local: ``xpool run decode.py PAIRS …``.
+"""Tokens of a GPT-2-shaped model: ``xpool run decode.py PAIRS THREADS DEVICE``.
+
+DEVICE is the local one: cpu or cuda.
 
 Random weights in the shape of GPT-2 (12 layers of width 768, 124 million parameters).
 Each token is chosen on the device and then looked at by the program, as generation
@@ -9,17 +11,26 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from xpool_perf.programs.alternating import Block, alternate, per
+from xpool_perf.programs.alternating import alternate_sides, samples_of
+from xpool_perf.programs.local_side import (
+    Work,
+    is_local_side,
+    local_side,
+    remote_side,
+    serve,
+)
 
 LAYERS, WIDTH, HEADS, VOCABULARY, CONTEXT = 12, 768, 12, 50_257, 1024
 PROMPT = 32
 TOKENS = 16
+FIRST = 4
 END = VOCABULARY - 1
 
 Cache: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -92,29 +103,37 @@ def generate(model: nn.Module, prompt: torch.Tensor, count: int) -> list[int]:
     return chosen
 
 
-def main(pairs: int, threads: int) -> None:
+def model_on(device: str) -> tuple[nn.Module, torch.Tensor]:
+    """The model and its prompt: the same numbers on every device."""
+    torch.manual_seed(0)
+    model = Decoder().eval()
+    prompt = torch.randint(VOCABULARY, (1, PROMPT))
+    return model.to(device), prompt.to(device)
+
+
+def blocks_on(device: str) -> dict[str, Work]:
+    """A few tokens, which come back to be compared, and those that are timed."""
+    model, prompt = model_on(device)
+    return {
+        "first": partial(generate, model, prompt, FIRST),
+        "all": partial(generate, model, prompt, TOKENS),
+    }
+
+
+def main(pairs: int, threads: int, device: str) -> None:
     """Measure; seconds of a token."""
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    here = Decoder().eval()
-    prompt = torch.randint(VOCABULARY, (1, PROMPT))
-    there, prompt_there = Decoder().eval(), prompt.to("cuda")
-    there.load_state_dict(here.state_dict())
-    there.to("cuda")
-    if generate(there, prompt_there, 4) != generate(here, prompt, 4):
-        raise ValueError("the remote model chose other tokens than the local one")
-
-    def block(model: nn.Module, prompt: torch.Tensor) -> Block:
-        def generate_all() -> None:
-            generate(model, prompt, TOKENS)
-
-        return generate_all
-
-    remote, local = alternate(
-        block(there, prompt_there), block(here, prompt), pairs, warm_up=1
-    )
-    print(json.dumps({"remote_s": per(TOKENS, remote), "local_s": per(TOKENS, local)}))
+    if is_local_side():
+        serve(blocks_on(device), device)
+        return
+    there = blocks_on("cuda")
+    with local_side(device, partial(blocks_on, device)) as local:
+        if there["first"]() != local.side("first")().result:
+            raise ValueError("the remote model chose other tokens than the local one")
+        remote = remote_side(there["all"], device)
+        taken = alternate_sides(remote, local.side("all"), pairs, warm_up=1)
+    print(json.dumps(samples_of(*taken, TOKENS)))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

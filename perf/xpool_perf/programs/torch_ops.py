@@ -1,7 +1,10 @@
-"""What one small operation costs: ``xpool run torch_ops.py DEVICE PAIRS THREADS POOL``.
+"""What one small operation costs.
 
-POOL is the process that has started the pool: the worker is found among its children,
-so that its processor time can be read.
+    xpool run torch_ops.py DEVICE PAIRS THREADS POOL LOCAL
+
+DEVICE is ours: cuda, or xpool without a compiler. POOL is the process that has started
+the pool: the worker is found among its children, so that its processor time can be
+read. LOCAL is the device to compare with: cpu or cuda.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -19,7 +23,19 @@ import torch
 import xpool
 import zmq
 
-from xpool_perf.programs.alternating import alternate, per
+from xpool_perf.programs.alternating import (
+    alternate,
+    alternate_sides,
+    per,
+    samples_of,
+)
+from xpool_perf.programs.local_side import (
+    Work,
+    is_local_side,
+    local_side,
+    remote_side,
+    serve,
+)
 
 SIDE = 8
 OPS = 10_000
@@ -87,13 +103,6 @@ def server_us_per_op(x: torch.Tensor, y: torch.Tensor, tasks: Path) -> float:
     return (cpu_ns(tasks) - before) / 1e3 / OPS
 
 
-def local_us_per_op(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Processor time of this thread for the same, computed here."""
-    before = time.thread_time_ns()
-    read_chain(x, y)
-    return (time.thread_time_ns() - before) / 1e3 / OPS
-
-
 def read_nbytes(x: torch.Tensor) -> tuple[int, int]:
     """Bytes of messages to and from the server for one read."""
     remote = xpool.current_remote()
@@ -139,11 +148,46 @@ def reads(x: torch.Tensor, pairs: int) -> dict[str, list[float]]:
     return {"read_s": per(READS, read), "echo_s": per(READS, echoed)}
 
 
-def main(device: str, pairs: int, threads: int, pool: int) -> None:
+def ones_on(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two matrices."""
+    x, y = torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
+    return x.to(device), y.to(device)
+
+
+def blocks_on(device: str) -> dict[str, Work]:
+    """What is done locally, too."""
+    return {"chain": partial(read_chain, *ones_on(device))}
+
+
+def compared(
+    there: tuple[torch.Tensor, torch.Tensor], pairs: int, pool: int, device: str
+) -> dict[str, list[float]]:
+    """Chains on both sides: seconds, and processor time."""
+    tasks = worker_of(pool)
+    with local_side(device, partial(blocks_on, device)) as local:
+        here = local.side("chain")
+        remote = remote_side(partial(read_chain, *there), device)
+        taken = alternate_sides(remote, here, pairs)
+        over = [
+            (server_us_per_op(*there, tasks), here().cpu_seconds * 1e6 / OPS)
+            for _ in range(pairs)
+        ]
+    chains = samples_of(*taken, 1)
+    return {
+        **{f"chain_{name}": values for name, values in chains.items()},
+        "server_us": [ours for ours, _ in over],
+        "local_us": [theirs for _, theirs in over],
+        "server_over_local_us": [ours - theirs for ours, theirs in over],
+    }
+
+
+def main(device: str, pairs: int, threads: int, pool: int, local: str) -> None:
     """Measure."""
     torch.set_num_threads(threads)
-    here = torch.ones(SIDE, SIDE), torch.ones(SIDE, SIDE)
-    there = here[0].to(device), here[1].to(device)
+    if is_local_side():
+        serve(blocks_on(local), local)
+        return
+    there = ones_on(device)
     if chain(*there, 100)[0, 0].item() != 101:
         raise ValueError("a hundred additions of one to one are not 101")
     chain(*there, ISSUED)[0, 0].item()
@@ -153,21 +197,11 @@ def main(device: str, pairs: int, threads: int, pool: int) -> None:
         "client_cpu_us": [cpu for _, cpu in issued],
     }
     if device == "cuda":
-        tasks = worker_of(pool)
-        remote, local = alternate(
-            lambda: read_chain(*there), lambda: read_chain(*here), pairs
-        )
-        figures |= {"chain_remote_s": remote, "chain_local_s": local}
-        over = [
-            (server_us_per_op(*there, tasks), local_us_per_op(*here))
-            for _ in range(pairs)
-        ]
-        figures["server_us"] = [ours for ours, _ in over]
-        figures["local_us"] = [theirs for _, theirs in over]
-        figures["server_over_local_us"] = [ours - theirs for ours, theirs in over]
+        figures |= compared(there, pairs, pool, local)
         figures |= reads(there[0][0, 0], pairs)
     print(json.dumps(figures))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:5]))
+    one, two, three = map(int, sys.argv[2:5])
+    main(sys.argv[1], one, two, three, sys.argv[5])
