@@ -107,6 +107,10 @@ test-cuda-wheel: native native-cuda-wheel ## a client with a CUDA build of torch
 	@SERVER_PYTHON=$(BIN)/python exec $(CUDA_BIN)/python -m pytest -m cuda_wheel \
 	  tests/cuda_wheel $(TESTARGS)
 
+.PHONY: test-leaving
+test-leaving: native ## every way in which a job can end, thirty times each
+	@exec $(BIN)/python -m pytest tests/e2e/test_leaving.py --repetitions 30 $(TESTARGS)
+
 .PHONY: conformance
 conformance: native ## torch's own suites through a pool, against the CPU
 	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)

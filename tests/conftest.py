@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for _name in [name for name in os.environ if name.startswith("XPOOL_")]:
@@ -27,3 +28,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("xpool")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--repetitions",
+        type=int,
+        default=1,
+        help="of each case that is about a race, such as how a job ends",
+    )
+
+
+@pytest.fixture
+def repetitions(request: pytest.FixtureRequest) -> int:
+    """How often a case about a race is run: the same each time, or it is no test."""
+    count: int = request.config.getoption("--repetitions")
+    return count
