@@ -193,7 +193,7 @@ class Reached(NamedTuple):
         if driver is None:
             driver = SessionLink(self.link, self.connection, outbox, diagnose)
         driver.start()
-        peer = peer_of(self.welcome, self.address)
+        peer = peer_of(self.welcome)
         return Session(self.lease, self.welcome, driver, peer)
 
 
@@ -230,19 +230,12 @@ def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:
     return reach(lease, framework).begin(outbox)
 
 
-def peer_of(welcome: Welcome, address: str) -> tuple[str, str]:
-    """Address and key of a worker's door, as SPEC.md section 14 has it.
-
-    Args:
-        welcome: what the worker said.
-        address: where we reached it, ``tcp://HOST:PORT``.
-    """
+def peer_of(welcome: Welcome) -> tuple[str, str]:
+    """Address and key of a worker's door, as SPEC.md section 14 has it."""
     door = welcome.properties.get("peer_address", "")
     key = welcome.properties.get("peer_key", "")
     if not isinstance(door, str) or not isinstance(key, str):
         raise PeerError("the worker's door for other workers is malformed")
-    if door.startswith("tcp://:"):
-        door = f"{address.rpartition(':')[0]}:{door.removeprefix('tcp://:')}"
     return door, key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -87,6 +88,11 @@ class SigningKey:
     def public_key(self) -> bytes:
         """What nodes check tokens with: 32 raw bytes."""
         return self._private.public_key().public_bytes_raw()
+
+    @property
+    def door_key(self) -> bytes:
+        """What the pool's workers vouch for their doors with: 32 bytes."""
+        return hashlib.sha256(self.sign(b"xpool-door-key-1\n")).digest()
 
 
 def verifier_from_public_key(public_key: bytes) -> Verifier:

@@ -146,6 +146,11 @@ class Registry:
         """What lease tokens are checked with: 32 raw bytes, Ed25519."""
         return self._key.public_key
 
+    @property
+    def door_key(self) -> bytes:
+        """What workers vouch for their doors with: for nodes alone."""
+        return self._key.door_key
+
     # ---- nodes ----
 
     def join(self, command: JoinNode) -> None:

@@ -35,6 +35,7 @@ class RegistryService:
             public_key=self._registry.public_key,
             heartbeat_interval_ms=self._registry.settings.heartbeat_interval_ms,
             registry_id=self._registry.registry_id,
+            door_key=self._registry.door_key,
         )
 
     def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatReply:

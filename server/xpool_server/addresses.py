@@ -116,9 +116,9 @@ def peer_listener(
         ports: the ports it may take; None: any.
 
     Returns:
-        The listening socket; how the client is told of it: ``tcp://:PORT``, on the
-        host that it knows the worker by, or ``ipc://@NAME`` (a name that is no file);
-        and the host, empty for all of this machine's.
+        The listening socket; its address, ``tcp://:PORT`` without the host that others
+        know this one by, or ``ipc://@NAME`` (a name that is no file); and the host that
+        it listens on, empty for all of this machine's.
 
     Raises:
         UsageError: the address cannot be listened on, or every port is taken.
@@ -203,6 +203,15 @@ def worker_uri(listen: str, control_fd: int) -> str:
     if listen.startswith("tcp://"):
         return f"tcp://{_host(listen)}:0"
     return f"{listen}.{control_fd}"
+
+
+def host_of(uri: str) -> str:
+    """The host of a TCP address, an IPv6 one in its brackets; empty for others.
+
+    >>> host_of("tcp://[::1]:7800"), host_of("ipc:///run/x/node")
+    ('[::1]', '')
+    """
+    return _host(uri) if uri.startswith("tcp://") else ""
 
 
 def _host(uri: str) -> str:

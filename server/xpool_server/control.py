@@ -31,6 +31,10 @@ class OpenSession(msgspec.Struct, frozen=True, tag="open"):
     server: str
     share_percent: int
     memory_nbytes: int
+    host: str = "127.0.0.1"
+    """By which this one is reached."""
+    door_key: str = ""
+    """What workers of this pool vouch for their doors with, in hex."""
 
 
 class EndSession(msgspec.Struct, frozen=True, tag="end"):

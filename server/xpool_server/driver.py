@@ -84,7 +84,7 @@ class Worker:
         backend: Backend,
         lane: SocketLane,
         make_executor: MakeExecutor,
-        open_door: Callable[[], Peers],
+        open_door: Callable[[str, str], Peers],
     ) -> None:
         """A worker that waits for its one lease.
 
@@ -94,7 +94,8 @@ class Worker:
             backend: the device.
             lane: where its bulk transfers come in.
             make_executor: from device, quota, lane and door.
-            open_door: begins to listen for the workers of the job's other devices.
+            open_door: begins to listen for the workers of the job's other devices;
+                from this host's name and the pool's key.
         """
         self._lane = lane
         self._pipe = pipe
@@ -152,7 +153,7 @@ class Worker:
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
                 self._backend.limit_memory(order.memory_nbytes)
-                self._peers = self._open_door()
+                self._peers = self._open_door(order.host, order.door_key)
                 self._listener.watch(self._peers.wake_fileno)
                 self._executor = self._make_executor(
                     self._backend, order.memory_nbytes, self._lane, self._peers

@@ -61,6 +61,7 @@ from xpool_server.lane import Lane, NoLane, Transfer
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages, charged_nbytes, upload_fault
 from xpool_server.transfers import PeerDoor, Transfers
+from xpool_server.vouching import Vouching
 
 IGNORE_ALL: Final = ("ignore", None, Warning, None, 0)
 """The filter that ``warnings.simplefilter("ignore")`` puts in front."""
@@ -110,6 +111,7 @@ class Executor:
             self.failures,
             "127.0.0.1" if door is None else door.host,
             (lambda: None) if door is None else door.news,
+            Vouching() if door is None else door.vouching,
         )
         self.received_nbytes = 0
         self.sent_nbytes = 0

@@ -39,6 +39,7 @@ from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.peers import start_thread
 from xpool_server.storages import Storages
+from xpool_server.vouching import Vouching
 
 Tensors = Sequence[torch.Tensor]
 
@@ -113,6 +114,7 @@ class Groups:
         failures: Failures,
         host: str,
         on_news: Callable[[], None],
+        vouching: Vouching,
     ) -> None:
         """No groups yet.
 
@@ -122,11 +124,13 @@ class Groups:
             failures: of the session.
             host: where to listen for other workers.
             on_news: wakes the loop; called from another thread.
+            vouching: for the places where workers meet.
         """
         self._backend = backend
         self._storages = storages
         self._failures = failures
         self._host = host
+        self._vouching = vouching
         self._on_news = on_news
         self._groups: dict[int, Group] = {}
         self._meeting: Any = None
@@ -137,12 +141,13 @@ class Groups:
     # ---- records
 
     def open_meeting(self, record: OpenMeeting) -> Answers:
-        """Open this worker's store, once, and tell its port."""
+        """Open this worker's store, once, and tell where it is."""
 
         def run() -> Reply:
             if self._meeting is None:
                 self._meeting, self._port = opened_store(self._host)
-            return Reply(record.request, encoded(self._port))
+            place = f"{self._vouching.host}:{self._port}"
+            return Reply(record.request, encoded(self._vouching.sealed(place)))
 
         return self._failures.answer(record.request, run)
 
@@ -217,7 +222,7 @@ class Groups:
             self._on_news()
 
     def _joined(self, record: DefineGroup) -> Any:
-        host, _, port = record.address.rpartition(":")
+        host, _, port = self._vouching.opened(record.address).rpartition(":")
         if not port.isdecimal():
             raise ArgumentInvalid(f"{record.address!r} is no place to meet")
         timeout = timedelta(milliseconds=record.timeout_ms)

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from msgspec.structs import replace
 from xpool_protocol import transport
 from xpool_protocol.connection import goodbye, redirect
 from xpool_protocol.control import registry_pb2 as pb
@@ -31,8 +32,10 @@ from xpool_server.addresses import (
     PortRange,
     advertised_uri,
     check_reachability,
+    host_of,
     worker_uri,
 )
+from xpool_server.control import OpenSession
 from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
 from xpool_server.load_report import LoadMeter, session_reports
 from xpool_server.node_facts import (
@@ -135,6 +138,7 @@ class Node:
         self._meter = LoadMeter(time.monotonic_ns())
         self._reported_ns = 0
         self._door: FrontDoor | None = None
+        self._door_key = b""
         self._signals: list[int] = []
         self._failure: PoolError | None = None
 
@@ -200,6 +204,7 @@ class Node:
                 case Joined():
                     _log.info("joined", registry=self._link.registry_address)
                     self._door = FrontDoor(fact.public_key)
+                    self._door_key = fact.door_key
                 case JoinRefused():
                     self._give_up(fact.error)
 
@@ -247,6 +252,8 @@ class Node:
         match instruction:
             case StartWorker():
                 self._start(instruction)
+            case TellWorker(worker, OpenSession() as message):
+                self._workers.tell(worker, self._completed(message))
             case TellWorker(worker, message):
                 self._workers.tell(worker, message)
             case KillWorker(worker, reason):
@@ -265,6 +272,11 @@ class Node:
                 self._link.hurry()
             case GiveUp(text):
                 self._give_up(WorkerLost(text))
+
+    def _completed(self, message: OpenSession) -> OpenSession:
+        """With what the worker's own doors need."""
+        host = host_of(self._address) or message.host
+        return replace(message, host=host, door_key=self._door_key.hex())
 
     def _start(self, instruction: StartWorker) -> None:
         try:

@@ -27,6 +27,8 @@ from xpool_protocol.errors import PeerError, UsageError
 from xpool_protocol.messages import Fault
 from xpool_protocol.peer_records import TICKET_NBYTES
 
+from xpool_server.vouching import Vouching
+
 HELLO: Final = b"XPPEER01"
 ANSWER: Final = struct.Struct("<BI")
 """What comes, and how many bytes it has."""
@@ -137,18 +139,28 @@ class Line:
 class Peers:
     """This worker's door, what lies ready behind it, and the lines to others."""
 
-    def __init__(self, listener: socket.socket, address: str, host: str) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        address: str,
+        host: str,
+        vouching: Vouching | None = None,
+    ) -> None:
         """Serve other workers on a listening socket.
 
         Args:
             listener: bound and listening; closed by ``close``.
-            address: what the client is told of it.
+            address: where, as ``peer_listener`` says it.
             host: on which this worker listens, empty for all.
+            vouching: for the door's address, and of those that may be dialled.
         """
         self.host = host
+        self.vouching = vouching or Vouching()
         self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listener = listener
-        self._address = address
+        if address.startswith("tcp://:"):
+            address = f"tcp://{self.vouching.host}:{address.rpartition(':')[2]}"
+        self._address = self.vouching.sealed(address)
         self._key = secrets.token_urlsafe(24)
         self._changed = threading.Condition()
         self._parcels: dict[bytes, tuple[int, Parcel]] = {}
@@ -167,9 +179,11 @@ class Peers:
 
         Raises:
             UsageError: it has one.
+            ArgumentInvalid: nobody vouches for the address.
         """
         if peer in self._lines:
             raise UsageError(f"peer {peer} is defined already")
+        address = self.vouching.opened(address)
         self._lines[peer] = Line(address, key, name, lambda: self._news_of(peer))
 
     def line(self, peer: int) -> Line:

@@ -53,6 +53,7 @@ class Joined:
     """The registry has taken the node in."""
 
     public_key: bytes
+    door_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class RegistryLink:
                 self._complain(error, attempts)
             else:
                 self._is_joined = True
-                self._say(Joined(bytes(reply.public_key)))
+                self._say(Joined(bytes(reply.public_key), bytes(reply.door_key)))
                 return max(0.05, reply.heartbeat_interval_ms / 1000)
             attempts += 1
             self._stopping.wait(RETRY_S)

@@ -20,6 +20,7 @@ from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.peers import Fetch, Parcel
 from xpool_server.storages import Storages
+from xpool_server.vouching import Vouching
 
 
 class PeerLine(Protocol):
@@ -36,6 +37,8 @@ class PeerDoor(Protocol):
 
     host: str
     """Where the worker listens; empty: everywhere."""
+    vouching: Vouching
+    """For addresses of this pool's workers."""
 
     def news(self) -> None:
         """Wake the worker's loop."""

@@ -55,12 +55,14 @@ def _listener(options: argparse.Namespace) -> transport.Listener:
     return listen_within(port_range(options.ports), options.listen, listen)
 
 
-def _door(options: argparse.Namespace) -> Peers:
+def _door(options: argparse.Namespace, host: str, key: str) -> Peers:
     from xpool_server.addresses import peer_listener
     from xpool_server.peers import Peers
+    from xpool_server.vouching import Vouching
 
     ports = None if options.ports is None else port_range(options.ports)
-    return Peers(*peer_listener(options.listen, ports))
+    vouching = Vouching(host, bytes.fromhex(key))
+    return Peers(*peer_listener(options.listen, ports), vouching)
 
 
 def _serve(options: argparse.Namespace) -> None:

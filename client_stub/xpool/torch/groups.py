@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed
-from xpool_protocol.errors import PoolError
+from xpool_protocol.errors import PeerError, PoolError
 from xpool_protocol.group_records import COLLECTIVES
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
@@ -366,11 +366,10 @@ class RemoteProcessGroup(dist.ProcessGroup):  # type: ignore[misc]
 def _meeting(remote: Remote) -> str:
     """Where the worker of a device lets the workers of a group meet."""
     reply = remote.session.wait(remote.library.request("open_meeting"))
-    port = read_value(Reader(reply.value))
-    door, _ = remote.session.peer
-    scheme, _, rest = door.partition("://")
-    host = rest.rpartition(":")[0] if scheme == "tcp" else "127.0.0.1"
-    return f"{host}:{port}"
+    place = read_value(Reader(reply.value))
+    if not isinstance(place, str) or " " in place:
+        raise PeerError("the place where a group is to meet is malformed")
+    return place
 
 
 def patch_distributed(remotes: list[Remote]) -> None:

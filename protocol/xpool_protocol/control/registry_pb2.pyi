@@ -37,14 +37,16 @@ class JoinRequest(_message.Message):
     def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("public_key", "heartbeat_interval_ms", "registry_id")
+    __slots__ = ("public_key", "heartbeat_interval_ms", "registry_id", "door_key")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     REGISTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    DOOR_KEY_FIELD_NUMBER: _ClassVar[int]
     public_key: bytes
     heartbeat_interval_ms: int
     registry_id: str
-    def __init__(self, public_key: _Optional[bytes] = ..., heartbeat_interval_ms: _Optional[int] = ..., registry_id: _Optional[str] = ...) -> None: ...
+    door_key: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., heartbeat_interval_ms: _Optional[int] = ..., registry_id: _Optional[str] = ..., door_key: _Optional[bytes] = ...) -> None: ...
 
 class DeviceLoad(_message.Message):
     __slots__ = ("index", "used_nbytes", "busy_percent", "session_count")

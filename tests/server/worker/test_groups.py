@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -26,9 +27,26 @@ from xpool_protocol.values import Tensor, read_value
 from xpool_protocol.wire import Reader
 from xpool_server.devices import open_backend
 from xpool_server.executor import Executor
+from xpool_server.vouching import Vouching
 
 RANKS = (0, 1)
 TIMEOUT_MS = 20_000
+
+
+class QuietDoor:
+    """What a worker of a pool has for others, but for copies."""
+
+    host = "127.0.0.1"
+    vouching = Vouching(key=b"the pool's")
+    has_room = True
+
+    def news(self) -> None:
+        """These desks look again by themselves."""
+
+    def define(self, *_: object) -> None:
+        raise AssertionError("no copy is made here")
+
+    line = keep = define
 
 
 class Desk:
@@ -36,7 +54,7 @@ class Desk:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.executor = Executor(open_backend("cpu"), QUOTA_NBYTES)
+        self.executor = Executor(open_backend("cpu"), QUOTA_NBYTES, door=QuietDoor())
         self._ids = itertools.count(1)
         self.said: list[Reply | Failure] = []
 
@@ -82,7 +100,7 @@ def desks() -> Iterator[list[Desk]]:
     assert made[0].once(OpenMeeting(1))
     (reply,) = made[0].said
     assert isinstance(reply, Reply)
-    address = f"127.0.0.1:{read_value(Reader(reply.value))}"
+    address = str(read_value(Reader(reply.value)))
     both(
         made,
         *(DefineGroup(1, rank, 2, address, "secret", TIMEOUT_MS) for rank in RANKS),
@@ -281,7 +299,7 @@ def test_a_rank_that_never_comes_is_waited_for_as_long_as_was_said() -> None:
     assert desk.once(OpenMeeting(1))
     (reply,) = desk.said
     assert isinstance(reply, Reply)
-    address = f"127.0.0.1:{read_value(Reader(reply.value))}"
+    address = str(read_value(Reader(reply.value)))
     desk.said.clear()
     define = DefineGroup(1, 0, 2, address, "secret", 300)
     eventually(lambda: desk.once(define), "the end of its patience", 30)
@@ -293,6 +311,22 @@ def test_a_rank_that_never_comes_is_waited_for_as_long_as_was_said() -> None:
     desk.said.clear()
     assert desk.once(Fence(3))
     assert isinstance(desk.said[0], Failure)
+
+
+def test_a_meeting_is_where_a_server_of_the_pool_says_it_is() -> None:
+    desk = Desk(1)
+    with socket.create_server(("127.0.0.1", 0)) as victim:
+        address = f"127.0.0.1:{victim.getsockname()[1]}"
+        forged = Vouching(key=b"another pool's").sealed(address)
+        for group, where in enumerate((address, forged), 1):
+            define = DefineGroup(group, 1, 2, where, "secret", TIMEOUT_MS)
+            eventually(lambda define=define: desk.once(define), "the refusal", 10)
+            failure = desk.said.pop()
+            assert isinstance(failure, Failure)
+            assert "no server of this pool vouches for" in failure.fault.text
+        victim.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            victim.accept()
 
 
 def test_groups_that_do_not_exist_or_exist_already(desks: list[Desk]) -> None:

@@ -28,21 +28,22 @@ from xpool_server.addresses import peer_listener
 from xpool_server.devices import open_backend
 from xpool_server.executor import Executor
 from xpool_server.peers import ANSWER, HELLO, MAX_HELD_NBYTES, Peers, received
+from xpool_server.vouching import Vouching
 
 TICKET = bytes(range(16))
+VOUCHING = Vouching(key=b"the pool's")
 
 
 class Worker:
     """An executor with a door; records go in as a session gives them."""
 
     def __init__(self, listen: str = "tcp://127.0.0.1:0") -> None:
-        self.door = Peers(*peer_listener(listen, None))
+        self.door = Peers(*peer_listener(listen, None), VOUCHING)
         self.executor = Executor(open_backend("cpu"), QUOTA_NBYTES, door=self.door)
 
     @property
     def address(self) -> str:
-        address = self.door.properties()["peer_address"]
-        return address.replace("tcp://:", "tcp://127.0.0.1:")
+        return self.door.properties()["peer_address"]
 
     @property
     def key(self) -> str:
@@ -199,7 +200,8 @@ def worker() -> Iterator[Worker]:
 
 
 def knock(worker: Worker) -> socket.socket:
-    host, _, port = worker.address.removeprefix("tcp://").rpartition(":")
+    address = VOUCHING.opened(worker.address)
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
     return socket.create_connection((host, int(port)), 5)
 
 
@@ -253,7 +255,7 @@ def test_a_guest_gets_only_what_it_has_a_ticket_for(worker: Worker) -> None:
 )
 def test_a_peer_that_lies_is_a_failure(worker: Worker, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as liar:
-        address = f"tcp://127.0.0.1:{liar.getsockname()[1]}"
+        address = VOUCHING.sealed(f"tcp://127.0.0.1:{liar.getsockname()[1]}")
         worker.run(Allocate(5, 8), DefinePeer(0, address, "key", "a liar"))
         guest, _ = liar.accept()
         with guest:
@@ -272,7 +274,7 @@ def test_a_faults_text_is_bounded_by_its_type(worker: Worker) -> None:
     fault = Fault(WorkerLost.code, "x" * 20_000)
     data = msgspec.msgpack.encode(fault)
     with socket.create_server(("127.0.0.1", 0)) as liar:
-        address = f"tcp://127.0.0.1:{liar.getsockname()[1]}"
+        address = VOUCHING.sealed(f"tcp://127.0.0.1:{liar.getsockname()[1]}")
         worker.run(Allocate(5, 8), DefinePeer(0, address, "key", "a liar"))
         guest, _ = liar.accept()
         with guest:
@@ -285,10 +287,33 @@ def test_a_faults_text_is_bounded_by_its_type(worker: Worker) -> None:
 
 @pytest.mark.parametrize("address", ["", "tcp://127.0.0.1:x", "http://x:1", "tcp://:0"])
 def test_an_address_that_is_none_is_a_dead_line(worker: Worker, address: str) -> None:
+    address = VOUCHING.sealed(address)
     worker.run(Allocate(5, 8), DefinePeer(0, address, "key", "nobody"))
     (failure,) = worker.run(Receive(5, 0, 8, TICKET, 0))
     assert isinstance(failure, Failure)
     assert "the worker of nobody is gone" in failure.fault.text
+
+
+def test_nobody_is_dialled_whom_no_server_of_the_pool_vouches_for(
+    worker: Worker,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as victim:
+        address = f"tcp://127.0.0.1:{victim.getsockname()[1]}"
+        elsewhere = Vouching(key=b"another pool's").sealed(address)
+        moved = VOUCHING.sealed("tcp://127.0.0.1:9").replace(":9#", address[15:] + "#")
+        sealed = VOUCHING.sealed(address)
+        for forged in (address, f"{address}#", elsewhere, moved, sealed[:-1], "#", ""):
+            (failure,) = worker.run(DefinePeer(0, forged, "key", "a victim"))
+            assert isinstance(failure, Failure)
+            assert failure.fault.code == 502
+            assert "no server of this pool vouches for" in failure.fault.text
+        worker.run(DefinePeer(0, sealed, "key", "a victim"))
+        first, _ = victim.accept()
+        with first:
+            assert first.recv(8, socket.MSG_WAITALL) == HELLO, "the first that came"
+        victim.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            victim.accept()
 
 
 def test_ports_are_those_that_a_worker_may_take() -> None:
