@@ -26,6 +26,11 @@ constexpr unsigned long kTimerSlackNs = 5'000;
 // A drive as short as this does not wake the pump's thread at its end, which looks by itself after a while.
 constexpr int64_t kShortDriveNs = 1'000'000;
 constexpr int64_t kAsideNs = 2'000'000;
+constexpr int64_t kLookNs = 500'000;
+
+// Soon after a drive some records more are often followed by the next one, which sends them: the pump's thread, woken
+// by the first, would only be in its way. This many are worth its while.
+constexpr size_t kAsideBytes = 512;
 
 void add_one(int event_fd) {
   const uint64_t one = 1;
@@ -230,16 +235,18 @@ int64_t Pump::aside_ns() {
   std::lock_guard<std::mutex> lock(mutex_);
   const int64_t now_ns = monotonic_ns();
   if (has_driver_)
-    return now_ns - driven_since_ns_ < kShortDriveNs ? kAsideNs : -1;
+    return now_ns - driven_since_ns_ < kShortDriveNs ? kLookNs : -1;
   // The next answer is often waited for soon after the last.
-  const bool is_needed = !waiters_.empty() || !marks_.empty() || log_.queued_bytes();
-  return is_needed || now_ns - driven_until_ns_ >= kAsideNs ? 0 : kAsideNs;
+  const bool is_needed = !waiters_.empty() || !marks_.empty();
+  return is_needed || now_ns - driven_until_ns_ >= kAsideNs ? 0 : kLookNs;
 }
 
 // Until there may be something to send, or to receive by this thread.
 void Pump::wait_for_work() {
-  const int64_t patience = patience_ns(), aside = aside_ns();
-  if (aside)
+  const int64_t aside = aside_ns();
+  bool lacks_credit;
+  const int64_t patience = patience_ns(aside > 0 ? kAsideBytes : 1, lacks_credit);
+  if (aside && !lacks_credit)
     wait_readable(wake_fd_, patience < 0 || aside < 0 ? std::max(patience, aside) : std::min(patience, aside));
   else
     path_.wait(wake_fd_, patience);
@@ -280,11 +287,12 @@ bool Pump::exchange_once() {
   return false;
 }
 
-// How long nothing needs to be done unless a descriptor says so; negative: for ever.
-int64_t Pump::patience_ns() {
-  // Once there is nothing queued, the first record rings; else as many as are worth a message.
+// How long nothing needs to be done unless a descriptor says so; negative: for ever. If nothing is queued, `ring_bytes`
+// ring; else as many as are worth a message.
+int64_t Pump::patience_ns(size_t ring_bytes, bool &lacks_credit) {
   std::lock_guard<std::mutex> lock(socket_mutex_);
-  if (is_held_ || !connection_.has_room() || !log_.ring_at(1))
+  lacks_credit = !connection_.has_room();
+  if (is_held_ || lacks_credit || !log_.ring_at(ring_bytes))
     return -1;
   return pace_.delay_ns(monotonic_ns(), log_.ring_at(kPaceBytes), is_awaited_);
 }

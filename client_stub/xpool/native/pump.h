@@ -99,7 +99,7 @@ class Pump {
   bool exchange();
   bool exchange_once();
   bool send_queued();
-  int64_t patience_ns();
+  int64_t patience_ns(size_t ring_bytes, bool &lacks_credit);
   bool receive_all();
   bool take_in(std::unique_ptr<Messages> frames);
   void tell(Event event);
