@@ -2,7 +2,8 @@
 
 Two devices fill one: the native library (``native/library.py``) and the pure-Python
 device (``torch/python_device.py``). The link asks for batches whenever it is free and
-watches ``wake_fileno``, which becomes readable when the first record of a batch is in.
+watches ``wake_fileno``, which becomes readable when there is something to send. When it
+is sent is the link's choice (``pace.py``).
 """
 
 from __future__ import annotations
