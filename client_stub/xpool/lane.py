@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+from blake3 import blake3
 from xpool_protocol import lane as wire
 
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -19,6 +20,16 @@ LANE_VARIABLE: Final = "XPOOL_LANE"
 def is_wanted() -> bool:
     """Whether the user has left lanes on."""
     return os.environ.get(LANE_VARIABLE) != "off"
+
+
+def _may_be_local() -> bool:
+    """Whether a server on this very host may be reached without the network."""
+    return os.environ.get(LANE_VARIABLE) != "tcp"
+
+
+def digest_of(data: memoryview) -> bytes:
+    """What names a content, as in ``UploadKnown``."""
+    return blake3(data, max_threads=blake3.AUTO).digest()
 
 
 def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket | None:
@@ -54,7 +65,7 @@ def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket
 def _connected(address: str, host: str) -> socket.socket | None:
     kind, _, where = address.partition(":")
     try:
-        if kind == "unix" and where.startswith("@"):
+        if kind == "unix" and where.startswith("@") and _may_be_local():
             return _local(where[1:])
         if kind == "tcp" and where.isdecimal() and host:
             stream = socket.create_connection((host, int(where)), CONNECT_TIMEOUT_S)

@@ -19,6 +19,7 @@ from xpool_protocol import limits
 from xpool_protocol.codec import decode, encode
 from xpool_protocol.connection import ClientConnection
 from xpool_protocol.errors import BrokenError, PeerError, PoolError, WorkerLost
+from xpool_protocol.lane_records import Known, known_from
 from xpool_protocol.messages import (
     Failure,
     Fault,
@@ -129,6 +130,15 @@ class Session:
                 return lane_to(addresses, self.link.host, token)
             case _:
                 raise PeerError("the server's answer about its bulk lane is malformed")
+
+    def list_known(self, request: int) -> list[Known]:
+        """What need not be uploaded, from the answer to a LIST_KNOWN record.
+
+        Raises:
+            RemoteFault: the server could not say.
+            PoolError: the session is over.
+        """
+        return known_from(self.wait(request).payloads)
 
     def describe(self, fault: Fault) -> str:
         """The error's text for people: what, which operation, where, which line."""

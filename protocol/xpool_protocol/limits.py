@@ -38,6 +38,9 @@ LANE_NBYTES: Final = 1 << 20
 MAX_UPLOADS: Final = 1_024
 """Uploads whose bytes are still under way; a server executes no further one before."""
 
+MAX_KNOWN: Final = 1_024
+"""Contents of earlier uploads that a server offers a session."""
+
 WINDOW_NBYTES: Final = 64 << 20
 """Default credit: bytes of batches that may be unacknowledged."""
 

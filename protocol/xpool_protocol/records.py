@@ -29,6 +29,22 @@ from xpool_protocol.group_records import (
     read_open_meeting,
     write_group_record,
 )
+from xpool_protocol.lane_records import (
+    DOWNLOAD,
+    LIST_KNOWN,
+    OPEN_LANE,
+    UPLOAD,
+    UPLOAD_KNOWN,
+    Download,
+    ListKnown,
+    OpenLane,
+    Upload,
+    UploadKnown,
+    read_download,
+    read_upload,
+    read_upload_known,
+    write_lane_record,
+)
 from xpool_protocol.peer_records import (
     DEFINE_PEER,
     RECEIVE,
@@ -68,9 +84,6 @@ FREE_GENERATOR: Final = 14
 DEFINE_GRAPH: Final = 25
 RUN_GRAPH: Final = 26
 FREE_GRAPH: Final = 27
-OPEN_LANE: Final = 35
-UPLOAD: Final = 36
-DOWNLOAD: Final = 37
 
 
 class DefineOperation(msgspec.Struct, frozen=True, gc=False):
@@ -218,30 +231,6 @@ class FreeGraph(msgspec.Struct, frozen=True, gc=False):
     graph: int
 
 
-class OpenLane(msgspec.Struct, frozen=True, gc=False):
-    """Answer with where the bulk lane can be reached, and its token."""
-
-    request: int
-
-
-class Upload(msgspec.Struct, frozen=True, gc=False):
-    """Fill a range of a storage with bytes that come over the bulk lane."""
-
-    storage: int
-    offset: int
-    """In bytes."""
-    nbytes: int
-
-
-class Download(msgspec.Struct, frozen=True, gc=False):
-    """Send a range of a storage over the bulk lane, then answer."""
-
-    request: int
-    storage: int
-    offset: int
-    nbytes: int
-
-
 Record: TypeAlias = (
     DefineOperation
     | Call
@@ -270,6 +259,8 @@ Record: TypeAlias = (
     | OpenLane
     | Upload
     | Download
+    | ListKnown
+    | UploadKnown
 )
 
 STATISTICS_FIELDS: Final = (
@@ -283,6 +274,7 @@ STATISTICS_FIELDS: Final = (
     "relaid_outputs",
     "busy_ns",
     "graph_runs",
+    "known_nbytes",
 )
 """What a ``Statistics`` reply holds, as a list of integers in this order."""
 
@@ -401,20 +393,8 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
         case FreeGraph():
             writer.uint8(FREE_GRAPH)
             writer.uvarint(record.graph)
-        case OpenLane():
-            writer.uint8(OPEN_LANE)
-            writer.uvarint(record.request)
-        case Upload():
-            writer.uint8(UPLOAD)
-            writer.uvarint(record.storage)
-            writer.uvarint(record.offset)
-            writer.uvarint(record.nbytes)
-        case Download():
-            writer.uint8(DOWNLOAD)
-            writer.uvarint(record.request)
-            writer.uvarint(record.storage)
-            writer.uvarint(record.offset)
-            writer.uvarint(record.nbytes)
+        case OpenLane() | Upload() | Download() | ListKnown() | UploadKnown():
+            write_lane_record(writer, record)
 
 
 def _read_arguments(reader: Reader) -> tuple[tuple[int, Value], ...]:
@@ -543,16 +523,6 @@ def _read_run_graph(reader: Reader) -> RunGraph:
     )
 
 
-def _read_upload(reader: Reader) -> Upload:
-    return Upload(_storage(reader), _nbytes(reader), _nbytes(reader))
-
-
-def _read_download(reader: Reader) -> Download:
-    return Download(
-        _request(reader), _storage(reader), _nbytes(reader), _nbytes(reader)
-    )
-
-
 _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DEFINE_OPERATION: _read_define,
     CALL: _read_call,
@@ -579,8 +549,10 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     RUN_GRAPH: _read_run_graph,
     FREE_GRAPH: lambda reader: FreeGraph(_graph(reader)),
     OPEN_LANE: lambda reader: OpenLane(_request(reader)),
-    UPLOAD: _read_upload,
-    DOWNLOAD: _read_download,
+    UPLOAD: read_upload,
+    DOWNLOAD: lambda reader: read_download(reader, _request(reader)),
+    LIST_KNOWN: lambda reader: ListKnown(_request(reader)),
+    UPLOAD_KNOWN: read_upload_known,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,6 +85,24 @@ def server(
             show_default="native, or python where there is no C++ compiler",
         ),
     ] = None,
+    upload_cache: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            envvar="XPOOL_UPLOAD_CACHE",
+            help="Disk space for weights that came over the network, so that a tenant's"
+            " next job need not send them again; 0 keeps none.",
+        ),
+    ] = "4GiB",
+    upload_cache_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            envvar="XPOOL_UPLOAD_CACHE_FOLDER",
+            help="Where they are kept; of this server alone.",
+            show_default="in the user's cache folder",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -104,17 +123,23 @@ def server(
     try:
         # Our sentences say it; gRPC's own lines on stderr would bury them.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from xpool_protocol.quantities import nbytes_from_text
+
         from xpool_server import log
         from xpool_server.addresses import port_range
         from xpool_server.devices.discovery import discover
         from xpool_server.executors import executor_library
+        from xpool_server.known_uploads import uploads_folder
         from xpool_server.node import Node, NodeOptions
 
         log.configure(log_format)
+        node_name = name or platform.node() or "server"
+        is_off = upload_cache.strip() in ("0", "off")
+        cached_nbytes = 0 if is_off else nbytes_from_text(upload_cache)
         options = NodeOptions(
             registry=registry,
             listen=listen,
-            name=name or platform.node() or "server",
+            name=node_name,
             devices=discover(devices or None),
             spares=spares,
             threads=threads,
@@ -122,6 +147,12 @@ def server(
             is_insecure=insecure,
             advertise=advertise,
             worker_ports=None if worker_ports is None else port_range(worker_ports),
+            uploads_folder=(
+                (upload_cache_folder or uploads_folder(node_name))
+                if cached_nbytes
+                else None
+            ),
+            uploads_nbytes=cached_nbytes,
         )
         Node(options, on_ready=typer.echo).run()
     except PoolError as error:

@@ -35,6 +35,7 @@ class OpenSession(msgspec.Struct, frozen=True, tag="open"):
     """By which this one is reached."""
     door_key: str = ""
     """What workers of this pool vouch for their doors with, in hex."""
+    tenant: str = ""
 
 
 class EndSession(msgspec.Struct, frozen=True, tag="end"):

@@ -22,6 +22,12 @@ from xpool_protocol.transport import Listener, PeerId
 from xpool_server import control
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
+from xpool_server.known_uploads import (
+    KnownUploads,
+    NoKnownUploads,
+    SessionUploads,
+    UploadFolder,
+)
 from xpool_server.lane import SocketLane
 from xpool_server.native_executor import MakeExecutor
 from xpool_server.native_serving import NativeLoop, native_loop
@@ -85,6 +91,7 @@ class Worker:
         lane: SocketLane,
         make_executor: MakeExecutor,
         open_door: Callable[[str, str], Peers],
+        uploads: UploadFolder | None = None,
     ) -> None:
         """A worker that waits for its one lease.
 
@@ -96,6 +103,7 @@ class Worker:
             make_executor: from device, quota, lane and door.
             open_door: begins to listen for the workers of the job's other devices;
                 from this host's name and the pool's key.
+            uploads: where contents of uploads are kept, if they are.
         """
         self._lane = lane
         self._pipe = pipe
@@ -103,6 +111,8 @@ class Worker:
         self._listener = listener
         self._backend = backend
         self._open_door = open_door
+        self._uploads = uploads
+        self._known: SessionUploads | None = None
         self._peers: Peers | None = None
         self._session: Session | None = None
         self._executor: Executor | None = None
@@ -156,7 +166,11 @@ class Worker:
                 self._peers = self._open_door(order.host, order.door_key)
                 self._listener.watch(self._peers.wake_fileno)
                 self._executor = self._make_executor(
-                    self._backend, order.memory_nbytes, self._lane, self._peers
+                    self._backend,
+                    order.memory_nbytes,
+                    self._lane,
+                    self._peers,
+                    self._known_uploads(order.tenant),
                 )
                 properties = self._peers.properties()
                 self._session = Session(order, self._executor, self._send, properties)
@@ -167,6 +181,13 @@ class Worker:
                     self._session.end(PoolError.from_wire(code, text))
                 self._close(text)
                 return True
+
+    def _known_uploads(self, tenant: str) -> KnownUploads:
+        if self._uploads is None:
+            return NoKnownUploads()
+        self._known = self._uploads.of_tenant(tenant)
+        self._lane.keep = self._known.keeping
+        return self._known
 
     def _take(self, peer: PeerId, frames: list[memoryview]) -> None:
         if self._session is not None:
@@ -215,6 +236,8 @@ class Worker:
     def _close(self, reason: str) -> None:
         counters = self._session.counters() if self._session is not None else {}
         self._lane.close()
+        if self._known is not None:
+            self._known.close()
         if self._peers is not None:
             self._peers.close()
         self._listener.close()  # a last Goodbye leaves before we say that we are done

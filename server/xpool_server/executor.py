@@ -21,6 +21,14 @@ from xpool_protocol.group_records import (
     FreeGroup,
     OpenMeeting,
 )
+from xpool_protocol.lane_records import (
+    Download,
+    ListKnown,
+    OpenLane,
+    Upload,
+    UploadKnown,
+    payload_of_known,
+)
 from xpool_protocol.messages import Fault, Payload, Reply
 from xpool_protocol.peer_records import DefinePeer, Receive, Send
 from xpool_protocol.records import (
@@ -29,13 +37,11 @@ from xpool_protocol.records import (
     Call,
     DefineGraph,
     DefineOperation,
-    Download,
     Fence,
     Free,
     FreeGenerator,
     FreeGraph,
     NewGenerator,
-    OpenLane,
     Read,
     ReadGenerator,
     Record,
@@ -43,7 +49,6 @@ from xpool_protocol.records import (
     RunGraph,
     SeedGenerator,
     Statistics,
-    Upload,
     Write,
     WriteGenerator,
     read_records,
@@ -57,6 +62,7 @@ from xpool_server.faults import Poisoned
 from xpool_server.generators import Generators
 from xpool_server.graphs import Graphs
 from xpool_server.groups import Groups
+from xpool_server.known_uploads import KnownUploads, NoKnownUploads
 from xpool_server.lane import Lane, NoLane, Transfer
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages, charged_nbytes, upload_fault
@@ -86,6 +92,7 @@ class Executor:
         quota_nbytes: int,
         lane: Lane | None = None,
         door: PeerDoor | None = None,
+        known: KnownUploads | None = None,
     ) -> None:
         """A new session's state.
 
@@ -94,9 +101,11 @@ class Executor:
             quota_nbytes: of its memory.
             lane: for bulk transfers with the client.
             door: how to reach the workers of the job's other devices.
+            known: what need not be uploaded again.
         """
         self.backend = backend
         self.lane = lane or NoLane()
+        self.known = known or NoKnownUploads()
         self._broken_uploads: list[Fault] = []
         self.storages = self._make_storages(quota_nbytes)
         self.generators = Generators(backend)
@@ -115,6 +124,8 @@ class Executor:
         )
         self.received_nbytes = 0
         self.sent_nbytes = 0
+        self.known_nbytes = 0
+        """Of uploads whose bytes did not travel."""
         self._payloads: Sequence[Payload] = ()
         self._handlers: dict[type, Callable[..., Answers | None]] = {
             Call: self.calls.call,
@@ -144,6 +155,8 @@ class Executor:
             OpenLane: self._open_lane,
             Upload: self._upload,
             Download: self._download,
+            ListKnown: self._list_known,
+            UploadKnown: self._upload_known,
         }
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
@@ -243,6 +256,7 @@ class Executor:
             + self.graphs.binder.relaid_outputs,
             "busy_ns": self.backend.busy_ns,
             "graph_runs": self.graphs.runs,
+            "known_nbytes": self.known_nbytes,
         }
 
     def _allocate(self, record: Allocate) -> Answers:
@@ -323,6 +337,28 @@ class Executor:
             return self.failures.attempt(run)
         return self._poisoning(record.storage, run)
 
+    def _list_known(self, record: ListKnown) -> Answers:
+        def run() -> Reply:
+            contents = payload_of_known(self.known.listing())
+            return Reply(record.request, encoded(None), (contents,))
+
+        return self.failures.answer(record.request, run)
+
+    def _upload_known(self, record: UploadKnown) -> Answers:
+        number = self.failures.operation
+
+        def run() -> None:
+            entry = self.storages.entry(record.storage)
+            _check_range(record, entry.nbytes)
+            destination = self.backend.destination(entry.storage, record.offset)
+            transfer = self.known.begin(number, record, destination)
+            self.storages.expect(record.storage, transfer)
+            self.known_nbytes += record.nbytes
+
+        if record.storage not in self.storages:
+            return self.failures.attempt(run)
+        return self._poisoning(record.storage, run)
+
     def _download(self, record: Download) -> Answers:
         def run() -> Reply:
             try:
@@ -340,6 +376,7 @@ class Executor:
     def _fence(self, record: Fence) -> Answers:
         def run() -> Reply:
             self.lane.wait_for_uploads()
+            self.known.wait()
             self.backend.synchronize()
             fault = self.failures.first_unreported
             if fault is not None:
@@ -378,7 +415,9 @@ class Executor:
         return self.failures.attempt(lambda: self.generators.free(record.generator))
 
 
-def _check_range(record: Read | Write | Upload | Download, nbytes: int) -> None:
+def _check_range(
+    record: Read | Write | Upload | Download | UploadKnown, nbytes: int
+) -> None:
     if record.offset + record.nbytes > nbytes:
         raise ArgumentInvalid(
             f"{record.nbytes} bytes at offset {record.offset} reach outside storage"

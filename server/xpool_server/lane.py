@@ -13,8 +13,8 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeAlias
 
 from xpool_protocol import lane as wire
 from xpool_protocol import limits
@@ -39,6 +39,20 @@ class Destination(Protocol):
 
     def filled(self, at: int, nbytes: int) -> None:
         """So many bytes of ``room`` hold what came."""
+
+
+class Keeping(Protocol):
+    """Takes a second copy of what an upload brings."""
+
+    def add(self, part: memoryview) -> None:
+        """The next bytes; the view is good during the call."""
+
+    def end(self, *, is_whole: bool) -> None:
+        """All bytes were added, or no more will come."""
+
+
+Keep: TypeAlias = Callable[[int], Keeping | None]
+"""Asked with an upload's length: who wants a copy of it."""
 
 
 class Transfer:
@@ -140,6 +154,9 @@ class SocketLane:
         self._under_way = 0
         self._broken: Exception | None = None
         self._waker, self._wake_end = socket.socketpair()
+        self.keep: Keep | None = None
+        """Who wants copies of what comes from other hosts; set before the lane opens.
+        On the same host sending again is as quick as looking whether it is there."""
 
     # ---- for the executor
 
@@ -319,12 +336,23 @@ class SocketLane:
 
     def _fill_destination(self, stream: socket.socket, transfer: Transfer) -> None:
         destination = transfer.destination or _Dropped()
+        is_wanted = self.keep and transfer.destination and self._is_remote(stream)
+        kept = self.keep(transfer.nbytes) if self.keep and is_wanted else None
         at = 0
-        while at < transfer.nbytes:
-            room = destination.room(at, min(PART_NBYTES, transfer.nbytes - at))
-            _fill(stream, room)
-            destination.filled(at, len(room))
-            at += len(room)
+        try:
+            while at < transfer.nbytes:
+                room = destination.room(at, min(PART_NBYTES, transfer.nbytes - at))
+                _fill(stream, room)
+                if kept is not None:
+                    kept.add(room)
+                destination.filled(at, len(room))
+                at += len(room)
+        finally:
+            if kept is not None:
+                kept.end(is_whole=at == transfer.nbytes)
+
+    def _is_remote(self, stream: socket.socket) -> bool:
+        return stream.family != socket.AF_UNIX
 
     def _break(self, error: Exception) -> None:
         with self._changed:

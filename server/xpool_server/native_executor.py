@@ -25,6 +25,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.graphs import Graphs
+from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
 from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
 from xpool_server.native_graphs import NativeGraphs
@@ -34,8 +35,11 @@ from xpool_server.transfers import PeerDoor
 
 _NONE: Final = encoded(None)
 
-MakeExecutor: TypeAlias = Callable[[Backend, int, Lane, PeerDoor], Executor]
-"""From a device, a quota in bytes, the lane for bulk and the door for other workers."""
+MakeExecutor: TypeAlias = Callable[
+    [Backend, int, Lane, PeerDoor, KnownUploads], Executor
+]
+"""From a device, a quota in bytes, the lane for bulk, the door for other workers, and
+what need not be uploaded again."""
 
 
 def executor_maker(library: Path | None) -> MakeExecutor:
@@ -54,11 +58,12 @@ class NativeExecutor(Executor):
         quota_nbytes: int,
         lane: Lane | None = None,
         door: PeerDoor | None = None,
+        known: KnownUploads | None = None,
         *,
         library: NativeLibrary,
     ) -> None:
         self.native = library.session(backend.device, quota_nbytes)
-        super().__init__(backend, quota_nbytes, lane, door)
+        super().__init__(backend, quota_nbytes, lane, door, known)
         self._handlers[DefineOperation] = self._define
 
     def _make_storages(self, quota_nbytes: int) -> Storages:

@@ -37,6 +37,7 @@ from xpool_server.addresses import (
 )
 from xpool_server.control import OpenSession
 from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
+from xpool_server.known_uploads import UploadFolder
 from xpool_server.load_report import LoadMeter, session_reports
 from xpool_server.node_facts import (
     Fact,
@@ -92,6 +93,12 @@ class NodeOptions:
     worker_ports: PortRange | None = None
     """What workers listen on; None: any free ports."""
 
+    uploads_folder: Path | None = None
+    """Where contents of uploads are kept for the next job; None: nowhere."""
+
+    uploads_nbytes: int = 0
+    """Largest size of that folder."""
+
 
 class Node:
     """One server process; ``run`` returns its exit status."""
@@ -114,6 +121,8 @@ class Node:
         """
         check_reachability(options.listen, is_insecure=options.is_insecure)
         self._options = options
+        if options.uploads_folder is not None:
+            UploadFolder(options.uploads_folder, options.uploads_nbytes).clean()
         self._on_ready: Callable[[str], None] | None = on_ready
         self._listener: Listener = transport.listen(
             options.listen, max_message_nbytes=MAX_QUESTION_NBYTES
@@ -303,7 +312,15 @@ class Node:
             *(() if threads is None else ("--threads", str(threads))),
             *(() if ports is None else ("--ports", str(ports))),
             *(() if library is None else ("--executor-library", str(library))),
+            *self._uploads_arguments(),
         ]
+
+    def _uploads_arguments(self) -> Sequence[str]:
+        folder = self._options.uploads_folder
+        if folder is None:
+            return ()
+        nbytes = str(self._options.uploads_nbytes)
+        return ("--uploads", str(folder), "--uploads-nbytes", nbytes)
 
 
 def _device_to_wire(device: DeviceInfo) -> pb.Device:

@@ -281,6 +281,7 @@ class NodeState:
             server=self.node_name,
             share_percent=claims.share_percent,
             memory_nbytes=claims.memory_nbytes,
+            tenant=claims.tenant,
         )
         return (
             TellWorker(worker_id, message),

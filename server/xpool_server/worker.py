@@ -28,6 +28,7 @@ from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.leash import die_with_parent
 
 if TYPE_CHECKING:
+    from xpool_server.known_uploads import UploadFolder
     from xpool_server.peers import Peers
 
 _EXIT_USAGE: Final = 2
@@ -43,6 +44,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
     parser.add_argument("--executor-library", type=Path, help="run records in C++")
+    parser.add_argument("--uploads", type=Path, help="folder to keep contents in")
+    parser.add_argument(
+        "--uploads-nbytes", type=int, default=0, help="its largest size"
+    )
     return parser.parse_args(argv)
 
 
@@ -63,6 +68,15 @@ def _door(options: argparse.Namespace, host: str, key: str) -> Peers:
     ports = None if options.ports is None else port_range(options.ports)
     vouching = Vouching(host, bytes.fromhex(key))
     return Peers(*peer_listener(options.listen, ports), vouching)
+
+
+def _uploads(options: argparse.Namespace) -> UploadFolder | None:
+    from xpool_server.known_uploads import UploadFolder, room_for_files
+
+    if options.uploads is None:
+        return None
+    room_for_files()
+    return UploadFolder(options.uploads, options.uploads_nbytes)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -88,7 +102,8 @@ def _serve(options: argparse.Namespace) -> None:
         make_executor = executor_maker(options.executor_library)
         pipe = ControlPipe(options.control_fd)
         open_door = partial(_door, options)
-        Worker(pipe, listener, backend, lane, make_executor, open_door).run()
+        uploads = _uploads(options)
+        Worker(pipe, listener, backend, lane, make_executor, open_door, uploads).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

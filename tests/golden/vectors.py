@@ -9,6 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from xpool_protocol import values
+from xpool_protocol.lane_records import (
+    Download,
+    ListKnown,
+    OpenLane,
+    Upload,
+    UploadKnown,
+)
 from xpool_protocol.messages import (
     Ack,
     Batch,
@@ -33,14 +40,12 @@ from xpool_protocol.records import (
     DefineGroup,
     DefineOperation,
     DefinePeer,
-    Download,
     Fence,
     Free,
     FreeGenerator,
     FreeGraph,
     FreeGroup,
     NewGenerator,
-    OpenLane,
     OpenMeeting,
     Read,
     ReadGenerator,
@@ -51,7 +56,6 @@ from xpool_protocol.records import (
     SeedGenerator,
     Send,
     Statistics,
-    Upload,
     Write,
     WriteGenerator,
 )
@@ -141,6 +145,8 @@ RECORDS: dict[str, Record] = {
     "open_lane": OpenLane(12),
     "upload": Upload(7, 1 << 20, 3 << 20),
     "download": Download(13, 7, 0, 4 << 20),
+    "list_known": ListKnown(14),
+    "upload_known": UploadKnown(7, 1 << 20, 3 << 20, bytes(range(32))),
 }
 
 MESSAGES: dict[str, Message] = {

@@ -43,6 +43,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.dtypes import DTYPE_CODES, DTYPES, MEMORY_FORMATS
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
+from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
 from xpool_server.native import build
 from xpool_server.native.library import NativeLibrary
@@ -64,12 +65,15 @@ def make_executor(
     quota_nbytes: int,
     backend: Backend | None = None,
     lane: Lane | None = None,
+    known: KnownUploads | None = None,
 ) -> Executor:
     """An executor on the CPU."""
     backend = backend or open_backend("cpu")
     if kind == "native":
-        return NativeExecutor(backend, quota_nbytes, lane, library=library())
-    return Executor(backend, quota_nbytes, lane)
+        return NativeExecutor(
+            backend, quota_nbytes, lane, known=known, library=library()
+        )
+    return Executor(backend, quota_nbytes, lane, known=known)
 
 
 def bytes_from(*records: Record) -> bytes:

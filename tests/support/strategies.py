@@ -176,6 +176,7 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
         (kind, "nbytes"): integers(0, limits.TRANSFER_NBYTES)
         for kind in (records.Send, records.Receive)
     },
+    (records.UploadKnown, "digest"): st.binary(min_size=32, max_size=32),
     (records.DefineGroup, "address"): NAMES,
     (records.DefineGroup, "secret"): NAMES,
     **{

@@ -25,7 +25,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 7; }
+XPOOL_API int32_t xpool_abi() { return 8; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
@@ -66,7 +66,15 @@ XPOOL_API void xpool_set_callbacks(void (*request)(int32_t, uint64_t, Answer *),
 }
 
 // How a device's lane is opened: `open` calls xpool_lane with a stream, or does nothing where there is none.
-XPOOL_API void xpool_set_lane_opener(void (*open)(int32_t)) { callbacks.open_lane = open; }
+// `digest` writes the 32 bytes that name a content: of memory, its length, to memory; false if it can't.
+XPOOL_API void xpool_set_lane_opener(void (*open)(int32_t), bool (*digest)(uint64_t, uint64_t, uint64_t)) {
+  callbacks.open_lane = open;
+  callbacks.digest = digest;
+}
+// What the server has already, as it said; before xpool_lane.
+XPOOL_API void xpool_set_known(int32_t device, const char *contents, uint64_t nbytes) {
+  Lane::of(device).set_known(contents, nbytes);
+}
 XPOOL_API void xpool_lane_counters(int32_t device, Lane::Counters *counters) {
   *counters = Lane::of(device).counters();
 }

@@ -2,6 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <mutex>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "remote.h"
 
@@ -20,23 +23,28 @@ class Lane {
   // Fetches a range of a storage. False as above.
   bool download(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes);
 
+  // What the server has already: a length of 64 bits and a digest of 32 bytes each. Before set_stream.
+  void set_known(const char *contents, uint64_t nbytes);
   // An open stream whose greeting was accepted; -1: there is none. It belongs to the lane from now on.
   void set_stream(int fd) { fd_ = fd; }
 
   struct Counters {
-    uint64_t uploads, downloads;
+    uint64_t uploads, downloads, known;
   };
-  Counters counters() const { return {uploads_, downloads_}; }
+  Counters counters() const { return {uploads_, downloads_, known_uploads_}; }
 
  private:
   explicit Lane(int device) : device_(device) {}
+  // Names bytes that the server has already instead of sending them; false if it has not.
+  bool upload_known(uint64_t storage, uint64_t offset, const char *data, uint64_t nbytes);
 
   const int device_;
   std::once_flag opened_;
   std::mutex uploading_, downloading_;  // order on the stream is order in the log
   std::atomic<int> fd_{-1};
   std::atomic<bool> is_broken_{false};
-  std::atomic<uint64_t> uploads_{0}, downloads_{0};  // transfers begun
+  std::atomic<uint64_t> uploads_{0}, downloads_{0}, known_uploads_{0};  // transfers begun
+  std::unordered_map<uint64_t, std::unordered_set<std::string>> known_;  // digests by length
 };
 
 }  // namespace xpool

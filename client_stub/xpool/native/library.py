@@ -6,6 +6,7 @@ import _thread
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import weakref
@@ -16,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import ClosedError, PoolError, UsageError
 from xpool_protocol.group_records import OPEN_MEETING
-from xpool_protocol.records import FENCE, OPEN_LANE, STATISTICS
+from xpool_protocol.lane_records import (
+    DIGEST_NBYTES,
+    LIST_KNOWN,
+    OPEN_LANE,
+    payload_of_known,
+)
+from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool import lane
 from xpool.lacking import device_text
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from xpool.outbox import Diagnose
     from xpool.session import Session
 
-ABI: Final = 7
+ABI: Final = 8
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {
@@ -91,7 +98,11 @@ class _PlanCounters(ctypes.Structure):
 
 
 class _LaneCounters(ctypes.Structure):
-    _fields_ = (("uploads", ctypes.c_uint64), ("downloads", ctypes.c_uint64))
+    _fields_ = (
+        ("uploads", ctypes.c_uint64),
+        ("downloads", ctypes.c_uint64),
+        ("known", ctypes.c_uint64),
+    )
 
 
 class _PyBuffer(ctypes.Structure):
@@ -122,12 +133,26 @@ def _address(view: object) -> int:
     return address
 
 
+def _write_digest(data: int, nbytes: int, to: int) -> bool:
+    """Called by the library with a tensor's memory; must not raise."""
+    try:
+        memory = (ctypes.c_ubyte * nbytes).from_address(data)
+        view = memoryview(memory).cast("B")
+        ctypes.memmove(to, lane.digest_of(view), DIGEST_NBYTES)
+    except (MemoryError, RuntimeError):
+        return False  # it is uploaded as if nobody knew it
+    return True
+
+
 _REQUEST = ctypes.CFUNCTYPE(
     None, ctypes.c_int32, ctypes.c_uint64, ctypes.POINTER(_Answer)
 )
 _WAIT = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 _TRACE = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
 _OPEN_LANE = ctypes.CFUNCTYPE(None, ctypes.c_int32)
+_DIGEST = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
+)
 _WAITED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 
 
@@ -181,7 +206,12 @@ class NativeLibrary:
         library.xpool_request.restype = ctypes.c_uint64
         library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
         library.xpool_watch_waits.argtypes = [_WAITED]
-        library.xpool_set_lane_opener.argtypes = [_OPEN_LANE]
+        library.xpool_set_lane_opener.argtypes = [_OPEN_LANE, _DIGEST]
+        library.xpool_set_known.argtypes = [
+            ctypes.c_int32,
+            ctypes.c_char_p,
+            ctypes.c_uint64,
+        ]
         library.xpool_connect.argtypes = [
             ctypes.c_int32,
             ctypes.c_int32,
@@ -263,7 +293,8 @@ class NativeLibrary:
         )
         self._library.xpool_set_callbacks(*self._callbacks)
         self._lane_opener = _OPEN_LANE(self._open_lane)
-        self._library.xpool_set_lane_opener(self._lane_opener)
+        self._digest = _DIGEST(_write_digest)
+        self._library.xpool_set_lane_opener(self._lane_opener, self._digest)
         self._library.xpool_set_device_count(len(sessions))
         if sys.version_info < (3, 14):
             self._library.xpool_let_late_threads_wait()
@@ -299,8 +330,12 @@ class NativeLibrary:
         if not lane.is_wanted():
             return
         try:
-            request = int(self._library.xpool_request(device, OPEN_LANE))
-            stream = session.open_lane(request)
+            opened, listed = [
+                int(self._library.xpool_request(device, kind))
+                for kind in (OPEN_LANE, LIST_KNOWN)
+            ]
+            stream = session.open_lane(opened)
+            known = session.list_known(listed)
         except (PoolError, RemoteFault):
             return  # the next operation meets the session's end by itself
         except Interrupted:
@@ -308,6 +343,9 @@ class NativeLibrary:
             _thread.interrupt_main(signal.Signals(number or signal.SIGINT))
             return
         if stream is not None:
+            if stream.family != socket.AF_UNIX:
+                contents = payload_of_known(known)
+                self._library.xpool_set_known(device, contents, len(contents))
             self._library.xpool_lane(device, stream.detach())
 
     def _trace(self, device: int, operation: int) -> None:

@@ -39,6 +39,7 @@ enum Record : uint8_t {
   kReceive = 17,
   kUpload = 36,
   kDownload = 37,
+  kUploadKnown = 39,
 };
 
 constexpr size_t kBatchBytes = 64 << 10;

@@ -71,6 +71,7 @@ class _LentReply(ctypes.Structure):
         ("reply", ctypes.c_void_p),
         ("value", ctypes.c_void_p),
         ("value_nbytes", ctypes.c_uint64),
+        ("payload_count", ctypes.c_uint64),
     )
 
 
@@ -80,6 +81,8 @@ def declare(library: Any) -> None:
     library.xpool_pump_start.argtypes = [ctypes.c_int32, ctypes.POINTER(_Setup)]
     library.xpool_pump_start.restype = pointer
     library.xpool_pump_next.argtypes = [pointer, ctypes.POINTER(_Event)]
+    library.xpool_pump_payload.argtypes = [pointer, uint64, ctypes.POINTER(pointer)]
+    library.xpool_pump_payload.restype = uint64
     library.xpool_pump_wait.argtypes = [pointer, uint64, ctypes.POINTER(_LentReply)]
     library.xpool_pump_release.argtypes = [pointer]
     library.xpool_pump_wait_for_room.argtypes = [pointer]
@@ -163,10 +166,18 @@ class NativeLink(SessionLink):
             )
             if outcome == _ANSWERED:
                 value = ctypes.string_at(lent.value, lent.value_nbytes)
+                payloads = tuple(
+                    self._payload(lent, index) for index in range(lent.payload_count)
+                )
                 self._library.xpool_pump_release(lent.reply)
-                return Reply(request, value)
+                return Reply(request, value, payloads)
             if outcome == _ASK_PYTHON:
                 return self._answer_here(request)
+
+    def _payload(self, lent: _LentReply, index: int) -> bytes:
+        data = ctypes.c_void_p()
+        nbytes = self._library.xpool_pump_payload(lent.reply, index, ctypes.byref(data))
+        return ctypes.string_at(data, nbytes)
 
     def _answer_here(self, request: int) -> Failure:
         with self._changed:

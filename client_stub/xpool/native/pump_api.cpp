@@ -84,7 +84,7 @@ XPOOL_API void xpool_pump_next(Lent *lent, LentEvent *event) {
 struct LentReply {
   Messages *reply;
   const char *value;
-  uint64_t value_nbytes;
+  uint64_t value_nbytes, payload_count;
 };
 XPOOL_API int32_t xpool_pump_wait(Lent *lent, uint64_t request, LentReply *answer) {
   Reply reply;
@@ -93,9 +93,15 @@ XPOOL_API int32_t xpool_pump_wait(Lent *lent, uint64_t request, LentReply *answe
     const Message &first = reply->front();
     answer->value = first.data() + kHeaderBytes;
     answer->value_nbytes = first.size() - kHeaderBytes;
+    answer->payload_count = reply->size() - 1;
     answer->reply = reply.release();
   }
   return static_cast<int32_t>(outcome);
+}
+XPOOL_API uint64_t xpool_pump_payload(const Messages *reply, uint64_t index, const char **data) {
+  const Message &payload = (*reply)[1 + index];
+  *data = payload.data();
+  return payload.size();
 }
 XPOOL_API void xpool_pump_release(Messages *reply) { delete reply; }
 

@@ -115,6 +115,7 @@ struct Callbacks {
   void (*trace)(int32_t device, uint64_t operation) = nullptr;  // null unless XPOOL_TRACE is set
   void (*waited)(const char *what, uint64_t ns, uint64_t nbytes) = nullptr;  // null unless waits are watched
   void (*open_lane)(int32_t device) = nullptr;  // answers with xpool_lane, or not at all
+  bool (*digest)(uint64_t data, uint64_t nbytes, uint64_t to) = nullptr;  // 32 bytes that name a content
 };
 extern Callbacks callbacks;
 
