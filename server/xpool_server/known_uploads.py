@@ -204,11 +204,14 @@ class SessionUploads:
         error: Exception | None = None
         try:
             assert transfer.destination is not None
-            _read_into(transfer.destination, file, content)
+            with contextlib.closing(transfer.destination) as destination:
+                _read_into(destination, file, content)
             os.utime(file.fileno())
-        except (OSError, RuntimeError, BrokenError) as caught:
+        except BrokenError as caught:
             error = caught
             self._path(content).unlink(missing_ok=True)
+        except Exception as caught:  # noqa: BLE001  a device may raise anything
+            error = caught
         with self._changed:
             self._under_way -= 1
             transfer.end(error)

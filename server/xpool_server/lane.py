@@ -40,6 +40,9 @@ class Destination(Protocol):
     def filled(self, at: int, nbytes: int) -> None:
         """So many bytes of ``room`` hold what came."""
 
+    def close(self) -> None:
+        """No more will come; what came is in its place when this returns."""
+
 
 class Keeping(Protocol):
     """Takes a second copy of what an upload brings."""
@@ -254,7 +257,7 @@ class SocketLane:
                 with self._changed:
                     self._stream = stream
                 self._receive(stream)
-        except (OSError, PeerError, BrokenError, EOFError) as error:
+        except Exception as error:  # noqa: BLE001  a device may raise anything
             self._break(error)
         finally:
             self._stop_listening()
@@ -350,6 +353,7 @@ class SocketLane:
         finally:
             if kept is not None:
                 kept.end(is_whole=at == transfer.nbytes)
+            destination.close()
 
     def _is_remote(self, stream: socket.socket) -> bool:
         return stream.family != socket.AF_UNIX
@@ -375,6 +379,9 @@ class _Dropped:
         return self._buffer[:nbytes]
 
     def filled(self, at: int, nbytes: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

@@ -38,6 +38,9 @@ class StagedDestination:
         """Write them to the device."""
         self._backend.write(self._storage, self._offset + at, self._buffer[:nbytes])
 
+    def close(self) -> None:
+        """They are in their place already."""
+
 
 class Backend(ABC):
     """One device, used by one thread of one process."""

@@ -120,6 +120,9 @@ class _OwnMemory:
     def filled(self, at: int, nbytes: int) -> None:
         """It is where it belongs."""
 
+    def close(self) -> None:
+        """Nothing is under way."""
+
 
 def _memory(storage: torch.UntypedStorage, offset: int, nbytes: int) -> memoryview:
     """The storage's own bytes; it must outlive the view."""

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Final
 
 import torch
@@ -15,6 +16,7 @@ from xpool_protocol.errors import UsageError
 from xpool_protocol.messages import Payload
 
 from xpool_server.devices.base import Backend
+from xpool_server.devices.pinned import Intake, SlotPool, outflow
 from xpool_server.lane import PART_NBYTES, Destination
 
 MAX_OPEN_SPANS: Final = 256
@@ -22,7 +24,7 @@ MAX_OPEN_SPANS: Final = 256
 
 
 class CudaBackend(Backend):
-    """Storages lie in device memory; bytes pass through one pinned buffer."""
+    """Storages lie in device memory; bytes pass through pinned buffers."""
 
     kind: ClassVar[str] = "cuda"
     dispatch_keys: ClassVar[tuple[str, ...]] = ("CUDA", "SparseCUDA", "SparseCsrCUDA")
@@ -43,7 +45,7 @@ class CudaBackend(Backend):
         self._spans: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._begun: torch.cuda.Event | None = None
         self._busy_ns = 0
-        self._lane_buffer: torch.Tensor | None = None
+        self._slots = SlotPool(partial(_PinnedSlot, self.device))
         self.warm_up()
 
     def properties(self, quota_nbytes: int) -> Mapping[str, str | int | float]:
@@ -79,11 +81,24 @@ class CudaBackend(Backend):
         return b"".join(parts)
 
     def destination(self, storage: torch.UntypedStorage, offset: int) -> Destination:
-        if self._lane_buffer is None:
-            self._lane_buffer = torch.empty(
-                PART_NBYTES, dtype=torch.uint8, pin_memory=True
-            )
-        return _PinnedDestination(self._bytes_of(storage), offset, self._lane_buffer)
+        target = self._bytes_of(storage)
+
+        def fetch(slot: _PinnedSlot, at: int, nbytes: int) -> None:
+            start = offset + at
+            slot.copy(target[start : start + nbytes], slot.tensor[:nbytes])
+
+        return Intake(self._slots, fetch)
+
+    def parts(
+        self, storage: torch.UntypedStorage, offset: int, nbytes: int
+    ) -> Iterator[Payload]:
+        source = self._bytes_of(storage)
+
+        def fill(slot: _PinnedSlot, at: int, nbytes: int) -> None:
+            start = offset + at
+            slot.copy(slot.tensor[:nbytes], source[start : start + nbytes])
+
+        return outflow(self._slots, fill, nbytes, PART_NBYTES)
 
     def _bytes_of(self, storage: torch.UntypedStorage) -> torch.Tensor:
         return torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage)
@@ -125,24 +140,26 @@ class CudaBackend(Backend):
         return self._busy_ns
 
 
-class _PinnedDestination:
-    """Receives into pinned memory, which the device fetches by itself.
+class _PinnedSlot:
+    """A buffer of pinned memory, and the device's copy from or to it."""
 
-    One buffer serves all uploads: the lane has one thread and fills one at a time.
-    """
+    def __init__(self, device: torch.device) -> None:
+        self.tensor = torch.empty(PART_NBYTES, dtype=torch.uint8, pin_memory=True)
+        self.view = memoryview(self.tensor.numpy().data)
+        self._device = device
+        self._copied: torch.cuda.Event | None = None
 
-    def __init__(self, target: torch.Tensor, offset: int, buffer: torch.Tensor) -> None:
-        self._target = target
-        self._offset = offset
-        self._buffer = buffer
-        self._view = memoryview(buffer.numpy().data)
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Begin a copy; behind everything that the device was given before."""
+        with torch.cuda.device(self._device):
+            target.copy_(source, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
 
-    def room(self, at: int, nbytes: int) -> memoryview:
-        return self._view[:nbytes]
-
-    def filled(self, at: int, nbytes: int) -> None:
-        start = self._offset + at
-        self._target[start : start + nbytes].copy_(self._buffer[:nbytes])
+    def wait(self) -> None:
+        copied, self._copied = self._copied, None
+        if copied is not None:
+            copied.synchronize()
 
 
 def _timestamp() -> torch.cuda.Event:

@@ -13,12 +13,13 @@ from xpool_protocol import limits
 from xpool_protocol.errors import UsageError
 from xpool_server.devices import open_backend
 from xpool_server.devices.base import Backend
+from xpool_server.lane import PART_NBYTES
 
 CHUNK = limits.CHUNK_NBYTES
 
 
 def pattern(nbytes: int) -> bytes:
-    return bytes(i % 251 for i in range(nbytes))
+    return (bytes(range(251)) * (nbytes // 251 + 1))[:nbytes]
 
 
 def tensor_over(
@@ -49,6 +50,24 @@ class BackendConformance:
         assert properties["total_memory"] == 1 << 30
         assert int(properties["multi_processor_count"]) > 0
         assert {"major", "minor"} <= properties.keys()
+
+    # ---- streams ----
+
+    @pytest.mark.parametrize("nbytes", [0, 1, PART_NBYTES, 4 * PART_NBYTES + 3])
+    def test_a_stream_comes_in_and_goes_out(
+        self, backend: Backend, nbytes: int
+    ) -> None:
+        data = memoryview(pattern(nbytes))
+        storage = backend.allocate(nbytes + 5)
+        destination = backend.destination(storage, 5)
+        for at in range(0, nbytes, PART_NBYTES):
+            part = data[at : at + PART_NBYTES]
+            room = destination.room(at, len(part))
+            room[:] = part
+            destination.filled(at, len(room))
+        destination.close()
+        assert backend.read(storage, 5, nbytes) == data
+        assert b"".join(map(bytes, backend.parts(storage, 5, nbytes))) == data
 
     # ---- level 1: memory ----
 
