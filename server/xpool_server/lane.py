@@ -254,8 +254,10 @@ class SocketLane:
     def _run(self) -> None:
         try:
             with self._accept() as stream:
+                # The client may ask for bytes as soon as it is accepted.
                 with self._changed:
                     self._stream = stream
+                stream.sendall(wire.ACCEPTED)
                 self._receive(stream)
         except Exception as error:  # noqa: BLE001  a device may raise anything
             self._break(error)
@@ -297,7 +299,6 @@ class SocketLane:
         stream.settimeout(SEND_TIMEOUT_S)
         if stream.family != socket.AF_UNIX:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.sendall(wire.ACCEPTED)
         return True
 
     # ---- receiving
