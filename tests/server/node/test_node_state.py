@@ -218,7 +218,7 @@ def test_a_session_opens_on_a_spare() -> None:
     book = Playbook()
     book.warm()
     assert book.feed(SessionAsked(ME, claims())) == [
-        TellWorker(WorkerId(1), OpenSession("L", 1, "key-1", "n", 30, GIB, "t")),
+        TellWorker(WorkerId(1), OpenSession("L", 1, "key-1", "n", 30, GIB, tenant="t")),
         SendRedirect(ME, "tcp://w:1", "key-1"),
         StartWorker(WorkerId(2), 0),
     ]
