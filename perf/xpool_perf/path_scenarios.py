@@ -205,6 +205,9 @@ def _train(settings: Settings, say: Say) -> Samples:
             train(pool, "cnn", "cnn", 4)
             train(pool, "transformer", "transformer", 4)
             train(pool, "small", "small", 1)
+            for what, plans in (("replay", "on"), ("single", "off")):
+                env = {"XPOOL_PLANS": plans}
+                one.run(pool, what, "replay.py", runs, threads, environment=env)
         with one.far(1) as pool:
             train(pool, "train_1ms", "transformer", 1)
         with one.far(30) as pool:
@@ -231,6 +234,45 @@ def _transfer(settings: Settings, say: Say) -> Samples:
         one.run(pool, "transfer", "transfer.py", settings.runs)
         return one.samples
 
+
+def _of_a_step(name: str, unit: str, source: str, method: str) -> Figure:
+    return Figure(name=name, unit=unit, method=method, sources=(source,))
+
+
+_REPLAY: Final = (
+    _of_a_step(
+        "replay_bytes_per_step",
+        "bytes",
+        "replay_bytes",
+        "Bytes to the server in a training step of a transformer encoder of four layers"
+        " of width 64, AdamW, data on the device; automatic plans are on.",
+    ),
+    _of_a_step(
+        "replay_client_us_per_step",
+        "us",
+        "replay_client_us",
+        "Processor time of the client process for such a step, all threads, Python's"
+        " modules, autograd and sending included; 20 steps, then one read.",
+    ),
+    _of_a_step(
+        "single_bytes_per_step",
+        "bytes",
+        "single_bytes",
+        "replay_bytes_per_step with XPOOL_PLANS=off.",
+    ),
+    _of_a_step(
+        "single_client_us_per_step",
+        "us",
+        "single_client_us",
+        "replay_client_us_per_step with XPOOL_PLANS=off.",
+    ),
+    _of_a_step(
+        "replay_ops_per_step",
+        "operations",
+        "replay_ops",
+        "Calls that the server has run for such a step.",
+    ),
+)
 
 TRAIN: Final = Scenario(
     name="train",
@@ -270,6 +312,7 @@ TRAIN: Final = Scenario(
             "A step of the perceptron with one read behind 30 ms, over the local step"
             " plus one bare round trip on the same path. Aim: 1.15.",
         ),
+        *_REPLAY,
     ),
     cuda_figures=on_devices("cnn", "transformer", "small"),
     devices=("cpu", "cuda"),

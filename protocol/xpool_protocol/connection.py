@@ -294,7 +294,8 @@ class ServerConnection:
                 f"batch {batch.sequence} begins at operation {first}{known}"
             )
         self._fewest_operations = first
-        self._most_operations = first + len(batch.records) // MIN_RECORD_NBYTES
+        most_nbytes = len(batch.records) + limits.MAX_EXPANDED_NBYTES
+        self._most_operations = first + most_nbytes // MIN_RECORD_NBYTES
         self._received = batch.sequence
         self._held.append((batch.sequence, nbytes))
         self._held_nbytes += nbytes

@@ -102,6 +102,27 @@ MAX_GRAPHS_NBYTES: Final = 64 << 20
 """Records of all graphs of a session: they lie in the server's own memory, which the
 quota does not count."""
 
+MAX_PLANS: Final = 8
+"""Automatic plans alive in a session."""
+
+MAX_PLAN_RECORDS: Final = 16_384
+"""Records of one plan: an iteration of a large model."""
+
+MAX_PLAN_NBYTES: Final = 1 << 20
+"""Records of one plan as bytes."""
+
+MAX_PLAN_VARIABLES: Final = 131_072
+"""Variables of one plan, and places where they stand."""
+
+MAX_PLAN_LAYOUT_NBYTES: Final = 4 << 20
+"""Variables and places as bytes: with the records it fits one message's body."""
+
+MAX_PLAN_VALUES_NBYTES: Final = 2 << 20
+"""Values of one run: a record whose values take more than it does is sent itself."""
+
+MAX_EXPANDED_NBYTES: Final = 8 << 20
+"""What the runs in one batch stand for: as much as a body could hold."""
+
 MAX_PEERS: Final = 64
 """Other devices of a job, as the registry bounds them."""
 

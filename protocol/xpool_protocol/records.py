@@ -57,6 +57,18 @@ from xpool_protocol.peer_records import (
     read_send,
     write_peer_record,
 )
+from xpool_protocol.plan_records import (
+    DEFINE_PLAN,
+    FREE_PLAN,
+    RUN_PLAN,
+    DefinePlan,
+    FreePlan,
+    RunPlan,
+    read_define_plan,
+    read_free_plan,
+    read_run_plan,
+    write_plan_record,
+)
 from xpool_protocol.values import (
     Tensor,
     Value,
@@ -256,6 +268,9 @@ Record: TypeAlias = (
     | DefineGraph
     | RunGraph
     | FreeGraph
+    | DefinePlan
+    | RunPlan
+    | FreePlan
     | OpenLane
     | Upload
     | Download
@@ -393,6 +408,8 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
         case FreeGraph():
             writer.uint8(FREE_GRAPH)
             writer.uvarint(record.graph)
+        case DefinePlan() | RunPlan() | FreePlan():
+            write_plan_record(writer, record)
         case OpenLane() | Upload() | Download() | ListKnown() | UploadKnown():
             write_lane_record(writer, record)
 
@@ -548,6 +565,9 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DEFINE_GRAPH: _read_define_graph,
     RUN_GRAPH: _read_run_graph,
     FREE_GRAPH: lambda reader: FreeGraph(_graph(reader)),
+    DEFINE_PLAN: read_define_plan,
+    RUN_PLAN: read_run_plan,
+    FREE_PLAN: read_free_plan,
     OPEN_LANE: lambda reader: OpenLane(_request(reader)),
     UPLOAD: read_upload,
     DOWNLOAD: lambda reader: read_download(reader, _request(reader)),

@@ -31,6 +31,7 @@ from xpool_protocol.lane_records import (
 )
 from xpool_protocol.messages import Fault, Payload, Reply
 from xpool_protocol.peer_records import DefinePeer, Receive, Send
+from xpool_protocol.plan_records import DefinePlan, FreePlan, RunPlan
 from xpool_protocol.records import (
     STATISTICS_FIELDS,
     Allocate,
@@ -64,6 +65,7 @@ from xpool_server.graphs import Graphs
 from xpool_server.groups import Groups
 from xpool_server.known_uploads import KnownUploads, NoKnownUploads
 from xpool_server.lane import Lane, NoLane, Transfer
+from xpool_server.plans import Plans
 from xpool_server.schema import Converters
 from xpool_server.storages import Storages, charged_nbytes, upload_fault
 from xpool_server.transfers import PeerDoor, Transfers
@@ -113,6 +115,7 @@ class Executor:
         converters = Converters(self.storages, self.generators, backend.device)
         self.calls = Calls(backend, self.storages, converters, self.failures)
         self.graphs = self._make_graphs()
+        self.plans = self._make_plans()
         self.transfers = Transfers(backend, self.storages, self.failures, door)
         self.groups = Groups(
             backend,
@@ -152,6 +155,8 @@ class Executor:
             DefineGraph: self.graphs.define,
             RunGraph: self.graphs.run,
             FreeGraph: self.graphs.free,
+            DefinePlan: self.plans.define,
+            FreePlan: self.plans.free,
             OpenLane: self._open_lane,
             Upload: self._upload,
             Download: self._download,
@@ -167,6 +172,14 @@ class Executor:
         return Graphs(
             self.backend, self.storages, self.generators, self.failures, self.calls
         )
+
+    def _make_plans(self) -> Plans:
+        return Plans(*self._plan_parts())
+
+    def _plan_parts(
+        self,
+    ) -> tuple[Backend, Storages, Failures, Callable[[Read], Reply]]:
+        return self.backend, self.storages, self.failures, self._reply
 
     @property
     def operation_count(self) -> int:
@@ -206,8 +219,12 @@ class Executor:
         Raises:
             PeerError: a record makes no sense, or has broken a bound of the session.
         """
+        self.plans.begin_batch()
         for record in read_records(records):
-            yield from self.retried(record)
+            if type(record) is RunPlan:
+                yield from self.plans.replay(record, self.retried)
+            else:
+                yield from self.retried(record)
 
     def retried(self, record: Record) -> Iterator[Answers | None]:
         """Execute one record, again and again while it has to wait."""
@@ -299,17 +316,17 @@ class Executor:
         return NOTHING
 
     def _read(self, record: Read) -> Answers:
-        def run() -> Reply:
-            entry = self.storages.entry(record.storage)
-            _check_range(record, entry.nbytes)
-            end = record.offset + record.nbytes
-            chunks = [
-                self.backend.read(entry.storage, at, min(limits.CHUNK_NBYTES, end - at))
-                for at in range(record.offset, end, limits.CHUNK_NBYTES)
-            ]
-            return Reply(record.request, encoded(None), tuple(chunks))
+        return self.failures.answer(record.request, lambda: self._reply(record))
 
-        return self.failures.answer(record.request, run)
+    def _reply(self, record: Read) -> Reply:
+        entry = self.storages.entry(record.storage)
+        _check_range(record, entry.nbytes)
+        end = record.offset + record.nbytes
+        chunks = [
+            self.backend.read(entry.storage, at, min(limits.CHUNK_NBYTES, end - at))
+            for at in range(record.offset, end, limits.CHUNK_NBYTES)
+        ]
+        return Reply(record.request, encoded(None), tuple(chunks))
 
     def _open_lane(self, record: OpenLane) -> Answers:
         def run() -> Reply:

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 import torch
 from xpool_protocol.messages import Reply
+from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
 from xpool_protocol.wire import Reader
 
@@ -29,7 +30,9 @@ from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
 from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
 from xpool_server.native_graphs import NativeGraphs
+from xpool_server.native_plans import NativePlans
 from xpool_server.native_storages import NativeStorages
+from xpool_server.plans import Plans, read_planned
 from xpool_server.storages import Storages
 from xpool_server.transfers import PeerDoor
 
@@ -78,6 +81,10 @@ class NativeExecutor(Executor):
         )
         return self._native_graphs
 
+    def _make_plans(self) -> Plans:
+        self._native_plans = NativePlans(self.native, *self._plan_parts())
+        return self._native_plans
+
     def run(self, records: bytes) -> Iterator[Answers | None]:
         yield from self.run_rest(records, self.native.run(records, 0))
 
@@ -99,12 +106,21 @@ class NativeExecutor(Executor):
                 yield [Reply(stop.request, _NONE, (native.take_answer(),))]
                 outcome = native.run(records, position)
                 continue
-            reader = Reader(records, position)
-            record = read_record(reader)
-            position = reader.position
+            planned = native.planned()
+            if planned is None:
+                reader = Reader(records, position)
+                record = read_record(reader)
+                position = reader.position
+                if isinstance(record, RunPlan):
+                    raise self._native_plans.refusal(record)
+            else:
+                reader = Reader(planned)
+                record = read_planned(reader, native.stop.plan)
             # A record that waits for another worker is tried again.
             while (answers := self._in_python(record, outcome)) is None:
                 yield None
+            if planned is not None:
+                native.go_on_in_plan(reader.position)
             yield answers
             outcome = native.run(records, position)
 

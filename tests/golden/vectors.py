@@ -32,6 +32,7 @@ from xpool_protocol.messages import (
     Reply,
     Welcome,
 )
+from xpool_protocol.plan_records import DefinePlan, FreePlan, RunPlan
 from xpool_protocol.records import (
     Allocate,
     Call,
@@ -142,6 +143,13 @@ RECORDS: dict[str, Record] = {
     ),
     "run_graph": RunGraph(3, (7, 300), (0, 301)),
     "free_graph": FreeGraph(3),
+    # Free(7); the storage is 2 more each time
+    "define_plan": DefinePlan(
+        4, bytes.fromhex("0507"), bytes.fromhex("01010401010000")
+    ),
+    # stands for Free(9)
+    "run_plan": RunPlan(4, 0, 1, 1165123102, bytes.fromhex("00")),
+    "free_plan": FreePlan(4),
     "open_lane": OpenLane(12),
     "upload": Upload(7, 1 << 20, 3 << 20),
     "download": Download(13, 7, 0, 4 << 20),

@@ -9,6 +9,7 @@ from support.connection_pair import RECORD, WELCOME, ConnectionPair, pair_in
 from xpool_protocol import limits
 from xpool_protocol.codec import decode, encode
 from xpool_protocol.connection import (
+    MIN_RECORD_NBYTES,
     ClientConnection,
     ServerConnection,
     State,
@@ -321,8 +322,11 @@ def test_operations_are_numbered_from_0(operation: int) -> None:
         pair_in(State.OPEN).server.receive(encode(Batch(1, operation, RECORD)))
 
 
-@pytest.mark.parametrize("operation", [4, 1 << 63])
+@pytest.mark.parametrize(
+    "operation", [4 + limits.MAX_EXPANDED_NBYTES // MIN_RECORD_NBYTES, 1 << 63]
+)
 def test_a_batch_holds_no_more_records_than_it_has_bytes_for(operation: int) -> None:
+    """Its own, and those that runs of plans may stand for."""
     server = pair_in(State.OPEN).server
     server.receive(encode(Batch(1, 0, RECORD * 3)))
     with pytest.raises(PeerError, match="batch 2 begins at operation"):

@@ -9,6 +9,7 @@
 #include "lane.h"
 #include "peers.h"
 #include "remote.h"
+#include "replay.h"
 
 namespace xpool {
 void expect_default_generator();
@@ -82,6 +83,14 @@ XPOOL_API void xpool_lane(int32_t device, int32_t fd) { Lane::of(device).set_str
 
 // From now on every wait is told: what for, nanoseconds, bytes that came back. Before the program's threads start.
 XPOOL_API void xpool_watch_waits(void (*waited)(const char *, uint64_t, uint64_t)) { callbacks.waited = waited; }
+
+// What repeats itself in a device's log is sent as runs of plans; the link must be a pump.
+XPOOL_API void xpool_use_plans(int32_t device, int32_t with_early_answers) {
+  Log::of(device).use_plans(with_early_answers != 0);
+}
+XPOOL_API void xpool_replay_counters(int32_t device, ReplayCounters *counters) {
+  *counters = Log::of(device).replay_counters();
+}
 
 XPOOL_API void xpool_set_device_count(int32_t count) { set_device_count(count); }
 

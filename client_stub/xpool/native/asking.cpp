@@ -121,15 +121,8 @@ void read_storage(const c10::Storage &from, uint64_t offset, char *to, uint64_t 
   std::vector<uint64_t> lengths;
   for (uint64_t at = 0; at < nbytes; at += kTransferBytes) {
     const uint64_t length = std::min<uint64_t>(kTransferBytes, nbytes - at);
-    requests.push_back(log.next_request());
+    requests.push_back(log.append_read(storage, offset + at, length));
     lengths.push_back(length);
-    Bytes record;
-    record.uint8(kRead);
-    record.uvarint(requests.back());
-    record.uvarint(storage);
-    record.uvarint(offset + at);
-    record.uvarint(length);
-    log.append(record, Ring::kNo);
   }
   for (size_t i = 0; i < requests.size(); i++) {
     const Answer answer = await(device, requests[i], "read");

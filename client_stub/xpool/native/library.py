@@ -97,6 +97,16 @@ class _PlanCounters(ctypes.Structure):
     )
 
 
+class _ReplayCounters(ctypes.Structure):
+    _fields_ = (
+        ("records", ctypes.c_uint64),
+        ("replayed", ctypes.c_uint64),
+        ("parts", ctypes.c_uint64),
+        ("plans", ctypes.c_uint64),
+        ("early_answers", ctypes.c_uint64),
+    )
+
+
 class _LaneCounters(ctypes.Structure):
     _fields_ = (
         ("uploads", ctypes.c_uint64),
@@ -475,6 +485,18 @@ class NativeLibrary:
         self._library.xpool_close()
 
 
+def _plans_are_wanted() -> bool:
+    """By XPOOL_PLANS.
+
+    Raises:
+        UsageError: an unknown value.
+    """
+    chosen = os.environ.get("XPOOL_PLANS") or "on"
+    if chosen not in ("on", "off"):
+        raise UsageError(f"XPOOL_PLANS is {chosen!r}: write on or off")
+    return chosen == "on"
+
+
 def _raise(error: bytes | None) -> None:
     if error is not None:
         raise RuntimeError(error.decode())
@@ -520,6 +542,9 @@ class NativeDevice:
         for what in welcome.lacking:
             if "\0" not in what:  # C would see another, shorter name
                 self._library.xpool_set_lacking(self.index, what.encode())
+        if _plans_are_wanted() and isinstance(self.session.link, pump.NativeLink):
+            # A read on the server's CPU is a copy; on a GPU it would hold up the work.
+            self._library.xpool_use_plans(self.index, int(welcome.device_kind == "cpu"))
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
 
@@ -558,6 +583,14 @@ class NativeDevice:
         counters = _LaneCounters()
         self._library.xpool_lane_counters(self.index, ctypes.byref(counters))
         return {"uploads": counters.uploads, "downloads": counters.downloads}
+
+    def replay_counters(self) -> dict[str, int]:
+        """Of the automatic plans: see ``ReplayCounters`` in ``replay.h``."""
+        counters = _ReplayCounters()
+        self._library.xpool_replay_counters(self.index, ctypes.byref(counters))
+        return {
+            name: int(getattr(counters, name)) for name, _ in _ReplayCounters._fields_
+        }
 
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""

@@ -8,6 +8,8 @@
 
 #include <unistd.h>
 
+#include "replay.h"
+
 static_assert(std::endian::native == std::endian::little, "the wire is little-endian and so must be this host");
 
 namespace xpool {
@@ -51,26 +53,37 @@ size_t Log::ring_at(size_t nbytes) {
 // The batch to append to: the last one, unless it is full or has no room for this payload.
 Batch &Log::open_batch(size_t payload_bytes) {
   const bool is_full = batches_.empty() || batches_.back()->records.size() >= kBatchBytes ||
+                       batches_.back()->cost - batches_.back()->payload_bytes >= kBatchCost ||
                        (payload_bytes && (batches_.back()->payload_bytes + payload_bytes > kTransferBytes ||
                                           batches_.back()->payloads.size() >= kBatchPayloads));
-  if (is_full)
+  if (is_full) {
+    if (replay_ && !batches_.empty())
+      replay_->flush(batches_.back()->records);
     batches_.push_back(new Batch);
+  }
   return *batches_.back();
 }
 
-uint64_t Log::append_locked(const char *data, size_t nbytes, Ring ring) {
+uint64_t Log::append_locked(std::string_view record, Ring ring) {
   Batch &batch = open_batch(0);
-  batch.records.append(data, nbytes);
-  batch.record_count++;
-  note_queued(nbytes, ring);
-  return record_count_++;
+  uint32_t ours = 0;
+  if (replay_)
+    ours = replay_->append(record, batch.records);
+  else
+    batch.records += record;
+  batch.record_count += 1 + ours;
+  batch.cost += record.size();
+  note_queued(record.size(), ring);
+  const uint64_t number = record_count_;
+  record_count_ += 1 + ours;
+  return number;
 }
 
 uint64_t Log::append(const Bytes &record, Ring ring) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (closed_)
     return 0;
-  return append_locked(record.str().data(), record.size(), ring);
+  return append_locked(record.str(), ring);
 }
 
 uint64_t Log::define_locked(WireOperation &operation) {
@@ -84,7 +97,7 @@ uint64_t Log::define_locked(WireOperation &operation) {
     define.uvarint(operation.argument_names.size());
     for (const auto &name : operation.argument_names)
       define.text(name);
-    append_locked(define.str().data(), define.size());
+    append_locked(define.str());
   }
   return known - 1;
 }
@@ -99,16 +112,12 @@ uint64_t Log::append_call(WireOperation &operation, const Bytes &head, const Byt
   if (closed_)
     return 0;
   const uint64_t defined = define_locked(operation);
-  Batch &batch = open_batch(0);
-  const size_t before = batch.records.size();
-  batch.records += head.str();
   Bytes number;
   number.uvarint(defined);
-  batch.records += number.str();
-  batch.records += tail.str();
-  batch.record_count++;
-  note_queued(batch.records.size() - before, ring);
-  return record_count_++;
+  scratch_ = head.str();
+  scratch_ += number.str();
+  scratch_ += tail.str();
+  return append_locked(scratch_, ring);
 }
 
 uint64_t Log::append_for_peer(int peer, const Bytes &define, const Bytes &record) {
@@ -116,8 +125,8 @@ uint64_t Log::append_for_peer(int peer, const Bytes &define, const Bytes &record
   if (closed_)
     return 0;
   if (!std::exchange(defined_peers_[peer], true))
-    append_locked(define.str().data(), define.size());
-  return append_locked(record.str().data(), record.size());
+    append_locked(define.str());
+  return append_locked(record.str());
 }
 
 void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes) {
@@ -150,9 +159,10 @@ void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size
     }
     if (!chunks.empty()) {
       batch.payload_bytes += part;
+      batch.cost += part;
       note_queued(part);
     }
-    append_locked(record.str().data(), record.size());
+    append_locked(record.str());
     data += part;
     offset += part;
     nbytes -= part;
@@ -164,9 +174,42 @@ Batch *Log::take() {
   if (batches_.empty())
     return nullptr;
   Batch *batch = batches_.front();
+  if (replay_ && batches_.size() == 1)
+    replay_->flush(batch->records);
   batches_.pop_front();
-  queued_bytes_ -= batch->records.size() + batch->payload_bytes;
+  queued_bytes_ -= batch->cost;
   return batch;
+}
+
+uint64_t Log::append_read(uint64_t storage, uint64_t offset, uint64_t nbytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const uint64_t request = replay_ ? replay_->request_for_read(storage, offset, nbytes) : next_request();
+  if (closed_)
+    return request;
+  Bytes record;
+  record.uint8(kRead);
+  record.uvarint(request);
+  record.uvarint(storage);
+  record.uvarint(offset);
+  record.uvarint(nbytes);
+  append_locked(record.str(), Ring::kNo);
+  return request;
+}
+
+void Log::use_plans(bool with_early_answers) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!replay_)
+    replay_ = new Replay(requests_, with_early_answers);
+}
+
+std::vector<uint64_t> Log::take_abandoned() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return replay_ ? replay_->take_abandoned() : std::vector<uint64_t>();
+}
+
+ReplayCounters Log::replay_counters() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return replay_ ? replay_->counters() : ReplayCounters{};
 }
 
 }  // namespace xpool

@@ -12,37 +12,15 @@
 #include <vector>
 
 #include "bytes.h"
+#include "record_kinds.h"
 
 namespace xpool {
 
-// Record numbers of SPEC.md section 5.
-enum Record : uint8_t {
-  kDefineOperation = 1,
-  kCall = 2,
-  kRequestCall = 3,
-  kAllocate = 4,
-  kFree = 5,
-  kWrite = 6,
-  kRead = 7,
-  kFence = 8,
-  kStatistics = 9,
-  kNewGenerator = 10,
-  kSeedGenerator = 11,
-  kReadGenerator = 12,
-  kWriteGenerator = 13,
-  kFreeGenerator = 14,
-  kDefineGraph = 25,
-  kRunGraph = 26,
-  kFreeGraph = 27,
-  kDefinePeer = 15,
-  kSend = 16,
-  kReceive = 17,
-  kUpload = 36,
-  kDownload = 37,
-  kUploadKnown = 39,
-};
+class Replay;
+struct ReplayCounters;
 
 constexpr size_t kBatchBytes = 64 << 10;
+constexpr size_t kBatchCost = 256 << 10;
 constexpr size_t kInlineBytes = 64 << 10;
 constexpr size_t kChunkBytes = 1 << 20;
 constexpr size_t kTransferBytes = 16 << 20;
@@ -58,6 +36,9 @@ struct Batch {
   std::vector<char *> payloads;  // malloc'd
   std::vector<size_t> sizes;
   size_t payload_bytes = 0;
+  // Bytes that its records have, payloads included. More than it holds itself, if plans stand for records: a program
+  // must not run ahead further because its records travel in few bytes.
+  size_t cost = 0;
   ~Batch();
 };
 
@@ -89,6 +70,8 @@ class Log {
   uint64_t define(WireOperation &operation);
   // Appends one record that names a peer, after defining the peer with `define` if this is its first use.
   uint64_t append_for_peer(int peer, const Bytes &define, const Bytes &record);
+  // Appends a READ record; returns the request that will be answered.
+  uint64_t append_read(uint64_t storage, uint64_t offset, uint64_t nbytes);
   // Appends WRITE records for any number of bytes, copied from `data`.
   void append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes);
 
@@ -99,13 +82,19 @@ class Log {
   size_t ring_at(size_t nbytes);
   void set_wake_fd(int fd) { wake_fd_ = fd; }
 
+  // From now on what repeats itself is sent as runs of plans.
+  void use_plans(bool with_early_answers);
+  // Requests whose answers, if they come, are for nobody.
+  std::vector<uint64_t> take_abandoned();
+  ReplayCounters replay_counters();
+
   // After this no log records anything any more: the interpreter ends, or this is a forked child.
   static void close_all() { closed_ = true; }
   static bool closed() { return closed_; }
 
  private:
   explicit Log(int device) : device_(device) {}
-  uint64_t append_locked(const char *data, size_t nbytes, Ring ring = Ring::kYes);
+  uint64_t append_locked(std::string_view record, Ring ring = Ring::kYes);
   uint64_t define_locked(WireOperation &operation);
   void wake();
   void note_queued(size_t nbytes, Ring ring = Ring::kYes);
@@ -114,6 +103,8 @@ class Log {
   const int device_;
   std::mutex mutex_;
   std::deque<Batch *> batches_;
+  Replay *replay_ = nullptr;  // as the log, never destroyed
+  std::string scratch_;
   uint64_t record_count_ = 0;
   int32_t next_operation_ = 0;
   std::array<bool, kMaxDevices> defined_peers_{};

@@ -315,13 +315,16 @@ bool Pump::send_queued() {
     batch->payloads.clear();  // the path frees them
     const std::string head = connection_.head(payloads.size());
     const size_t nbytes = head.size() + batch->records.size() + batch->payload_bytes;
-    connection_.note_sent(nbytes, batch->record_count);
+    // Credit is of what the server has to do, not of the few bytes that plans leave of it.
+    connection_.note_sent(std::max(nbytes, head.size() + batch->cost), batch->record_count);
     sent_bytes_ += nbytes;
     is_sent = path_.send(head, batch->records, payloads);
     has_taken = true;
   }
   if (is_awaited && log_.queued_bytes())
     is_awaited_ = true;  // for want of credit
+  for (const uint64_t request : log_.take_abandoned())
+    abandon(request);
   if (has_taken) {
     room_++;
     if (room_waiters_)
@@ -382,6 +385,8 @@ void Pump::tell_locked(Event event) {
 }
 
 Pump::Word *Pump::deliver_locked(Arrived arrived) {
+  if (abandoned_.erase(arrived.request))
+    return nullptr;
   if (marks_.erase(arrived.request)) {
     tell_locked({Event::kMark, arrived.request, arrived.at_ns});
     return nullptr;
@@ -390,6 +395,13 @@ Pump::Word *Pump::deliver_locked(Arrived arrived) {
     return answer_locked(arrived.request, Outcome::kAnswered, std::move(arrived.reply));
   answers_.insert_or_assign(arrived.request, std::move(arrived));
   return nullptr;
+}
+
+// Nobody will ask for this answer: it goes when it comes, or now.
+void Pump::abandon(uint64_t request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!answers_.erase(request))
+    abandoned_.insert(request);
 }
 
 Pump::Word *Pump::answer_locked(uint64_t request, Outcome outcome, Reply reply) {

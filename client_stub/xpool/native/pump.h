@@ -106,6 +106,7 @@ class Pump {
   void tell_locked(Event event);
   // These return the word that somebody may be waiting for, to be woken once the lock is free.
   Word *deliver_locked(Arrived arrived);
+  void abandon(uint64_t request);
   Word *answer_locked(uint64_t request, Outcome outcome, Reply reply);
   void ring() const;
 
@@ -126,7 +127,7 @@ class Pump {
   std::mutex mutex_;  // guards what follows; never held while waiting or sending
   std::unordered_map<uint64_t, Arrived> answers_;
   std::unordered_map<uint64_t, Waiter *> waiters_;
-  std::unordered_set<uint64_t> marks_, at_python_;
+  std::unordered_set<uint64_t> marks_, at_python_, abandoned_;
   std::deque<Event> events_;
   std::deque<Arrived> held_;  // answers that wait for Python to deal with events
   Event current_{};

@@ -78,6 +78,42 @@ API int32_t xs_run(Executor *executor, const char *records, uint64_t nbytes, uin
   return stopped(executor, outcome, stop);
 }
 
+// What a plan is, as xpool_protocol/plans.py has read it.
+struct XsPlan {
+  const char *records;
+  uint64_t nbytes;
+  const uint64_t *ends;
+  uint64_t record_count;
+  const xpool_server::PlanHole *holes;
+  uint64_t hole_count;
+  const xpool_server::PlanVariable *variables;
+  uint64_t variable_count;
+  const xpool_server::PlanEarly *early;
+  uint64_t early_count;
+};
+
+API int32_t xs_define_plan(Executor *executor, uint64_t id, const XsPlan *plan) {
+  return translated(
+      [&]() {
+        executor->plans.define(
+            id, std::make_unique<xpool_server::Plan>(
+                    std::string(plan->records, plan->nbytes), std::vector(plan->ends, plan->ends + plan->record_count),
+                    std::vector(plan->holes, plan->holes + plan->hole_count),
+                    std::vector(plan->variables, plan->variables + plan->variable_count),
+                    std::vector(plan->early, plan->early + plan->early_count)));
+        return 0;
+      },
+      -1);
+}
+
+API void xs_free_plan(Executor *executor, uint64_t id) { executor->plans.free(id); }
+
+// Python has executed the record of a plan's run that `xs_run` stopped at.
+API void xs_go_on_in_plan(Executor *executor, uint64_t at) { executor->go_on_in_plan(at); }
+
+// Bytes that the runs of this batch stand for so far.
+API uint64_t xs_expanded(Executor *executor) { return executor->plans.expanded(); }
+
 API int32_t xs_define_graph(Executor *executor, uint64_t id, const char *records, uint64_t nbytes,
                             uint64_t storage_count) {
   return translated([&]() { return executor->define_graph(id, std::string(records, nbytes), storage_count), 0; }, -1);

@@ -7,7 +7,7 @@ namespace xpool_server {
 
 namespace {
 
-enum Record : uint8_t { kCall = 2, kAllocate = 4, kFree = 5, kWrite = 6, kRead = 7 };
+enum Record : uint8_t { kCall = 2, kAllocate = 4, kFree = 5, kWrite = 6, kRead = 7, kRunPlan = 29 };
 
 // What torch warns of, it warns of on the client too; and a client must not be able to fill the server's log.
 class Silence : public c10::WarningHandler {
@@ -39,8 +39,23 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
   failure = nullptr;
   leaves.clear();
   bound = 0;
-  while (!from.is_exhausted()) {
+  if (start == 0 && !storages.frame)
+    plans.begin_batch();
+  position = start;
+  while (expansion.plan || !from.is_exhausted()) {
+    if (expansion.plan) {
+      const Outcome outcome = replay();
+      if (outcome != Outcome::kDone)
+        return outcome;
+      continue;
+    }
     position = from.position();
+    if (*from.here() == kRunPlan && !storages.frame) {
+      if (!begin_run(from))
+        return Outcome::kHandBack;
+      position = from.position();
+      continue;
+    }
     const Outcome outcome = step(from);
     if (outcome != Outcome::kDone && outcome != Outcome::kRead)
       return outcome;
@@ -52,6 +67,86 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
   }
   position = from.position();
   return Outcome::kDone;
+}
+
+bool Executor::begin_run(Reader &from) {
+  try {
+    from.uint8();
+    plans.begin(from, expansion);
+    return true;
+  } catch (const HandBack &) {
+    return false;
+  }
+}
+
+void Executor::go_on_in_plan(size_t at) {
+  expansion.at = at;
+  expansion.index++;
+}
+
+// The records of a plan's run, one after the other, until one is Python's or something is to be sent.
+Outcome Executor::replay() {
+  Expansion &run = expansion;
+  Reader from(reinterpret_cast<const uint8_t *>(run.records.data()), run.records.size());
+  while (true) {
+    if (run.next_due < run.due.size() && run.due[run.next_due].index + 1 == run.index &&
+        answer_early(run.due[run.next_due++]))
+      return Outcome::kRead;
+    from.go_to(run.at);
+    if (from.is_exhausted() && run.index == run.count) {
+      run.plan = nullptr;
+      return Outcome::kDone;
+    }
+    if (run.index == run.count)
+      run.at = run.records.size();  // more than were announced: Python finds none here
+    const Outcome outcome =
+        from.is_exhausted() || run.index == run.count ? Outcome::kHandBack : step_in_plan(from);
+    if (outcome != Outcome::kDone && outcome != Outcome::kRead)
+      return outcome;
+    record_count++;
+    go_on_in_plan(from.position());
+    if (outcome == Outcome::kRead)
+      return outcome;
+  }
+}
+
+// A plan's record has one of four kinds, whatever its bytes have become; a read may have been answered by now.
+Outcome Executor::step_in_plan(Reader &from) {
+  const uint8_t kind = *from.here();
+  if (kind != kRead)
+    return kind == kCall || kind == kAllocate || kind == kFree ? step(from) : Outcome::kHandBack;
+  Plan::Early *early = expansion.plan->early_at(expansion.first + expansion.index);
+  if (early && early->answered && skip_read(from, early->answered)) {
+    early->answered = 0;
+    return Outcome::kDone;
+  }
+  return step(from);
+}
+
+// Goes behind a read that asks for this answer.
+bool Executor::skip_read(Reader &from, uint64_t answered) {
+  Reader record = from;
+  try {
+    record.uint8();
+    if (record.uvarint(MAX_STORAGE_ID) != answered)
+      return false;
+    record.uvarint(MAX_STORAGE_ID);
+    record.uvarint(MAX_STORAGE_NBYTES);
+    record.uvarint(TRANSFER_NBYTES);
+  } catch (const HandBack &) {
+    return false;
+  }
+  from = record;
+  return true;
+}
+
+// Whether a read has its answer before its turn: only where reading holds nothing up, and nothing is wrong with it.
+bool Executor::answer_early(const Plan::Due &due) {
+  Reader from(reinterpret_cast<const uint8_t *>(due.read.data()), due.read.size());
+  if (!device_.is_cpu() || step(from) != Outcome::kRead)
+    return false;
+  due.early->answered = due.request;
+  return true;
 }
 
 void Executor::define_graph(uint64_t id, std::string records, uint64_t storage_count) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "operation.h"
+#include "plans.h"
 #include "reader.h"
 #include "storages.h"
 #include "values.h"
@@ -37,7 +38,7 @@ class Executor {
   uint64_t executed_ops = 0;
 
   // Of the last call of `run`.
-  size_t position = 0;      // of the record that it stopped at
+  size_t position = 0;      // of the record that it stopped at, or behind the run of a plan that it is in
   uint64_t record_count = 0;  // records executed to their end
   std::exception_ptr failure;
   std::vector<at::Tensor> leaves;
@@ -47,6 +48,12 @@ class Executor {
   // Replaces what the number stood for; null makes Python execute its calls.
   void define(uint64_t number, std::unique_ptr<Operation> operation);
   Outcome run(const uint8_t *records, size_t nbytes, size_t from);
+
+  Plans plans;
+  // While a run of a plan is under way the record that `run` has stopped at is one of its records.
+  Expansion expansion;
+  // Python has executed that record, which ended there.
+  void go_on_in_plan(size_t at);
 
   // A graph's records, whose storage numbers are its own: below `storage_count`.
   void define_graph(uint64_t id, std::string records, uint64_t storage_count);
@@ -71,6 +78,11 @@ class Executor {
   };
 
   Outcome step(Reader &from);
+  bool begin_run(Reader &from);
+  Outcome replay();
+  Outcome step_in_plan(Reader &from);
+  static bool skip_read(Reader &from, uint64_t answered);
+  bool answer_early(const Plan::Due &due);
   Outcome call(Reader &from);
   void allocate(Reader &from);
   void free(Reader &from);

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from xpool_protocol.plans import Plan
 
 from xpool_server import storages
 
 NO_HANDLE: Final = (1 << 64) - 1
+
+_POINTER: Final = ctypes.c_void_p
+_ID: Final = ctypes.c_uint64
+_NUMBERS: Final = ctypes.POINTER(ctypes.c_uint64)
 
 
 DONE, HAND_BACK, FAILED, RESULTS, READ = range(5)
@@ -43,6 +48,27 @@ class Stop(ctypes.Structure):
         ("request", ctypes.c_uint64),
         ("data", ctypes.c_void_p),
         ("nbytes", ctypes.c_uint64),
+        ("expansion", ctypes.c_void_p),
+        ("expansion_nbytes", ctypes.c_uint64),
+        ("expansion_at", ctypes.c_uint64),
+        ("plan", ctypes.c_uint64),
+    )
+
+
+class PlanTables(ctypes.Structure):
+    """``XsPlan`` in ``api.cpp``."""
+
+    _fields_ = (
+        ("records", ctypes.c_char_p),
+        ("nbytes", ctypes.c_uint64),
+        ("ends", _NUMBERS),
+        ("record_count", ctypes.c_uint64),
+        ("holes", _NUMBERS),
+        ("hole_count", ctypes.c_uint64),
+        ("variables", _NUMBERS),
+        ("variable_count", ctypes.c_uint64),
+        ("early", _NUMBERS),
+        ("early_count", ctypes.c_uint64),
     )
 
 
@@ -57,10 +83,6 @@ class Ledger(ctypes.Structure):
         ("executed_ops", ctypes.c_uint64),
     )
 
-
-_POINTER: Final = ctypes.c_void_p
-_ID: Final = ctypes.c_uint64
-_NUMBERS: Final = ctypes.POINTER(ctypes.c_uint64)
 
 # Name, arguments after the session, result. Called without Python's lock.
 _PLAIN: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
@@ -90,6 +112,10 @@ _LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
         ctypes.c_int32,
     ),
     ("xs_free_graph", (_ID,), None),
+    ("xs_define_plan", (_ID, ctypes.POINTER(PlanTables)), ctypes.c_int32),
+    ("xs_free_plan", (_ID,), None),
+    ("xs_go_on_in_plan", (ctypes.c_uint64,), None),
+    ("xs_expanded", (), ctypes.c_uint64),
     ("xs_made", (_NUMBERS,), ctypes.c_uint64),
     ("xs_made_nbytes", (_ID,), ctypes.c_uint64),
     ("xs_made_storage", (_ID,), ctypes.py_object),
@@ -145,6 +171,11 @@ class NativeLibrary:
     def session(self, device: torch.device, quota_nbytes: int) -> NativeSession:
         """A new session's native state."""
         return NativeSession(self, device, quota_nbytes)
+
+
+def _table(rows: Sequence[tuple[int, ...]]) -> tuple[Any, int]:
+    numbers = [number for row in rows for number in row]
+    return (ctypes.c_uint64 * len(numbers))(*numbers), len(rows)
 
 
 class NativeSession:
@@ -211,6 +242,46 @@ class NativeSession:
     def undefine(self, number: int) -> None:
         """Leave an operation's calls to Python."""
         self._call["xs_undefine"](self.pointer, number)
+
+    # ---- plans
+
+    def define_plan(self, plan: Plan) -> None:
+        """Keep a plan that ``read_plan`` has checked."""
+        holes = [hole for row in plan.holes for hole in row]
+        tables = PlanTables(
+            plan.records,
+            len(plan.records),
+            *_table([(end,) for end in plan.ends]),
+            *_table([(one.at, one.nbytes, one.variable, one.binds) for one in holes]),
+            *_table(
+                [
+                    (one.rule, one.number & NO_HANDLE, one.bound_at, one.now)
+                    for one in plan.variables
+                ]
+            ),
+            *_table([(one.after, one.read, one.request) for one in plan.early]),
+        )
+        self._call["xs_define_plan"](self.pointer, plan.id, ctypes.byref(tables))
+
+    def free_plan(self, plan_id: int) -> None:
+        """Forget a plan."""
+        self._call["xs_free_plan"](self.pointer, plan_id)
+
+    def planned(self) -> bytes | None:
+        """From the record on that ``run`` has stopped at, if it is of a plan's run."""
+        stop = self.stop
+        if not stop.expansion:
+            return None
+        left = stop.expansion_nbytes - stop.expansion_at
+        return ctypes.string_at(stop.expansion + stop.expansion_at, left)
+
+    def go_on_in_plan(self, nbytes: int) -> None:
+        """The record of a plan's run, of so many bytes, is executed."""
+        self._call["xs_go_on_in_plan"](self.pointer, self.stop.expansion_at + nbytes)
+
+    def expanded_nbytes(self) -> int:
+        """What the runs of plans in this batch stand for so far."""
+        return int(self._call["xs_expanded"](self.pointer))
 
     # ---- graphs
 

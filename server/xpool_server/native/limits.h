@@ -18,6 +18,10 @@ constexpr uint64_t MAX_HOST_TENSOR_NBYTES = 4 << 20;
 constexpr uint64_t MAX_OPERATIONS = 8192;
 constexpr uint64_t INLINE_NBYTES = 64 << 10;
 constexpr uint64_t CHUNK_NBYTES = 1 << 20;
+constexpr uint64_t MAX_PLAN_RECORDS = 16384;
+constexpr uint64_t MAX_PLAN_VARIABLES = 131072;
+constexpr uint64_t MAX_PLAN_VALUES_NBYTES = 2 << 20;
+constexpr uint64_t MAX_EXPANDED_NBYTES = 8 << 20;
 constexpr uint64_t TRANSFER_NBYTES = 16 << 20;
 
 // Of xpool_server/storages.py.

@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +16,12 @@ from hypothesis import strategies as st
 from support.executor_desk import KINDS, Desk, bytes_from, bytes_of, library
 from support.random_records import (
     QUOTA_NBYTES,
+    determined,
     opening,
+    records,
     streams,
 )
+from support.replaying import Client, Server, build_probe
 from xpool_protocol.errors import HandleUnknown, PeerError
 from xpool_protocol.group_records import Collective, DefineGroup, OpenMeeting
 from xpool_protocol.messages import Failure, Reply
@@ -166,6 +171,17 @@ def test_garbage_that_begins_like_a_record(kind: int, garbage: bytes) -> None:
     compare(bytes([kind]) + garbage)
 
 
+NOTHING_AT_ALL = bytes_from(DefineOperation(4000, "aten::nothing", ()))
+"""In the place of a plan's definition: it counts as one record and does nothing."""
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    tests = Path(__file__).parents[2]
+    source = tests / "client_stub" / "native" / "replay_probe.cpp"
+    return build_probe(source, tmp_path_factory.mktemp("probe") / "probe.so")
+
+
 ADD, ADD_IN_PLACE, MUL_OUT, NEG, NO_SUCH = 0, 1, 2, 3, 15
 
 
@@ -240,3 +256,28 @@ def test_a_guarded_operation_is_not_called_around_its_guard() -> None:
         native.run(DefineOperation(0, name, names), Allocate(0, 24))
         assert isinstance(native.executor, NativeExecutor)
         assert native.executor.native.run(bytes_from(call), 0) == HAND_BACK
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(records, min_size=4, max_size=20), st.data())
+def test_runs_of_plans_are_the_records_themselves(
+    probe: Any, items: list[Record], data: st.DataObject
+) -> None:
+    """The client's replay puts a stream in fewer bytes; nobody can tell."""
+    stream = [one for item in items for one in determined(item)]
+    client, server = Client(probe, with_early=False), Server()
+    planned: list[bytes] = []
+    try:
+        for _ in range(data.draw(st.integers(6, 12))):
+            for record in stream:
+                client.append(bytes_from(record))
+            if data.draw(st.booleans()):
+                planned.append(client.take())
+        planned.append(client.take())
+    finally:
+        client.close()
+    plain = [server.expand(one, in_place_of_ours=NOTHING_AT_ALL) for one in planned]
+    python, native = (outcome(kind, (opening(), *planned)) for kind in KINDS)
+    itself = outcome("python", (opening(), *plain))
+    assert native == python
+    assert python == itself
