@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from xpool_protocol.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xpool.torch.remote import Remote
 
-__all__ = ["current_remote", "current_remotes", "init"]
+__all__ = ["capture", "current_remote", "current_remotes", "init"]
+
+Step = TypeVar("Step", bound="Callable[..., Any]")
 
 _remotes: list[Remote] = []
 
@@ -66,6 +70,31 @@ def init(
     settings = job_settings(flags, os.environ, Path.cwd())
     library = load_library()
     remember(install_leased(library, start_keeper(settings)))
+
+
+def capture(step: Step) -> Step:
+    """Make a whole training step one message: forward, backward and optimizer.
+
+    The first call with inputs of a geometry runs as always, the second one captures
+    the step as a CUDA graph, and from then on a call is one record and a copy of each
+    input. As in ``torch.cuda.graph`` Python does not run again: numbers, such as a
+    learning rate that is no tensor, stay what they were, and the step must not read
+    anything on the host. Results are copies
+    without gradients.
+
+    Args:
+        step: takes tensors on the device, and values that are hashable.
+
+    Returns:
+        The same as a callable; ``step`` itself where torch's ``cuda`` is not remote.
+    """
+    from xpool.native.library import NativeDevice
+
+    if not _remotes or not isinstance(_remotes[0].library, NativeDevice):
+        return step
+    from xpool.torch.whole_steps import CapturedStep
+
+    return cast("Step", CapturedStep(step))
 
 
 def current_remote() -> Remote:

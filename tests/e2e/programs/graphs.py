@@ -477,3 +477,50 @@ def case_out_of_memory_is_raised_at_the_replay(device: str) -> None:
     x.fill_(1)
     graph.replay()
     assert y.item() == 2 << 20
+
+
+def case_capture_of_a_whole_step(device: str) -> None:
+    """``xpool.capture``: the same as a plain loop, and one record a call."""
+    torch.manual_seed(0)
+    data = [
+        (torch.randn(size, 6, device=device), torch.randn(size, 2, device=device))
+        for size in (8, 8, 8, 8, 5, 8, 5, 5, 8)
+    ]
+
+    def trained(*, is_captured: bool) -> tuple[list[float], list[torch.Tensor], object]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 2)).to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return {"loss": loss}
+
+        run = xpool.capture(step) if is_captured else step
+        losses = [run(x, y)["loss"] for x, y in data]
+        return [loss.item() for loss in losses], list(model.parameters()), run
+
+    wanted, wanted_parameters, _ = trained(is_captured=False)
+    got, parameters, run = trained(is_captured=True)
+    assert got == wanted
+    for one, other in zip(parameters, wanted_parameters, strict=True):
+        assert torch.equal(one, other)
+    assert callable(run)
+    grown = spent(lambda: run(*data[0]))
+    assert grown["graph_runs"] == 1
+    assert grown["received_nbytes"] < 250, grown
+
+
+def case_capture_refuses_what_a_graph_cannot_hold(device: str) -> None:
+    def reads(x: torch.Tensor) -> torch.Tensor:
+        return x * x.sum().item()
+
+    step = xpool.capture(reads)
+    x = torch.ones(3, device=device)
+    assert step(x).tolist() == [3, 3, 3]
+    assert REFUSED in refusal(lambda: step(x), Exception)
+    assert "copy this one, on cpu" in refusal(lambda: step(x.cpu()), TypeError)
+    assert (x + 1).tolist() == [2, 2, 2]
