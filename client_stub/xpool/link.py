@@ -30,6 +30,7 @@ from xpool_protocol.messages import (
 )
 from xpool_protocol.transport import Link
 
+from xpool.contradicted import is_contradiction
 from xpool.outbox import Outbox
 from xpool.pace import Pace
 
@@ -76,6 +77,8 @@ class SessionLink:
         """Why the session has ended; None while it lives."""
         self.faults: dict[int, Fault] = {}
         """Failures by operation number that nobody has been told of yet."""
+        self.on_contradicted: Callable[[str], None] | None = None
+        """Is told the operation whose results were not as predicted."""
         self._sent_nbytes = 0
         self._is_held = False
         self._is_awaited = False
@@ -272,6 +275,8 @@ class SessionLink:
         mark.reached.set()
 
     def _note(self, fault: Fault) -> None:
+        if self.on_contradicted is not None and is_contradiction(fault):
+            self.on_contradicted(fault.name)
         with self._changed:
             if len(self.faults) < MAX_REMEMBERED_FAULTS:
                 self.faults[fault.operation] = fault

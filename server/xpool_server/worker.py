@@ -125,4 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Memory, threads and the device go with the process. Tearing down the framework
+    # first takes seconds on a busy host, longer than the node waits before it kills.
+    os._exit(status)

@@ -109,6 +109,8 @@ XPOOL_API void xpool_set_peer(int32_t device, const char *address, const char *k
 // What a device's server says of itself when the session opens; before the first operation.
 XPOOL_API void xpool_set_server_text(int32_t device, const char *text) { set_server_text(device, text); }
 XPOOL_API void xpool_set_lacking(int32_t device, const char *what) { set_lacking(device, what); }
+// A server has contradicted what was predicted of an operation's results.
+XPOOL_API void xpool_learn(const char *operation) { learn(operation); }
 
 // A device's session is over: from now on every operation there fails with this text.
 XPOOL_API void xpool_end(int32_t device, const char *text) { end_session(device, text); }

@@ -55,7 +55,7 @@ struct Operation {
   bool returns_number = false;             // some result is not a tensor
   bool has_fixed_numbers = false;          // but the geometry of the arguments decides it
   bool grows_written = false;              // in-place, and may change its argument's size
-  bool must_learn = false;                 // meta kernels model another device: ask once, then remember
+  std::atomic<bool> must_learn{false};     // meta kernels model another device: ask once, then remember
   bool takes_host_indices = false;         // CPU index tensors of any size are legal
   bool scalars_shape = false;              // Scalar arguments decide sizes (arange)
   int device_argument = -1;
@@ -102,6 +102,8 @@ void set_server_is_cpu(int device, bool value);
 // What a server's device lacks (see lacking.cpp). The device of a call is that of its first remote tensor.
 void set_server_text(int device, const std::string &text);
 void set_lacking(int device, const std::string &what);
+// From now on the results of this operation are asked for, and what was known of any is forgotten.
+void learn(const std::string &operation);
 int device_of_call(const Operation &operation, const Stack &stack);
 void refuse_if_lacking(const Operation &operation, const Stack &stack);
 

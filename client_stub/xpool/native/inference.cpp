@@ -138,6 +138,11 @@ void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan) {
   plans()[key] = std::move(plan);
 }
 
+void forget_plans() {
+  std::unique_lock<std::shared_mutex> lock(plans_mutex);
+  plans().clear();
+}
+
 // index.Tensor is tagged as dynamic, but is so only with masks.
 bool is_gather(const Operation &operation, Arguments arguments) {
   if (!operation.takes_host_indices)

@@ -30,5 +30,6 @@ bool is_gather(const Operation &operation, Arguments arguments);
 
 std::shared_ptr<const Plan> find_plan(const std::string &key);
 void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan);
+void forget_plans();
 
 }  // namespace xpool

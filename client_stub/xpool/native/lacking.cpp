@@ -2,6 +2,7 @@
 #include <array>
 
 #include "dispatch.h"
+#include "inference.h"
 
 namespace xpool {
 
@@ -14,14 +15,27 @@ static std::string &server_text(int device) {
 
 void set_server_text(int device, const std::string &text) { server_text(device) = text; }
 
+// `aten::NAME.OVERLOAD`; nothing where this torch has no such operation.
+static std::optional<c10::OperatorHandle> handle_of(const std::string &name) {
+  const size_t dot = name.find('.');
+  return c10::Dispatcher::singleton().findSchema(
+      {name.substr(0, dot), dot == std::string::npos ? "" : name.substr(dot + 1)});
+}
+
+void learn(const std::string &operation) {
+  const auto handle = handle_of(operation);
+  if (!handle)
+    return;
+  operation_of(*handle).must_learn = true;
+  forget_plans();
+}
+
 // `OPERATION`, or `OPERATION?ARGUMENT` for a kernel that takes only the plain value of that argument. What this torch
 // does not know it never calls either.
 void set_lacking(int device, const std::string &what) {
   const size_t mark = what.find('?');
   const std::string name = what.substr(0, mark);
-  const size_t dot = name.find('.');
-  const c10::OperatorName operator_name(name.substr(0, dot), dot == std::string::npos ? "" : name.substr(dot + 1));
-  const auto handle = c10::Dispatcher::singleton().findSchema(operator_name);
+  const auto handle = handle_of(name);
   if (!handle)
     return;
   Operation &operation = operation_of(*handle);

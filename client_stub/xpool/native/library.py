@@ -231,6 +231,7 @@ class NativeLibrary:
         library.xpool_set_peer.argtypes = [ctypes.c_int32, *[ctypes.c_char_p] * 3]
         library.xpool_set_server_text.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_set_lacking.argtypes = [ctypes.c_int32, ctypes.c_char_p]
+        library.xpool_learn.argtypes = [ctypes.c_char_p]
         library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
         library.xpool_current_stream.restype = ctypes.c_int64
         library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
@@ -545,8 +546,14 @@ class NativeDevice:
         if _plans_are_wanted() and isinstance(self.session.link, pump.NativeLink):
             # A read on the server's CPU is a copy; on a GPU it would hold up the work.
             self._library.xpool_use_plans(self.index, int(welcome.device_kind == "cpu"))
+        self.session.link.on_contradicted = self._learn
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
+
+    def _learn(self, name: str) -> None:
+        """Ask for an operation's results from now on; what was known is forgotten."""
+        if "\0" not in name:
+            self._library.xpool_learn(name.encode())
 
     def escaped_launches(self) -> int:
         """As ``NativeLibrary.escaped_launches``: the process has one CUDA runtime."""

@@ -74,6 +74,8 @@ void dispatch_structured(const c10::OperatorHandle &handle, Stack *stack) {
   Operation &operation = operation_of(handle);
   if (C10_UNLIKELY(operation.lacking_on.load(std::memory_order_relaxed)))
     refuse_if_lacking(operation, *stack);
+  if (C10_UNLIKELY(operation.must_learn.load(std::memory_order_relaxed)))
+    return dispatch(handle, stack);
   const size_t count = operation.schema.arguments().size();
   const Stack arguments(stack->end() - count, stack->end());
   Structured now{&operation};

@@ -55,6 +55,10 @@ class Plans:
             self._plans.clear()
         self._plans[key] = plan
 
+    def forget(self) -> None:
+        """Drop all plans."""
+        self._plans.clear()
+
     def counters(self) -> dict[str, int]:
         """How results' shapes were found: from a plan, by inference, by asking."""
         return {"hits": self.hits, "misses": self.misses, "requests": self.requests}

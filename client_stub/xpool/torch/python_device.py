@@ -60,6 +60,7 @@ class PythonDevice:
         self.ledger = MemoryLedger(session.welcome.memory_nbytes)
         self.storages = Storages(log, self.ledger, self.device)
         self.plans = Plans()
+        session.link.on_contradicted = self._learn
         self.generators = Generators(self)
         self.encoder = ArgumentEncoder(
             DEVICE_TYPE, self.storage_number, self.upload, self.generators.number_of
@@ -67,6 +68,13 @@ class PythonDevice:
         self.is_forked = False
         self._operations: dict[Any, Operation] = {}
         os.register_at_fork(after_in_child=self._forget_session)
+
+    def _learn(self, name: str) -> None:
+        """Ask for an operation's results from now on; what was known is forgotten."""
+        for operation in list(self._operations.values()):
+            if operation.name == name:
+                operation.must_learn = True
+        self.plans.forget()
 
     def _forget_session(self) -> None:
         self.is_forked = True

@@ -76,6 +76,23 @@ def case_what_no_fused_kernel_takes(device: str) -> None:
             raise AssertionError("torch refuses these")
 
 
+def case_a_wrong_prediction_fails_once(device: str) -> None:
+    """The server contradicts it, the session goes on, and it is asked from then on."""
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_pdist_forward", lambda x, p=2.0: x.new_empty(99), "Meta")
+    x = torch.linspace(0, 1, 12).view(4, 3).to(device)
+    try:
+        torch.pdist(x).cpu()
+    except RuntimeError as error:
+        assert "predicted sizes [99]" in str(error), error
+    else:
+        raise AssertionError("the prediction was wrong")
+    for rows in (4, 4, 3, 4):
+        want = torch.pdist(x[:rows].cpu())
+        torch.testing.assert_close(torch.pdist(x[:rows]).cpu(), want)
+    del library
+
+
 def case_an_out_tensor_keeps_the_mark_that_the_kernel_leaves(device: str) -> None:
     drawn = torch.Generator().manual_seed(3)
     matrix, right = (
