@@ -28,7 +28,7 @@ from xpool_protocol.errors import PoolError, UsageError
 
 FLAGS: Final = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
 
-OBJECTS_KEPT: Final = 200
+OBJECTS_KEPT: Final = 600
 """Compiled sources in the cache, the last used ones; some 2 MB each."""
 
 _INCLUDE: Final = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
