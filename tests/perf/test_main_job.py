@@ -49,7 +49,8 @@ def test_the_scenario_gives_every_figure_in_one_object() -> None:
         result.figures["lease_to_first_result_ms"]
         < 1000 * (result.figures["cold_start_s"])
     )
-    assert 20 < result.figures["bytes_per_op"] < 1000
+    # A step that repeats is a run of a plan: some bytes for many operations.
+    assert 0.5 < result.figures["bytes_per_op"] < 1000
     assert 1 < result.figures["client_us_per_op"] < 1000
     moments = ("lease_acquired_ms", "lease_to_session_ms", "lease_to_first_result_ms")
     splits = [result.samples[name][0] for name in moments]

@@ -151,6 +151,8 @@ XPOOL_API void xpool_release(void *batch) {
 }
 XPOOL_API uint64_t xpool_queued_bytes(int32_t device) { return Log::of(device).queued_bytes(); }
 
+XPOOL_API uint64_t xpool_position(int32_t device) { return Log::of(device).position(); }
+
 // One record made by Python (a fence, statistics). Returns its request id.
 XPOOL_API uint64_t xpool_request(int32_t device, uint8_t kind) {
   const uint64_t request = Log::of(device).next_request();

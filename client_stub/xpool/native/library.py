@@ -214,6 +214,8 @@ class NativeLibrary:
         library.xpool_queued_bytes.restype = ctypes.c_uint64
         library.xpool_request.argtypes = [ctypes.c_int32, ctypes.c_uint8]
         library.xpool_request.restype = ctypes.c_uint64
+        library.xpool_position.argtypes = [ctypes.c_int32]
+        library.xpool_position.restype = ctypes.c_uint64
         library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
         library.xpool_watch_waits.argtypes = [_WAITED]
         library.xpool_set_lane_opener.argtypes = [_OPEN_LANE, _DIGEST]
@@ -625,6 +627,10 @@ class NativeDevice:
     def request(self, what: str) -> int:
         """Record a ``fence`` or ``statistics``; the id to wait for."""
         return int(self._library.xpool_request(self.index, _SYNCHRONOUS[what]))
+
+    def position(self) -> int:
+        """How many records the log has."""
+        return int(self._library.xpool_position(self.index))
 
     def memory(self) -> dict[str, int]:
         """Bytes allocated now, at most, allowed, and the count of allocations."""

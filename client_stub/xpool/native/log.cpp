@@ -86,6 +86,11 @@ uint64_t Log::append(const Bytes &record, Ring ring) {
   return append_locked(record.str(), ring);
 }
 
+uint64_t Log::position() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return record_count_;
+}
+
 uint64_t Log::define_locked(WireOperation &operation) {
   int32_t &known = operation.numbers[device_];
   if (known == 0) {

@@ -77,6 +77,8 @@ class Log {
 
   // The oldest complete or begun batch, or null. The caller owns it.
   Batch *take();
+  // How many records there are, those included that this side makes by itself.
+  uint64_t position();
   size_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
   // From now on the wake descriptor is written when the queue grows to so many bytes. Returns how many there are.
   size_t ring_at(size_t nbytes);

@@ -325,6 +325,10 @@ class PythonDevice:
         self.log.append(_RECORDS[what](request))
         return request
 
+    def position(self) -> int:
+        """How many records the log has."""
+        return self.log.position()
+
     def memory(self) -> dict[str, int]:
         """Bytes allocated now, at most, allowed, and the count of allocations."""
         return self.ledger.counters()

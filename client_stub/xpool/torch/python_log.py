@@ -82,6 +82,11 @@ class PythonLog:
         self._queued_nbytes = 0
         self._next_storage = self._next_request = self._next_generator = 1
 
+    def position(self) -> int:
+        """How many records there are, those that finalizers have left included."""
+        with self._lock:
+            return self._record_count + len(self._late)
+
     # ---- numbers
 
     def next_storage(self, count: int = 1) -> int:

@@ -55,7 +55,7 @@ class Stream:
 
     def query(self) -> bool:
         """Whether the server has run everything so far."""
-        return self.remote.mark().reached.is_set()
+        return self.remote.is_idle()
 
     def synchronize(self) -> None:
         """Wait until the server has run everything so far."""

@@ -145,8 +145,8 @@ class RemoteStream(torch.Stream):
 
     def query(self) -> bool:
         """Whether the server has run everything so far."""
-        mark = self._remote.mark()
-        return mark.reached.is_set()
+        captures.refuse(self.device_index)
+        return self._remote.is_idle()
 
     def synchronize(self) -> None:
         """Wait until the server has run everything so far."""

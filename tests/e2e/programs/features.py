@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import warnings
 
 import torch
@@ -301,6 +302,26 @@ def case_random_numbers(device: str) -> None:
     draws = torch.multinomial(torch.tensor([0.0, 1.0, 1.0], device=device), 2)
     assert sorted(draws.tolist()) == [1, 2]
     assert torch.bernoulli(torch.ones(5, device=device)).sum().item() == 5
+
+
+def case_streams_come_to_rest(device: str) -> None:
+    """Whoever asks again and again comes to a yes; new work makes it a no before."""
+    module = torch.get_device_module(device)
+    stream = module.Stream()
+    module.synchronize()
+    assert stream.query()
+    x = torch.ones(64, 64, device=device)
+    for _ in range(50):
+        x = x @ x * 0.01
+    deadline = time.monotonic() + 60
+    while not stream.query():
+        assert time.monotonic() < deadline, "the stream never comes to rest"
+        time.sleep(0.001)
+    event = module.Event()
+    event.record()
+    event.synchronize()
+    assert event.query()
+    assert module.current_stream().query()
 
 
 def case_frees_reach_the_server(device: str) -> None:
