@@ -57,7 +57,8 @@ def layout(variables: Variables, places: Places, early: Places | None = None) ->
             writer.uvarint(number)
     writer.uvarint(len(places))
     end = 0
-    for at, variable in places:
+    for wanted, variable in places:
+        at = max(wanted, end)  # distances: nothing on the wire says less
         writer.uvarint(at - end)
         writer.uvarint(variable)
         is_raw = variable < len(variables) and variables[variable][0] == Rule.RAW
