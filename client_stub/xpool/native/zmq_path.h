@@ -16,7 +16,7 @@
 
 namespace xpool {
 
-// In the order of `_ZMQ_FUNCTIONS` in pump.py.
+// In the order of `FUNCTIONS` in xpool_protocol/transport/zmq_native.py.
 struct ZmqApi {
   int (*msg_init)(void *);
   int (*msg_init_size)(void *, size_t);
