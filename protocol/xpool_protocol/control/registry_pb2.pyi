@@ -61,30 +61,74 @@ class DeviceLoad(_message.Message):
     def __init__(self, index: _Optional[int] = ..., used_nbytes: _Optional[int] = ..., busy_percent: _Optional[float] = ..., session_count: _Optional[int] = ...) -> None: ...
 
 class SessionReport(_message.Message):
-    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes")
+    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes", "share_percent", "memory_nbytes", "mode", "priority", "refusal", "device_ns", "waiting_ns", "sent_nbytes", "longest_hold_ns", "got_percent", "overhead_nbytes", "usage")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_OPS_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_NBYTES_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_NS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_NS_FIELD_NUMBER: _ClassVar[int]
+    SENT_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_HOLD_NS_FIELD_NUMBER: _ClassVar[int]
+    GOT_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    OVERHEAD_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     state: str
     executed_ops: int
     allocated_nbytes: int
     received_nbytes: int
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ...) -> None: ...
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    priority: str
+    refusal: str
+    device_ns: int
+    waiting_ns: int
+    sent_nbytes: int
+    longest_hold_ns: int
+    got_percent: float
+    overhead_nbytes: int
+    usage: _containers.RepeatedCompositeFieldContainer[UsageSecond]
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., refusal: _Optional[str] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., longest_hold_ns: _Optional[int] = ..., got_percent: _Optional[float] = ..., overhead_nbytes: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[UsageSecond, _Mapping]]] = ...) -> None: ...
+
+class UsageSecond(_message.Message):
+    __slots__ = ("at_s", "device_ns", "waiting_ns", "executed_ops", "received_nbytes", "sent_nbytes", "allocated_nbytes")
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_NS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_NS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_OPS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    at_s: int
+    device_ns: int
+    waiting_ns: int
+    executed_ops: int
+    received_nbytes: int
+    sent_nbytes: int
+    allocated_nbytes: int
+    def __init__(self, at_s: _Optional[int] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., executed_ops: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ...) -> None: ...
 
 class EndedLease(_message.Message):
-    __slots__ = ("lease_id", "epoch", "reason")
+    __slots__ = ("lease_id", "epoch", "reason", "last")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     reason: str
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    last: SessionReport
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., last: _Optional[_Union[SessionReport, _Mapping]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("node_name", "boot_id", "loads", "sessions", "ended")
@@ -109,31 +153,53 @@ class LeaseToEnd(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("end_leases", "must_rejoin")
+    __slots__ = ("end_leases", "must_rejoin", "slices", "next_heartbeat_ms")
     END_LEASES_FIELD_NUMBER: _ClassVar[int]
     MUST_REJOIN_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
     end_leases: _containers.RepeatedCompositeFieldContainer[LeaseToEnd]
     must_rejoin: bool
-    def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ...) -> None: ...
+    slices: _containers.RepeatedCompositeFieldContainer[SliceOfLease]
+    next_heartbeat_ms: int
+    def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ..., slices: _Optional[_Iterable[_Union[SliceOfLease, _Mapping]]] = ..., next_heartbeat_ms: _Optional[int] = ...) -> None: ...
+
+class SliceOfLease(_message.Message):
+    __slots__ = ("lease_id", "epoch", "share_percent", "memory_nbytes", "mode", "priority")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    epoch: int
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    priority: str
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class AcquireRequest(_message.Message):
-    __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client")
+    __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client", "priority")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     share_percent: int
     memory_nbytes: int
     ttl_ms: int
     mode: str
     client: str
-    def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+    priority: str
+    def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id")
+    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +214,7 @@ class Lease(_message.Message):
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_IN_MS_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     token: str
@@ -162,7 +229,8 @@ class Lease(_message.Message):
     ttl_ms: int
     expires_in_ms: int
     group_id: str
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ...) -> None: ...
+    priority: str
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class AcquireGroupRequest(_message.Message):
     __slots__ = ("slice", "device_count")
