@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from blake3 import blake3
@@ -22,9 +24,32 @@ def is_wanted() -> bool:
     return os.environ.get(LANE_VARIABLE) != "off"
 
 
-def _may_be_local() -> bool:
-    """Whether a server on this very host may be reached without the network."""
-    return os.environ.get(LANE_VARIABLE) != "tcp"
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """What a client on the server's own host gives the server to copy through."""
+
+    memory: int
+    """Descriptor of ``MEMORY_NBYTES`` bytes."""
+    freed: socket.socket
+    """Where each end tells the other that a slot is free again."""
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        os.close(self.memory)
+        self.freed.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEnd:
+    """An accepted lane; its descriptors belong to whoever has it."""
+
+    stream: socket.socket
+    shared: SharedMemory | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it leads to a server on this very host."""
+        return self.stream.family == socket.AF_UNIX
 
 
 def digest_of(data: memoryview) -> bytes:
@@ -32,8 +57,8 @@ def digest_of(data: memoryview) -> bytes:
     return blake3(data, max_threads=blake3.AUTO).digest()
 
 
-def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket | None:
-    """A stream to the first address that takes the token; blocking.
+def lane_to(addresses: Sequence[object], host: str, token: str) -> LaneEnd | None:
+    """A lane to the first address that takes the token; blocking.
 
     Args:
         addresses: as the server told them, the best one first.
@@ -44,28 +69,84 @@ def lane_to(addresses: Sequence[object], host: str, token: str) -> socket.socket
         None where no address can be reached.
     """
     try:
-        greeting = wire.greeting(bytes.fromhex(token))
+        secret = bytes.fromhex(token)
+        wire.greeting(secret)
     except ValueError:
         return None
     for address in addresses[:MAX_ADDRESSES]:
-        stream = _connected(str(address), host)
-        if stream is None:
-            continue
-        try:
-            stream.sendall(greeting)
-            if stream.recv(1) == wire.ACCEPTED:
-                stream.settimeout(None)
-                return stream
-        except OSError:
-            pass  # closed on us: it is somebody else's socket, or taken
-        stream.close()
+        kind, _, where = str(address).partition(":")
+        if _is_wanted(kind):
+            end = _lane_by(kind, where, host, secret)
+            if end is not None:
+                return end
     return None
 
 
-def _connected(address: str, host: str) -> socket.socket | None:
-    kind, _, where = address.partition(":")
+def _is_wanted(kind: str) -> bool:
+    wanted = os.environ.get(LANE_VARIABLE)
+    return kind in _WAYS.get(wanted or "", _WAYS[""])
+
+
+_WAYS: Final = {
+    "": ("memory", "unix", "tcp"),
+    "unix": ("unix", "tcp"),
+    "tcp": ("tcp",),
+}
+"""Kinds of addresses to be tried, by what the user has said."""
+
+
+def _lane_by(kind: str, where: str, host: str, secret: bytes) -> LaneEnd | None:
+    stream = _connected(kind, where, host)
+    if stream is None:
+        return None
+    shared = None
     try:
-        if kind == "unix" and where.startswith("@") and _may_be_local():
+        if kind == "memory":
+            shared, theirs = _shared_memory()
+            with theirs:
+                _greet_with(
+                    stream, wire.greeting(secret, is_shared=True), shared, theirs
+                )
+        else:
+            stream.sendall(wire.greeting(secret))
+        if stream.recv(1) == wire.ACCEPTED:
+            stream.settimeout(None)
+            return LaneEnd(stream, shared)
+    except OSError:
+        pass  # closed on us: it is somebody else's socket, or taken
+    stream.close()
+    if shared is not None:
+        shared.close()
+    return None
+
+
+def _greet_with(
+    stream: socket.socket,
+    greeting: bytes,
+    shared: SharedMemory,
+    theirs: socket.socket,
+) -> None:
+    sent = socket.send_fds(stream, [greeting], [shared.memory, theirs.fileno()])
+    stream.sendall(greeting[sent:])
+
+
+def _shared_memory() -> tuple[SharedMemory, socket.socket]:
+    """Memory to share, and the server's end of its socket; raises ``OSError``."""
+    memory = os.memfd_create("xpool-lane", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(memory, wire.MEMORY_NBYTES)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+        ours, theirs = socket.socketpair()
+    except BaseException:
+        os.close(memory)
+        raise
+    return SharedMemory(memory, ours), theirs
+
+
+def _connected(kind: str, where: str, host: str) -> socket.socket | None:
+    try:
+        if kind in ("memory", "unix") and where.startswith("@"):
             return _local(where[1:])
         if kind == "tcp" and where.isdecimal() and host:
             stream = socket.create_connection((host, int(where)), CONNECT_TIMEOUT_S)

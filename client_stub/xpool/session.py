@@ -7,7 +7,6 @@ answers into Python values or the exceptions that a local device would have rais
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -34,7 +33,7 @@ from xpool_protocol.transport import Link, connect
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
 
-from xpool.lane import lane_to
+from xpool.lane import LaneEnd, lane_to
 from xpool.lease_pipe import Lease
 from xpool.link import Mark, SessionLink, greet
 from xpool.outbox import Outbox
@@ -114,8 +113,8 @@ class Session:
             if isinstance(value, int)
         }
 
-    def open_lane(self, request: int) -> socket.socket | None:
-        """The bulk lane's stream, from the answer to an OPEN_LANE record.
+    def open_lane(self, request: int) -> LaneEnd | None:
+        """The bulk lane, from the answer to an OPEN_LANE record.
 
         None where the server has none, or none can be reached: then all bytes go
         through the session's own connection.

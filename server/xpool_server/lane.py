@@ -7,8 +7,6 @@ straight into its storage. The two meet in ``Transfer``. SPEC.md section 13.
 from __future__ import annotations
 
 import contextlib
-import hmac
-import secrets
 import selectors
 import socket
 import threading
@@ -21,14 +19,13 @@ from xpool_protocol import limits
 from xpool_protocol.errors import ArgumentInvalid, BrokenError, PeerError
 from xpool_protocol.messages import Payload
 
-from xpool_server.addresses import PortRange, bound_socket
+from xpool_server.addresses import PortRange
+from xpool_server.lane_door import LaneDoor
+from xpool_server.shared_ring import SharedRing
+from xpool_server.stream_reading import fill_from
 
 PART_NBYTES: Final = 4 << 20
 """One system call's worth: large enough that Python costs nothing beside it."""
-
-GREETING_TIMEOUT_S: Final = 2.0
-SEND_TIMEOUT_S: Final = 60.0
-"""A client that takes nothing for so long is not there any more."""
 
 
 class Destination(Protocol):
@@ -137,7 +134,7 @@ class NoLane:
 
 
 class SocketLane:
-    """A lane over TCP, or over a unix socket to a client on the same host."""
+    """A lane over TCP; to a client on the same host over memory or a unix socket."""
 
     def __init__(self, host: str, ports: PortRange | None = None) -> None:
         """Nothing is opened yet.
@@ -146,12 +143,10 @@ class SocketLane:
             host: what the worker listens on; empty: no TCP.
             ports: which ports it may take; None: any free one.
         """
-        self._host = host
-        self._ports = ports
-        self._listeners: list[socket.socket] = []
-        self._token = b""
-        self._addresses: list[str] = []
+        self._door = LaneDoor(host, ports)
         self._stream: socket.socket | None = None
+        self._ring: SharedRing | None = None
+        """Where the bytes go if the client has shared memory with us."""
         self._changed = threading.Condition()
         self._expected: deque[Transfer] = deque()
         self._under_way = 0
@@ -165,11 +160,10 @@ class SocketLane:
 
     def open(self) -> tuple[bytes, list[str]]:
         """Wait for a client from now on; a second time: the same once more."""
-        if not self._token:
-            self._token = secrets.token_bytes(wire.TOKEN_NBYTES)
-            self._listen()
+        if not self._door.is_open:
+            self._door.open()
             threading.Thread(target=self._run, name="xpool-lane", daemon=True).start()
-        return self._token, list(self._addresses)
+        return self._door.token, list(self._door.addresses)
 
     def expect(
         self, number: int, nbytes: int, destination: Destination | None
@@ -181,7 +175,7 @@ class SocketLane:
         """
         transfer = Transfer(number, nbytes, destination)
         with self._changed:
-            if not self._token:
+            if not self._door.is_open:
                 raise ArgumentInvalid("an upload came before the bulk lane was opened")
             while self._under_way >= limits.MAX_UPLOADS and self._broken is None:
                 self._changed.wait()
@@ -202,8 +196,11 @@ class SocketLane:
         try:
             stream.sendall(wire.header_bytes(wire.Header(number, nbytes)))
             for part in parts:
-                stream.sendall(part)
-        except OSError as error:
+                if self._ring is not None:
+                    self._ring.send(stream, part)
+                else:
+                    stream.sendall(part)
+        except (OSError, EOFError, PeerError) as error:
             self._break(error)
             raise BrokenError(f"the bulk lane broke off: {error}") from error
 
@@ -224,7 +221,7 @@ class SocketLane:
         if self._waker.fileno() < 0:
             return
         self._waker.close()
-        if not self._token:  # no thread that would do it
+        if not self._door.is_open:  # no thread that would do it
             self._wake_end.close()
         with self._changed:
             if self._stream is not None:
@@ -237,23 +234,10 @@ class SocketLane:
                 raise BrokenError(f"the bulk lane is not open: {self._broken or 'yet'}")
             return self._stream
 
-    # ---- opening
-
-    def _listen(self) -> None:
-        name = f"xpool-{secrets.token_hex(16)}"
-        local = socket.socket(socket.AF_UNIX)
-        local.bind(f"\0{name}")
-        local.listen(4)
-        self._listeners.append(local)
-        self._addresses.append(f"unix:@{name}")
-        if self._host:
-            remote = bound_socket(self._host, self._ports)
-            self._listeners.append(remote)
-            self._addresses.append(f"tcp:{remote.getsockname()[1]}")
-
     def _run(self) -> None:
         try:
-            with self._accept() as stream:
+            stream, self._ring = self._door.accept(self._wake_end)
+            with stream:
                 # The client may ask for bytes as soon as it is accepted.
                 with self._changed:
                     self._stream = stream
@@ -262,44 +246,10 @@ class SocketLane:
         except Exception as error:  # noqa: BLE001  a device may raise anything
             self._break(error)
         finally:
-            self._stop_listening()
+            self._door.close()
+            if self._ring is not None:
+                self._ring.close()
             self._wake_end.close()
-
-    def _accept(self) -> socket.socket:
-        """The first stream that shows the token."""
-        with selectors.DefaultSelector() as selector:
-            for one in (*self._listeners, self._wake_end):
-                selector.register(one, selectors.EVENT_READ)
-            while True:
-                ready = [key.fd for key, _ in selector.select()]
-                if self._wake_end.fileno() in ready:
-                    raise EOFError("the session ended before the bulk lane was used")
-                for one in self._listeners:
-                    if one.fileno() in ready:
-                        stream, _ = one.accept()
-                        if self._greets(stream):
-                            self._stop_listening()
-                            return stream
-                        stream.close()
-
-    def _stop_listening(self) -> None:
-        for one in self._listeners:
-            one.close()
-
-    def _greets(self, stream: socket.socket) -> bool:
-        stream.settimeout(GREETING_TIMEOUT_S)
-        greeting = bytearray(wire.GREETING_NBYTES)
-        try:
-            _fill(stream, memoryview(greeting))
-            token = wire.token_of(bytes(greeting))
-        except (OSError, EOFError, PeerError):
-            return False
-        if not hmac.compare_digest(token, self._token):
-            return False
-        stream.settimeout(SEND_TIMEOUT_S)
-        if stream.family != socket.AF_UNIX:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return True
 
     # ---- receiving
 
@@ -307,7 +257,7 @@ class SocketLane:
         header = bytearray(wire.HEADER_NBYTES)
         while True:
             self._await_readable(stream)
-            _fill(stream, memoryview(header))
+            fill_from(stream, memoryview(header))
             number, nbytes = wire.header_from(header)
             transfer = self._next()
             if (number, nbytes) != (transfer.number, transfer.nbytes):
@@ -346,7 +296,10 @@ class SocketLane:
         try:
             while at < transfer.nbytes:
                 room = destination.room(at, min(PART_NBYTES, transfer.nbytes - at))
-                _fill(stream, room)
+                if self._ring is not None:
+                    self._ring.receive(stream, room, transfer.nbytes - at)
+                else:
+                    fill_from(stream, room)
                 if kept is not None:
                     kept.add(room)
                 destination.filled(at, len(room))
@@ -384,18 +337,3 @@ class _Dropped:
 
     def close(self) -> None:
         pass
-
-
-def _fill(stream: socket.socket, view: memoryview) -> None:
-    """Receive exactly as much as the view holds.
-
-    Raises:
-        EOFError: the stream ended before.
-        OSError: it broke, or was silent for its timeout.
-    """
-    at = 0
-    while at < len(view):
-        count = stream.recv_into(view[at:])
-        if not count:
-            raise EOFError("the bulk lane was closed")
-        at += count

@@ -38,6 +38,15 @@ def test_large_tensors_take_the_lane(xpool_run):
     assert found["downloads"] >= 20
 
 
+@pytest.mark.parametrize("way", ["unix", "tcp"])
+def test_other_ways_to_the_same_host_bring_the_same_bytes(xpool_run, way: str):
+    done = xpool_run(PROGRAM, env={"XPOOL_LANE": way})
+    assert done.returncode == 0, done.stderr
+    found = counters(done.stdout)
+    assert found["uploads"] >= 20
+    assert found["downloads"] >= 20
+
+
 def test_without_it_the_same_bytes_go_the_other_way(xpool_run):
     done = xpool_run(PROGRAM, env={"XPOOL_LANE": "off"})
     assert done.returncode == 0, done.stderr

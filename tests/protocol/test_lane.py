@@ -18,9 +18,29 @@ def test_a_greeting_shows_its_token(token: bytes) -> None:
     assert lane.token_of(greeting) == token
 
 
+def test_a_greeting_says_whether_memory_comes_with_it() -> None:
+    token = bytes(lane.TOKEN_NBYTES)
+    shared = lane.greeting(token, is_shared=True)
+    assert lane.token_of(shared) == token
+    assert lane.is_shared_greeting(shared)
+    assert not lane.is_shared_greeting(lane.greeting(token))
+
+
+@given(st.integers(1, lane.SLOT_NBYTES))
+def test_counts_of_slots_go_round(nbytes: int) -> None:
+    assert lane.count_from(lane.count_bytes(nbytes)) == nbytes
+
+
+@pytest.mark.parametrize("data", [bytes(4), b"\x01\x00\x10\x00", b"\xff" * 4])
+def test_a_slot_holds_something_and_no_more_than_fits(data: bytes) -> None:
+    with pytest.raises(PeerError, match="slot"):
+        lane.count_from(data)
+
+
 @given(st.binary(max_size=64))
 def test_what_is_no_greeting_is_refused(data: bytes) -> None:
-    if data.startswith(lane.MAGIC) and len(data) == lane.GREETING_NBYTES:
+    is_magic = data.startswith((lane.MAGIC, lane.SHARED_MAGIC))
+    if is_magic and len(data) == lane.GREETING_NBYTES:
         return
     with pytest.raises(PeerError):
         lane.token_of(data)

@@ -26,7 +26,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 8; }
+XPOOL_API int32_t xpool_abi() { return 9; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
@@ -79,7 +79,10 @@ XPOOL_API void xpool_set_known(int32_t device, const char *contents, uint64_t nb
 XPOOL_API void xpool_lane_counters(int32_t device, Lane::Counters *counters) {
   *counters = Lane::of(device).counters();
 }
-XPOOL_API void xpool_lane(int32_t device, int32_t fd) { Lane::of(device).set_stream(fd); }
+// `memory` and `freed`: what is shared with the server, or -1. All descriptors belong to the lane from now on.
+XPOOL_API void xpool_lane(int32_t device, int32_t fd, int32_t memory, int32_t freed) {
+  Lane::of(device).set_stream(fd, memory, freed);
+}
 
 // From now on every wait is told: what for, nanoseconds, bytes that came back. Before the program's threads start.
 XPOOL_API void xpool_watch_waits(void (*waited)(const char *, uint64_t, uint64_t)) { callbacks.waited = waited; }

@@ -1,13 +1,12 @@
 #include "lane.h"
 
+#include "streams.h"
+
 #include <c10/util/Exception.h>
 
 #include <dlfcn.h>
-#include <poll.h>
 #include <sys/socket.h>
 
-#include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <memory>
 
@@ -16,9 +15,6 @@ namespace {
 
 constexpr uint64_t kFailed = ~0ull;  // in the place of a length: the record's answer says why
 constexpr size_t kDigestBytes = 32;
-constexpr int kPatienceMs = 500;     // after a signal: how long a stream may stand still before the wait ends
-
-enum class End { kDone, kBroken, kInterrupted };
 
 // Waiting for the network must not stop the threads that make it move.
 class WithoutPython {
@@ -40,55 +36,6 @@ class WithoutPython {
  private:
   void *thread_ = nullptr;
 };
-
-// Waits until the stream can go on. A signal ends the wait only if the stream stands still.
-End await_stream(int fd, short events, bool &is_interrupted) {
-  while (true) {
-    pollfd one{fd, events, 0};
-    const int ready = poll(&one, 1, is_interrupted ? kPatienceMs : -1);
-    if (ready > 0)
-      return End::kDone;
-    if (ready == 0)
-      return End::kInterrupted;
-    if (errno != EINTR)
-      return End::kBroken;
-    is_interrupted = true;
-  }
-}
-
-template <class Move>
-End move_all(int fd, short events, uint64_t nbytes, Move move) {
-  bool is_interrupted = false;
-  for (uint64_t at = 0; at < nbytes;) {
-    const ssize_t count = move(at, nbytes - at);
-    if (count > 0) {
-      at += count;
-    } else if (count == 0) {
-      return End::kBroken;
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      const End end = await_stream(fd, events, is_interrupted);
-      if (end != End::kDone)
-        return end;
-    } else if (errno == EINTR) {
-      is_interrupted = true;
-    } else {
-      return End::kBroken;
-    }
-  }
-  return End::kDone;
-}
-
-End send_all(int fd, const void *data, uint64_t nbytes, int flags = 0) {
-  return move_all(fd, POLLOUT, nbytes, [&](uint64_t at, uint64_t left) {
-    return send(fd, static_cast<const char *>(data) + at, left, MSG_NOSIGNAL | MSG_DONTWAIT | flags);
-  });
-}
-
-End receive_all(int fd, void *to, uint64_t nbytes) {
-  return move_all(fd, POLLIN, nbytes, [&](uint64_t at, uint64_t left) {
-    return recv(fd, static_cast<char *>(to) + at, left, MSG_DONTWAIT);
-  });
-}
 
 struct Header {
   uint64_t number, nbytes;  // little-endian hosts only, see log.cpp
@@ -126,6 +73,12 @@ bool Lane::is_open() {
   Log::of(device).append(fence);
   await(device, request, "synchronize");
   C10_THROW_ERROR(Error, "xpool: the bulk lane to the server broke off in the middle of a transfer");
+}
+
+void Lane::set_stream(int fd, int memory, int freed) {
+  if (memory >= 0)
+    ring_ = std::make_unique<SharedRing>(memory, freed);
+  fd_ = fd;
 }
 
 void Lane::set_known(const char *contents, uint64_t nbytes) {
@@ -174,7 +127,7 @@ bool Lane::upload(uint64_t storage, uint64_t offset, const char *data, uint64_t 
     const Header header{Log::of(device_).append(record), nbytes};
     end = send_all(fd_, &header, sizeof header, MSG_MORE);
     if (end == End::kDone)
-      end = send_all(fd_, data, nbytes);
+      end = ring_ ? ring_->send(fd_, data, nbytes) : send_all(fd_, data, nbytes);
     if (end != End::kDone)
       is_broken_ = true;  // for good: the other direction may be done just now
   }
@@ -208,7 +161,7 @@ bool Lane::download(uint64_t storage, uint64_t offset, char *to, uint64_t nbytes
     if (end == End::kDone && (header.number != request || (header.nbytes != nbytes && header.nbytes != kFailed)))
       end = End::kBroken;
     if (end == End::kDone && header.nbytes == nbytes)
-      end = receive_all(fd_, to, nbytes);
+      end = ring_ ? ring_->receive(fd_, to, nbytes) : receive_all(fd_, to, nbytes);
     if (end != End::kDone)
       is_broken_ = true;  // for good: the other direction may be done just now
   }

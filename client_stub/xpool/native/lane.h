@@ -1,12 +1,14 @@
 // The client's end of a device's bulk lane: large ranges straight from and into host memory (SPEC.md section 13).
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "remote.h"
+#include "shared_ring.h"
 
 namespace xpool {
 
@@ -25,8 +27,8 @@ class Lane {
 
   // What the server has already: a length of 64 bits and a digest of 32 bytes each. Before set_stream.
   void set_known(const char *contents, uint64_t nbytes);
-  // An open stream whose greeting was accepted; -1: there is none. It belongs to the lane from now on.
-  void set_stream(int fd) { fd_ = fd; }
+  // An open stream whose greeting was accepted, and what is shared with the server, or -1; all belong to the lane now.
+  void set_stream(int fd, int memory, int freed);
 
   struct Counters {
     uint64_t uploads, downloads, known;
@@ -41,6 +43,7 @@ class Lane {
   const int device_;
   std::once_flag opened_;
   std::mutex uploading_, downloading_;  // order on the stream is order in the log
+  std::unique_ptr<SharedRing> ring_;     // where the bytes go on one host; null: over the stream. Set before fd_.
   std::atomic<int> fd_{-1};
   std::atomic<bool> is_broken_{false};
   std::atomic<uint64_t> uploads_{0}, downloads_{0}, known_uploads_{0};  // transfers begun

@@ -6,7 +6,6 @@ import _thread
 import ctypes
 import os
 import signal
-import socket
 import sys
 import threading
 import weakref
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from xpool.outbox import Diagnose
     from xpool.session import Session
 
-ABI: Final = 8
+ABI: Final = 9
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 _SYNCHRONOUS: Final = {
@@ -347,7 +346,7 @@ class NativeLibrary:
                 int(self._library.xpool_request(device, kind))
                 for kind in (OPEN_LANE, LIST_KNOWN)
             ]
-            stream = session.open_lane(opened)
+            end = session.open_lane(opened)
             known = session.list_known(listed)
         except (PoolError, RemoteFault):
             return  # the next operation meets the session's end by itself
@@ -355,11 +354,17 @@ class NativeLibrary:
             number, self._pending_signal = self._pending_signal, 0
             _thread.interrupt_main(signal.Signals(number or signal.SIGINT))
             return
-        if stream is not None:
-            if stream.family != socket.AF_UNIX:
+        if end is not None:
+            if not end.is_local:
                 contents = payload_of_known(known)
                 self._library.xpool_set_known(device, contents, len(contents))
-            self._library.xpool_lane(device, stream.detach())
+            shared = end.shared
+            self._library.xpool_lane(
+                device,
+                end.stream.detach(),
+                -1 if shared is None else shared.memory,
+                -1 if shared is None else shared.freed.detach(),
+            )
 
     def _trace(self, device: int, operation: int) -> None:
         self._sessions[device].trace(operation)
