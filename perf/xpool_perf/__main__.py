@@ -16,6 +16,7 @@ from xpool_perf.gpu_host import MISSING, Missing, device_name
 from xpool_perf.machine import commit_of, this_machine
 from xpool_perf.main_job import MAIN_JOB
 from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
+from xpool_perf.placement_replay import PLACEMENT_REPLAY
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
@@ -25,7 +26,10 @@ from xpool_perf.torch_ops import TORCH_OPS
 
 SCENARIOS: Final = {
     one.name: one
-    for one in (MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT)
+    for one in (
+        *(MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT),
+        PLACEMENT_REPLAY,
+    )
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
 PROGRAM: Final = "xpool_perf"
@@ -56,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
     for scenario in SCENARIOS.values():
         options = commands.add_parser(scenario.name, help=scenario.summary)
         add_scenario(options, scenario.devices)
+        if scenario.path_help:
+            options.add_argument(
+                "path", nargs="?", type=Path, metavar="PATH", help=scenario.path_help
+            )
     compare = commands.add_parser(
         "compare", help="show what changed between two results, and what is noise"
     )
@@ -116,7 +124,7 @@ def run(scenario: Scenario, settings: Settings) -> Result:
         figures += scenario.cuda_figures
         device = device_name()
     samples = scenario.measure(settings, say)
-    chosen = {k: v for k, v in asdict(settings).items() if k != "device"}
+    chosen = {k: v for k, v in asdict(settings).items() if isinstance(v, int)}
     machine = this_machine(device)
     return results.result_from_samples(
         scenario.name, figures, samples, chosen, machine, commit, now
@@ -132,6 +140,7 @@ def run_scenario(args: argparse.Namespace) -> None:
         threads=args.threads,
         epochs=args.epochs,
         steps=args.steps,
+        path=getattr(args, "path", None),
     )
     result = run(SCENARIOS[args.command], settings)
     text = results.json_from_result(result) if args.json else report.table(result)

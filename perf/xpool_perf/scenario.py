@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from xpool_perf.figures import Figure, Samples
@@ -32,6 +33,9 @@ class Settings:
     """Training steps that the costs of an operation are averaged over: some 4,500
     operations, and far less than a client may queue."""
 
+    path: Path | None = None
+    """Of what the scenario reads, if it reads anything."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -50,3 +54,6 @@ class Scenario:
 
     measure: Callable[[Settings, Say], Samples]
     """Raises ``RunFailed``."""
+
+    path_help: str = ""
+    """What ``Settings.path`` names; empty: the scenario reads nothing."""

@@ -27,6 +27,8 @@ from xpool_registry.settings import (
 )
 
 MODES = ("elastic", "capped")
+POLICIES = ("auto", "pack", "spread")
+MAX_LABELS = 32
 
 MAX_DEVICE_INDEX = (1 << 16) - 1
 
@@ -69,12 +71,19 @@ def check_join(command: JoinNode) -> None:
             " instance tcp://10.0.0.5:7800"
         )
     check_text("version", command.version, MAX_NAME_CHARS, may_be_empty=True)
+    check_labels(command.labels)
     check_number("the number of devices", len(command.devices), 1, MAX_DEVICES)
     _check_distinct("devices", [device.index for device in command.devices])
     for device in command.devices:
         check_number("device index", device.index, 0, MAX_DEVICE_INDEX)
         check_text("device kind", device.kind, MAX_NAME_CHARS, may_be_empty=False)
         check_text("device name", device.name, MAX_NAME_CHARS, may_be_empty=True)
+        check_text(
+            "device architecture",
+            device.architecture,
+            MAX_NAME_CHARS,
+            may_be_empty=True,
+        )
         check_number("device memory_nbytes", device.memory_nbytes, 0, MAX_NBYTES)
 
 
@@ -113,6 +122,28 @@ def check_acquire_group(command: AcquireGroup) -> None:
     """A client's wish for several devices."""
     check_acquire(command.slice)
     check_number("device_count", command.device_count, 1, MAX_GROUP_DEVICES)
+    if command.policy not in POLICIES:
+        raise UsageError(
+            f"policy is {command.policy[:40]!r}; it must be {', '.join(POLICIES)}"
+        )
+    wanted = command.constraints
+    for field, text in (
+        ("kind", wanted.kind),
+        ("model", wanted.model),
+        ("architecture", wanted.architecture),
+        ("node", wanted.node_name),
+    ):
+        check_text(field, text, MAX_NAME_CHARS, may_be_empty=True)
+    check_number("min_memory_nbytes", wanted.min_memory_nbytes, 0, MAX_NBYTES)
+    check_labels(wanted.labels)
+
+
+def check_labels(labels: Sequence[tuple[str, str]]) -> None:
+    """What an operator says of a node, or a client asks of it."""
+    check_number("the number of labels", len(labels), 0, MAX_LABELS)
+    for key, value in labels:
+        check_text("label", key, MAX_NAME_CHARS, may_be_empty=False)
+        check_text(f"label {key}", value, MAX_NAME_CHARS, may_be_empty=True)
 
 
 def _check_distinct(field: str, indexes: Sequence[int]) -> None:

@@ -76,7 +76,11 @@ def registry(
     Prints one line when it is ready, logs to stderr, and ends cleanly on Ctrl-C.
     Leases survive a restart; running jobs do not notice a short one.
     """
-    with _one_sentence():
+    from xpool_registry.stop_signals import held_back
+
+    # One core decides; BLAS would start a thread for each of the others.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with _one_sentence(), held_back():
         _quiet_grpc()
         from xpool_registry.daemon import configure_logging, serve
         from xpool_registry.settings import Settings, ms_from_text, ttl_ms_checked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xpool_registry.demand import NO_CONSTRAINTS, Constraints
 from xpool_registry.events import Device, DeviceLoad, SessionReport
 
 
@@ -27,6 +28,7 @@ class JoinNode:
     address: str
     devices: tuple[Device, ...]
     version: str
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,11 @@ class AcquireGroup:
 
     slice: AcquireLease
     device_count: int
+    policy: str = "auto"
+    """``auto``, ``pack`` or ``spread``."""
+
+    same_node: bool = False
+    constraints: Constraints = NO_CONSTRAINTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,8 @@ from xpool_registry.keys import SigningKey
 from xpool_registry.registry import Registry, Ticker
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
+from xpool_registry.stop_signals import STOP_SIGNALS, held_back
 from xpool_registry.store import SqliteStore
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
@@ -50,9 +49,7 @@ def serve(
             " encryption yet: listen on 127.0.0.1, or pass --insecure on a network"
             " where everybody is trusted"
         )
-    # Blocked before any thread starts, so that only sigwait below sees them.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
+    with held_back():
         server = RegistryServer(host, port)
         store = SqliteStore(store_path)
         try:
@@ -60,13 +57,11 @@ def serve(
             server.start(RegistryService(registry))
             ticker = Ticker(registry)
             on_ready(f"{host}:{server.port}")
-            signal.sigwait(_STOP_SIGNALS)
+            signal.sigwait(STOP_SIGNALS)
             server.stop()
             ticker.stop()
         finally:
             store.close()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def new_id() -> str:

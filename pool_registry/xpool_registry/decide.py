@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from xpool_protocol.errors import (
     EpochStale,
     LeaseExpired,
     LeaseUnknown,
     NameTaken,
+    NoCapacity,
     UsageError,
 )
 
 from xpool_registry.bounds import (
-    check_acquire,
     check_acquire_group,
     check_heartbeat,
     check_join,
@@ -35,6 +36,7 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
+from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     LeaseEnded,
     LeaseGranted,
@@ -45,9 +47,9 @@ from xpool_registry.events import (
     RegistryEvent,
     SessionReport,
 )
-from xpool_registry.placement import DeviceOffer, SliceRequest, place, place_group
+from xpool_registry.placement import MAX_DEVICES_NAMED, DeviceOffer, refusal
 from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
-from xpool_registry.state import Held, State
+from xpool_registry.state import State
 
 Facts = list[RegistryEvent | Observation]
 
@@ -70,6 +72,7 @@ def join(state: State, command: JoinNode, at: Moment, settings: Settings) -> Fac
         address=command.address,
         devices=tuple(sorted(command.devices, key=lambda device: device.index)),
         version=command.version,
+        labels=tuple(sorted(command.labels)),
         at_s=at.wall_s,
     )
     known = state.nodes.get(command.node_name)
@@ -89,10 +92,11 @@ def join(state: State, command: JoinNode, at: Moment, settings: Settings) -> Fac
 
 def _rejoin(known: NodeJoined, joined: NodeJoined) -> Facts:
     """The same server process again; its leases go on."""
-    if (known.address, known.devices) != (joined.address, joined.devices):
+    before = (known.address, known.devices, known.labels)
+    if before != (joined.address, joined.devices, joined.labels):
         raise UsageError(
-            f"node {known.node_name} has joined with other devices or another address"
-            " under this boot_id: a server that changes them needs a new one"
+            f"node {known.node_name} has joined with other devices, labels or another"
+            " address under this boot_id: a server that changes them needs a new one"
         )
     return [NodeHeard(node_name=joined.node_name)]
 
@@ -177,31 +181,14 @@ def acquire(
     at: Moment,
     settings: Settings,
 ) -> LeaseGranted:
-    """A client gets a slice of the device that fits best.
+    """A client gets a slice of the device that suits best.
 
     Raises:
         NoCapacity: none fits; the text lists what is free.
         UsageError: a value out of bounds.
     """
-    check_acquire(command)
-    assert lease_id not in state.leases, "lease ids are random and never come twice"
-    request = SliceRequest(
-        share_percent=command.share_percent, memory_nbytes=command.memory_nbytes
-    )
-    chosen = place(request, offers(state, at.now_ns, settings))
-    return LeaseGranted(
-        lease_id=lease_id,
-        epoch=state.last_epoch + 1,
-        tenant=command.tenant,
-        client=command.client,
-        node_name=chosen.node_name,
-        device_index=chosen.device_index,
-        share_percent=command.share_percent,
-        memory_nbytes=request.needs_nbytes(chosen),
-        mode=command.mode,
-        ttl_ms=command.ttl_ms or settings.default_ttl_ms,
-        at_s=at.wall_s,
-    )
+    command_of_one = AcquireGroup(slice=command, device_count=1)
+    return acquire_group(state, command_of_one, [lease_id], at, settings)[0]
 
 
 def acquire_group(
@@ -228,54 +215,115 @@ def acquire_group(
         UsageError: a value out of bounds.
     """
     check_acquire_group(command)
-    assert len(lease_ids) == command.device_count
+    demand = demand_of(command)
+    may = state.living(at.now_ns, settings.dead_after_ms)
+    spots = state.placers[command.policy].place(demand, may)
+    if spots is None:
+        raise NoCapacity(refusal_of(state, demand, at.now_ns, settings))
+    return granted(state, command, spots, lease_ids, at, settings)
+
+
+def demand_of(command: AcquireGroup) -> Demand:
+    """What a client's wish means to placement."""
+    return Demand(
+        share_milli=command.slice.share_percent * 10,
+        device_count=command.device_count,
+        memory_nbytes=command.slice.memory_nbytes,
+        same_node=command.same_node,
+        constraints=command.constraints,
+    )
+
+
+def granted(
+    state: State,
+    command: AcquireGroup,
+    spots: Sequence[Spot],
+    lease_ids: Sequence[str],
+    at: Moment,
+    settings: Settings,
+) -> list[LeaseGranted]:
+    """The leases of devices that were chosen."""
+    assert len(lease_ids) == command.device_count == len(spots)
     assert not state.leases.keys() & set(lease_ids), "ids are random, never twice"
-    wish = command.slice
-    request = SliceRequest(
-        share_percent=wish.share_percent, memory_nbytes=wish.memory_nbytes
-    )
-    chosen = place_group(
-        request, command.device_count, offers(state, at.now_ns, settings)
-    )
-    return [
-        LeaseGranted(
-            lease_id=lease_id,
-            epoch=state.last_epoch + 1 + i,
-            tenant=wish.tenant,
-            client=wish.client,
-            node_name=offer.node_name,
-            device_index=offer.device_index,
-            share_percent=wish.share_percent,
-            memory_nbytes=request.needs_nbytes(offer),
-            mode=wish.mode,
-            ttl_ms=wish.ttl_ms or settings.default_ttl_ms,
-            at_s=at.wall_s,
-            group_id=lease_ids[0] if command.device_count > 1 else "",
+    wish, fleet = command.slice, state.fleet
+    leases = []
+    for i, (lease_id, spot) in enumerate(zip(lease_ids, spots, strict=True)):
+        total_nbytes = int(fleet.total_nbytes[spot])
+        memory_nbytes = wish.memory_nbytes or total_nbytes * wish.share_percent // 100
+        leases.append(
+            LeaseGranted(
+                lease_id=lease_id,
+                epoch=state.last_epoch + 1 + i,
+                tenant=wish.tenant,
+                client=wish.client,
+                node_name=fleet.nodes[spot.row].name,
+                device_index=fleet.device_index(*spot),
+                share_percent=wish.share_percent,
+                memory_nbytes=memory_nbytes,
+                mode=wish.mode,
+                ttl_ms=wish.ttl_ms or settings.default_ttl_ms,
+                at_s=at.wall_s,
+                group_id=lease_ids[0] if command.device_count > 1 else "",
+                group_size=command.device_count,
+            )
         )
-        for i, (lease_id, offer) in enumerate(zip(lease_ids, chosen, strict=True))
-    ]
+    return leases
 
 
 def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:
-    """Every device of the pool with what is free on it."""
-    held = state.held()
-    found = []
-    for node in state.nodes.values():
-        alive = state.is_alive(node.node_name, now_ns, settings.dead_after_ms)
-        silence = None if alive else state.silence_ms(node.node_name, now_ns)
-        for device in node.devices:
-            taken = held.get((node.node_name, device.index), Held())
-            found.append(
-                DeviceOffer(
-                    node_name=node.node_name,
-                    device_index=device.index,
-                    memory_nbytes=device.memory_nbytes,
-                    free_share_percent=100 - taken.share_percent,
-                    free_nbytes=device.memory_nbytes - taken.memory_nbytes,
-                    silence_ms=silence,
-                )
-            )
-    return found
+    """Every device of the pool with what no lease has of it."""
+    fleet = state.fleet
+    living = state.living(now_ns, settings.dead_after_ms)
+    return [
+        offer_of(state, Spot(row, column), now_ns, is_alive=bool(living[row]))
+        for row, node in enumerate(fleet.nodes)
+        for column in range(len(node.devices))
+    ]
+
+
+def offer_of(
+    state: State,
+    spot: Spot,
+    now_ns: int,
+    *,
+    is_alive: bool,
+    demand: Demand | None = None,
+) -> DeviceOffer:
+    """One device, and what keeps a demand off it."""
+    fleet = state.fleet
+    node = fleet.nodes[spot.row]
+    device = node.devices[spot.column]
+    return DeviceOffer(
+        node_name=node.name,
+        device_index=device.index,
+        memory_nbytes=device.memory_nbytes,
+        free_share_percent=int(fleet.free_milli[spot]) // 10,
+        free_nbytes=int(fleet.free_nbytes[spot]),
+        silence_ms=None if is_alive else state.silence_ms(node.name, now_ns),
+        ruled_out=demand.constraints.rules_out(node, device) if demand else "",
+    )
+
+
+def refusal_of(state: State, demand: Demand, now_ns: int, settings: Settings) -> str:
+    """Why a demand does not fit now; names the devices that come nearest."""
+    fleet = state.fleet
+    living = state.living(now_ns, settings.dead_after_ms) & fleet.is_open
+    allowed = demand.mask(fleet)
+    fitting = demand.fits(fleet, slice(None), allowed) & living[:, None]
+    # In front: alive and admitted, then the most free share; of equals by row.
+    is_far = ~living[:, None] if allowed is None else ~(living[:, None] & allowed)
+    order = np.where(fleet.exists, is_far * 10_000 - fleet.free_milli, 1 << 40)
+    nearest = np.argsort(order, axis=None, kind="stable")[:MAX_DEVICES_NAMED]
+    total = int(fleet.exists.sum())
+    spots = [
+        Spot(*(int(i) for i in np.unravel_index(flat, order.shape)))
+        for flat in nearest[:total]
+    ]
+    named = [
+        offer_of(state, spot, now_ns, is_alive=bool(living[spot.row]), demand=demand)
+        for spot in spots
+    ]
+    return refusal(demand, named, total, int(fitting.sum()))
 
 
 def renew(state: State, command: RenewLease, at: Moment) -> LeaseRenewed:
@@ -324,11 +372,7 @@ def release(state: State, command: ReleaseLease, at: Moment) -> LeaseEnded | Non
 
 def expire(state: State, at: Moment) -> list[LeaseEnded]:
     """Leases whose time has run out."""
-    return [
-        _end_of(state.leases[lease_id], EXPIRED, at)
-        for lease_id, deadline_ns in state.deadlines_ns.items()
-        if deadline_ns <= at.now_ns
-    ]
+    return [_end_of(lease, EXPIRED, at) for lease in state.due(at.now_ns)]
 
 
 def _end_of(lease: LeaseGranted, reason: str, at: Moment) -> LeaseEnded:

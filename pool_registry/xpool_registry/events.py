@@ -21,6 +21,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     memory_nbytes: int
+    architecture: str = ""
+    """As the vendor counts, for instance ``sm_90``; empty: the node does not say."""
 
 
 class RegistryEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -46,6 +48,8 @@ class NodeJoined(RegistryEvent, frozen=True, kw_only=True, tag="node_joined"):
     devices: tuple[Device, ...]
     version: str
     at_s: float
+    labels: tuple[tuple[str, str], ...] = ()
+    """What its operator says of it: ``zone=a``; sorted."""
 
 
 class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"):
@@ -64,6 +68,8 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     at_s: float
     group_id: str = ""
     """The same for leases that were granted together: the first one's id."""
+
+    group_size: int = 1
 
 
 class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):

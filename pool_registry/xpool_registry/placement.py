@@ -1,41 +1,16 @@
-"""Where a slice goes: a pure function of what is asked for and what is offered.
-
-Best fit: of the devices that can hold the slice, the one that is left with the
-least free share, so that whole devices stay whole for those who need one.
-"""
+"""What is free, and what is short, in words for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xpool_protocol.errors import NoCapacity
 from xpool_protocol.quantities import text_from_nbytes
+
+from xpool_registry.demand import Demand
 
 # A refusal is one message for a person; whoever wants all devices lists them.
 MAX_DEVICES_NAMED = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceRequest:
-    """How much of one device is wanted."""
-
-    share_percent: int
-    memory_nbytes: int
-    """0: the same share of the device's memory as of its compute."""
-
-    def needs_nbytes(self, offer: DeviceOffer) -> int:
-        """The memory that this request means on that device."""
-        if self.memory_nbytes:
-            return self.memory_nbytes
-        return offer.memory_nbytes * self.share_percent // 100
-
-    def __str__(self) -> str:
-        if self.memory_nbytes:
-            memory = text_from_nbytes(self.memory_nbytes)
-        else:
-            memory = f"{self.share_percent}% of its memory"
-        return f"{self.share_percent}% and {memory}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +27,15 @@ class DeviceOffer:
     silence_ms: int | None = None
     """How long the node has been silent, if that is too long; None: it is alive."""
 
+    closed: str = ""
+    """Why it takes no new leases although it is alive, for people."""
+
+    ruled_out: str = ""
+    """The constraint that it does not meet, for people."""
+
     @property
     def key(self) -> tuple[str, int]:
-        """Which device, as ``State.held`` names it."""
+        """Which device."""
         return (self.node_name, self.device_index)
 
     def __str__(self) -> str:
@@ -62,103 +43,60 @@ class DeviceOffer:
         return f"{self.node_name}/{self.device_index} has {free}"
 
 
-def place(request: SliceRequest, offers: Iterable[DeviceOffer]) -> DeviceOffer:
-    """The offer to take, whatever the order they come in.
-
-    Raises:
-        NoCapacity: none fits; the text lists what is free and what is short.
-    """
-    known = sorted(offers, key=lambda offer: offer.key)
-    fitting = [offer for offer in known if not shortage(request, offer)]
-    if not fitting:
-        raise NoCapacity(_refusal(request, known))
-    # min() takes the first of equals, and they are sorted by name and index.
-    return min(fitting, key=lambda offer: (offer.free_share_percent, offer.free_nbytes))
+def describe(demand: Demand) -> str:
+    """The slice of one device, for people."""
+    percent = f"{demand.share_milli / 10:g}%"
+    if demand.memory_nbytes:
+        return f"{percent} and {text_from_nbytes(demand.memory_nbytes)}"
+    return f"{percent} and {percent} of its memory"
 
 
-def place_group(
-    request: SliceRequest, count: int, offers: Iterable[DeviceOffer]
-) -> list[DeviceOffer]:
-    """As many different devices as are wanted, on as few nodes as can be.
-
-    Nodes with many fitting devices come first; the last one is the smallest that
-    suffices, and of equals the one with the least free share.
-
-    Raises:
-        NoCapacity: there are not so many; the text lists what is free.
-    """
-    known = sorted(offers, key=lambda offer: offer.key)
-    if count == 1:
-        return [place(request, known)]
-    by_node: dict[str, list[DeviceOffer]] = {}
-    for offer in known:
-        if not shortage(request, offer):
-            by_node.setdefault(offer.node_name, []).append(offer)
-    chosen: list[DeviceOffer] = []
-    while by_node and len(chosen) < count:
-        wanted = count - len(chosen)
-        enough = [fitting for fitting in by_node.values() if len(fitting) >= wanted]
-        if enough:
-            node = min(enough, key=lambda fitting: _fit(fitting, wanted))
-        else:
-            node = max(by_node.values(), key=len)
-        del by_node[node[0].node_name]
-        chosen += sorted(_tightest(node, wanted), key=lambda offer: offer.key)
-    if len(chosen) < count:
-        has = "has" if len(chosen) == 1 else "have"
-        raise NoCapacity(
-            f"{count} devices are wanted and {len(chosen)} {has} {request} free:"
-            f" {_listing(request, known)}"
-        )
-    return chosen
-
-
-def _fit(fitting: list[DeviceOffer], wanted: int) -> tuple[int, int]:
-    """How much more than wanted a node has: devices, and free share on the chosen."""
-    free = sum(offer.free_share_percent for offer in _tightest(fitting, wanted))
-    return len(fitting), free
-
-
-def _tightest(fitting: list[DeviceOffer], wanted: int) -> list[DeviceOffer]:
-    """The best fits of one node."""
-    return sorted(
-        fitting, key=lambda offer: (offer.free_share_percent, offer.free_nbytes)
-    )[:wanted]
-
-
-def shortage(request: SliceRequest, offer: DeviceOffer) -> str:
-    """What keeps the request off that device, for people; empty if it fits."""
+def shortage(demand: Demand, offer: DeviceOffer) -> str:
+    """What keeps the demand off that device, for people; empty if it fits."""
     if offer.silence_ms is not None:
         return f"not heard from for {offer.silence_ms / 1000:.0f} s"
+    if offer.closed or offer.ruled_out:
+        return offer.closed or offer.ruled_out
     short = []
-    if offer.free_share_percent < request.share_percent:
+    if offer.free_share_percent * 10 < demand.share_milli:
         short.append("share")
-    if offer.free_nbytes < request.needs_nbytes(offer):
+    needs = demand.memory_nbytes or offer.memory_nbytes * demand.share_milli // 1000
+    if offer.free_nbytes < needs:
         short.append("memory")
     return "too little " + " and ".join(short) if short else ""
 
 
-def _refusal(request: SliceRequest, known: list[DeviceOffer]) -> str:
-    if not known:
+def refusal(
+    demand: Demand, offers: Sequence[DeviceOffer], total: int, fitting_count: int
+) -> str:
+    """Why a demand does not fit now.
+
+    Args:
+        demand: what was asked for.
+        offers: the nearest misses.
+        total: how many devices there are.
+        fitting_count: how many of them have one part free.
+    """
+    if not total:
         return (
             "no server has joined yet: start one with"
             ' "xpool server" or a whole pool with "xpool up"'
         )
-    return f"no device has {request} free: {_listing(request, known)}"
-
-
-def _listing(request: SliceRequest, known: list[DeviceOffer]) -> str:
-    """What is free, and why it does not do; the nearest misses first."""
-    if not known:
-        return "no server has joined yet"
-    nearest = sorted(
-        known,
-        key=lambda offer: (offer.silence_ms is not None, -offer.free_share_percent),
+    wanted = describe(demand)
+    listing = _listing(demand, offers, total)
+    if demand.device_count == 1:
+        return f"no device has {wanted} free: {listing}"
+    has = "has" if fitting_count == 1 else "have"
+    where = " on one node" if demand.same_node else ""
+    return (
+        f"{demand.device_count} devices{where} are wanted and {fitting_count} {has}"
+        f" {wanted} free: {listing}"
     )
-    named = [
-        f"{offer} ({shortage(request, offer) or 'fits'})"
-        for offer in nearest[:MAX_DEVICES_NAMED]
-    ]
-    if len(nearest) > MAX_DEVICES_NAMED:
-        named.append(f"and {len(nearest) - MAX_DEVICES_NAMED} more")
+
+
+def _listing(demand: Demand, offers: Iterable[DeviceOffer], total: int) -> str:
+    """What is free, and why it does not do."""
+    named = [f"{offer} ({shortage(demand, offer) or 'fits'})" for offer in offers]
+    if total > len(named):
+        named.append(f"and {total - len(named)} more")
     return "; ".join(named)

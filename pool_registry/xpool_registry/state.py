@@ -10,10 +10,12 @@ survive a restart; ``deadlines_ns`` and ``beats`` belong to this process.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from xpool_registry.demand import Demand
 from xpool_registry.events import (
     Device,
     DeviceLoad,
@@ -27,9 +29,36 @@ from xpool_registry.events import (
     RegistryEvent,
     SessionReport,
 )
+from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
+from xpool_registry.mix import Learning
+from xpool_registry.placer import Placer
+from xpool_registry.policies import BestFit, Spread
 from xpool_registry.settings import MAX_ENDED_LEASES
 
 NS_PER_MS = 1_000_000
+NEVER_NS = -(1 << 62)
+
+# A device is *busy* when it works so much more than its leases explain, and *very*
+# busy a second step further; it counts as calm again some points lower, so that a
+# load that wavers about a step does not change the order with each heartbeat.
+BUSY_STEPS = (40.0, 75.0)
+HYSTERESIS = 15.0
+
+# Memory in use that no session accounts for counts as gone from this part of a device
+# on: a framework holds something beside every session's storages.
+FOREIGN_SHARE = 0.05
+
+
+def load_level(busy_percent: float, leased_percent: int, before: int) -> int:
+    """How busy a device is beyond what is leased: 0, 1 or 2.
+
+    >>> load_level(95.0, 95, 0), load_level(50.0, 0, 0), load_level(30.0, 0, 1)
+    (0, 1, 1)
+    """
+    excess = busy_percent - leased_percent
+    up = sum(excess >= step for step in BUSY_STEPS)
+    down = sum(excess >= step - HYSTERESIS for step in BUSY_STEPS)
+    return up if up >= before else max(up, min(before, down))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +96,16 @@ class State:
         #: When each live lease runs out unless it is renewed.
         self.deadlines_ns: dict[str, int] = {}
         self.beats: dict[str, Beat] = {}
+        #: What is free: follows from nodes, leases and beats, kept for speed.
+        self.fleet = Fleet()
+        self.learning = Learning()
+        self.placers = {
+            "auto": Placer(self.fleet, self.learning),
+            "pack": Placer(self.fleet, BestFit()),
+            "spread": Placer(self.fleet, Spread()),
+        }
+        self._by_node: dict[str, dict[str, LeaseGranted]] = {}
+        self._due: list[tuple[int, str]] = []
 
     @classmethod
     def from_events(cls, events: Iterable[RegistryEvent], now_ns: int) -> State:
@@ -80,6 +119,7 @@ class State:
             state.apply(event, now_ns)
         for name in state.nodes:
             state.beats[name] = Beat(now_ns, is_heard=False)
+            state.fleet.hear(state.fleet.row_of[name], NEVER_NS)
         return state
 
     def apply(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
@@ -88,28 +128,114 @@ class State:
             case RegistryCreated():
                 self.created = fact
             case NodeJoined():
-                self.nodes[fact.node_name] = fact
-                self.beats[fact.node_name] = Beat(now_ns, is_heard=True)
+                self._join(fact, now_ns)
             case LeaseGranted():
-                self.leases[fact.lease_id] = fact
-                self.last_epoch = max(self.last_epoch, fact.epoch)
-                self._extend(fact, now_ns)
+                self._grant(fact, now_ns)
             case LeaseEnded():
                 self._end(fact)
             case NodeHeard():
-                self.beats[fact.node_name] = Beat(
-                    now_ns, is_heard=True, loads=fact.loads, sessions=fact.sessions
-                )
+                self._hear(fact, now_ns)
             case LeaseRenewed():
                 self._extend(self.leases[fact.lease_id], now_ns)
             case _:
                 raise TypeError(f"no rule to apply a {type(fact).__name__}")
 
+    def _join(self, event: NodeJoined, now_ns: int) -> None:
+        self.nodes[event.node_name] = event
+        self.beats[event.node_name] = Beat(now_ns, is_heard=True)
+        row = self.fleet.put(
+            NodeFacts(
+                name=event.node_name,
+                devices=[
+                    DeviceFacts(
+                        index=device.index,
+                        memory_nbytes=device.memory_nbytes,
+                        kind=device.kind,
+                        model=device.name,
+                        architecture=device.architecture,
+                    )
+                    for device in event.devices
+                ],
+                labels=dict(event.labels),
+            )
+        )
+        self.fleet.hear(row, now_ns)
+        for lease in self.leases_on(event.node_name):
+            self._book(lease, 1)
+
+    def _grant(self, lease: LeaseGranted, now_ns: int) -> None:
+        self.leases[lease.lease_id] = lease
+        self._by_node.setdefault(lease.node_name, {})[lease.lease_id] = lease
+        self.last_epoch = max(self.last_epoch, lease.epoch)
+        self._extend(lease, now_ns)
+        self._book(lease, 1)
+        if lease.group_id in ("", lease.lease_id):
+            self.learning.learn(
+                Demand(
+                    share_milli=lease.share_percent * 10,
+                    device_count=lease.group_size,
+                )
+            )
+
+    def _book(self, lease: LeaseGranted, sign: int) -> None:
+        """Take a lease's slice from the fleet, or give it back with -1."""
+        row = self.fleet.row_of.get(lease.node_name)
+        if row is None:
+            return
+        column = self.fleet.column(row, lease.device_index)
+        milli = sign * lease.share_percent * 10
+        self.fleet.take(row, [column], milli, sign * lease.memory_nbytes)
+
+    def _hear(self, fact: NodeHeard, now_ns: int) -> None:
+        self.beats[fact.node_name] = Beat(
+            now_ns, is_heard=True, loads=fact.loads, sessions=fact.sessions
+        )
+        row = self.fleet.row_of[fact.node_name]
+        self.fleet.hear(row, now_ns)
+        own = self._own_nbytes(fact)
+        for load in fact.loads:
+            column = self.fleet.column(row, load.index)
+            leased = 100 - int(self.fleet.free_milli[row, column]) // 10
+            before = int(self.fleet.load_level[row, column])
+            level = load_level(load.busy_percent, leased, before)
+            foreign = load.used_nbytes - own.get(load.index, 0) - own.get(-1, 0)
+            if foreign < FOREIGN_SHARE * self.fleet.total_nbytes[row, column]:
+                foreign = 0
+            self.fleet.observe(row, column, foreign, level)
+
+    def _own_nbytes(self, fact: NodeHeard) -> dict[int, int]:
+        """What sessions use of each device; -1: of some device, the lease is over."""
+        own: dict[int, int] = {}
+        for session in fact.sessions:
+            lease = self.leases.get(session.lease_id)
+            index = lease.device_index if lease is not None else -1
+            own[index] = own.get(index, 0) + session.allocated_nbytes
+        return own
+
     def _extend(self, lease: LeaseGranted, now_ns: int) -> None:
-        self.deadlines_ns[lease.lease_id] = now_ns + lease.ttl_ms * NS_PER_MS
+        deadline_ns = now_ns + lease.ttl_ms * NS_PER_MS
+        self.deadlines_ns[lease.lease_id] = deadline_ns
+        heapq.heappush(self._due, (deadline_ns, lease.lease_id))
+
+    def due(self, now_ns: int) -> list[LeaseGranted]:
+        """Live leases whose time has run out, in the order in which it did."""
+        found: list[LeaseGranted] = []
+        kept: list[tuple[int, str]] = []
+        while self._due and self._due[0][0] <= now_ns:
+            entry = heapq.heappop(self._due)
+            # An entry of an ended lease, or from before a renewal, says nothing.
+            if self.deadlines_ns.get(entry[1]) == entry[0]:
+                found.append(self.leases[entry[1]])
+                kept.append(entry)
+        for entry in kept:  # looking changes nothing: they are due until they end
+            heapq.heappush(self._due, entry)
+        return found
 
     def _end(self, event: LeaseEnded) -> None:
-        self.leases.pop(event.lease_id, None)
+        lease = self.leases.pop(event.lease_id, None)
+        if lease is not None:
+            del self._by_node[lease.node_name][lease.lease_id]
+            self._book(lease, -1)
         self.deadlines_ns.pop(event.lease_id, None)
         self.ended.pop(event.lease_id, None)
         self.ended[event.lease_id] = event
@@ -120,7 +246,11 @@ class State:
 
     def leases_on(self, node_name: str) -> Iterator[LeaseGranted]:
         """Live leases of one node, oldest first."""
-        return (lease for lease in self.leases.values() if lease.node_name == node_name)
+        return iter(self._by_node.get(node_name, {}).values())
+
+    def living(self, now_ns: int, dead_after_ms: int) -> Bools:
+        """Nodes that were heard lately, by row of the fleet."""
+        return self.fleet.heard_since(now_ns - dead_after_ms * NS_PER_MS)
 
     def held(self) -> dict[tuple[str, int], Held]:
         """What is taken of each (node, device index) that has leases."""
