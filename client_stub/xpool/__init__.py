@@ -88,7 +88,7 @@ def capture(step: Step) -> Step:
     Returns:
         The same as a callable; ``step`` itself where torch's ``cuda`` is not remote.
     """
-    from xpool.native.library import NativeDevice
+    from xpool.native.device import NativeDevice
 
     if not _remotes or not isinstance(_remotes[0].library, NativeDevice):
         return step

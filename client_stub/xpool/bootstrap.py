@@ -22,7 +22,8 @@ from xpool_protocol.errors import PoolError, UsageError
 import xpool
 from xpool import main_module
 from xpool.lease_pipe import LeasePipe
-from xpool.native.library import INTERRUPTED, NativeDevice
+from xpool.native.device import NativeDevice
+from xpool.native.library import INTERRUPTED
 from xpool.waits import EXPLAIN_VARIABLE
 
 if TYPE_CHECKING:

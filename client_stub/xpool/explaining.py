@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from xpool.native.library import NativeDevice
+from xpool.native.device import NativeDevice
 from xpool.waits import NS_PER_S, Report, WaitBook, place_of
 
 if TYPE_CHECKING:

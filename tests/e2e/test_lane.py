@@ -43,14 +43,15 @@ def test_other_ways_to_the_same_host_bring_the_same_bytes(xpool_run, way: str):
     done = xpool_run(PROGRAM, env={"XPOOL_LANE": way})
     assert done.returncode == 0, done.stderr
     found = counters(done.stdout)
-    assert found["uploads"] >= 20
+    # What an earlier job has sent over the network is known.
+    assert found["uploads"] + found["known"] >= 20
     assert found["downloads"] >= 20
 
 
 def test_without_it_the_same_bytes_go_the_other_way(xpool_run):
     done = xpool_run(PROGRAM, env={"XPOOL_LANE": "off"})
     assert done.returncode == 0, done.stderr
-    assert counters(done.stdout) == {"uploads": 0, "downloads": 0}
+    assert counters(done.stdout) == {"uploads": 0, "downloads": 0, "known": 0}
 
 
 @pytest.fixture

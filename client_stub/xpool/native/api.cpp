@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "addresses.h"
+#include "ahead.h"
 #include "cuda_build.h"
 #include "dispatch.h"
 #include "ending.h"
@@ -82,6 +83,16 @@ XPOOL_API void xpool_lane_counters(int32_t device, Lane::Counters *counters) {
 // `memory` and `freed`: what is shared with the server, or -1. All descriptors belong to the lane from now on.
 XPOOL_API void xpool_lane(int32_t device, int32_t fd, int32_t memory, int32_t freed) {
   Lane::of(device).set_stream(fd, memory, freed);
+}
+
+// The lane of `xpool_lane` leads over the network, where it pays to send batches before they are asked for.
+XPOOL_API void xpool_enable_ahead(int32_t device) { Ahead::of(device).enable(); }
+// `tensor`: a c10::TensorImpl, kept alive by the caller.
+XPOOL_API void xpool_send_ahead(int32_t device, c10::TensorImpl *tensor) {
+  Ahead::of(device).send(at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(tensor)));
+}
+XPOOL_API void xpool_ahead_counters(int32_t device, Ahead::Counters *counters) {
+  *counters = Ahead::of(device).counters();
 }
 
 // From now on every wait is told: what for, nanoseconds, bytes that came back. Before the program's threads start.

@@ -1,4 +1,5 @@
 // Bytes between host and device, and numbers read back.
+#include "ahead.h"
 #include "capture.h"
 #include "kernels.h"
 #include "lane.h"
@@ -19,6 +20,10 @@ void write_row_major(const Tensor &remote, const Tensor &host) {
   const auto *data = static_cast<const char *>(dense.const_data_ptr());
   if (Capture *capture = capturing(device))
     return capture->append_write(storage, offset, data, dense.nbytes());
+  if (const Tensor sent = Ahead::of(device).take(dense); sent.defined()) {
+    call_writing(operation_named("aten::copy_"), {remote, sent, true});
+    return;
+  }
   if (dense.nbytes() >= kLaneBytes && Lane::of(device).is_open() &&
       Lane::of(device).upload(storage, offset, data, dense.nbytes()))
     return;

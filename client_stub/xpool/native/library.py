@@ -4,142 +4,46 @@ from __future__ import annotations
 
 import _thread
 import ctypes
-import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import ClosedError, PoolError, UsageError
-from xpool_protocol.group_records import OPEN_MEETING
 from xpool_protocol.lane_records import (
     DIGEST_NBYTES,
     LIST_KNOWN,
     OPEN_LANE,
     payload_of_known,
 )
-from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool import lane
-from xpool.lacking import device_text
 from xpool.link import Interrupted
 from xpool.native import pump
-from xpool.outbox import QueuedBatch
+from xpool.native.device import NativeDevice, is_prefetch_wanted, signal_behind
+from xpool.native.signatures import (
+    DIGEST_CALLBACK,
+    OPEN_LANE_CALLBACK,
+    REQUEST_CALLBACK,
+    TRACE_CALLBACK,
+    WAIT_CALLBACK,
+    WAITED_CALLBACK,
+    PlanCounters,
+    address_of,
+    declare,
+)
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
-    from xpool_protocol.connection import ClientConnection
-    from xpool_protocol.transport import Link
-
-    from xpool.link import SessionLink
     from xpool.native.cuda_build import StandIn
-    from xpool.outbox import Diagnose
     from xpool.session import Session
 
 ABI: Final = 9
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
-_SYNCHRONOUS: Final = {
-    "fence": FENCE,
-    "statistics": STATISTICS,
-    "open_meeting": OPEN_MEETING,
-}
-
-
-class _Answer(ctypes.Structure):
-    _fields_ = (
-        ("status", ctypes.c_int32),
-        ("signal", ctypes.c_int32),
-        ("value", ctypes.c_void_p),
-        ("value_nbytes", ctypes.c_uint64),
-        ("payloads", ctypes.c_void_p),
-        ("payload_nbytes", ctypes.c_void_p),
-        ("payload_count", ctypes.c_uint64),
-        ("exception", ctypes.c_char_p),
-        ("text", ctypes.c_char_p),
-    )
-
-
-class _TakenBatch(ctypes.Structure):
-    _fields_ = (
-        ("records", ctypes.c_void_p),
-        ("nbytes", ctypes.c_uint64),
-        ("record_count", ctypes.c_uint64),
-        ("payloads", ctypes.POINTER(ctypes.c_void_p)),
-        ("sizes", ctypes.POINTER(ctypes.c_uint64)),
-        ("payload_count", ctypes.c_uint64),
-    )
-
-
-class _Counters(ctypes.Structure):
-    _fields_ = (
-        ("allocated", ctypes.c_uint64),
-        ("peak", ctypes.c_uint64),
-        ("quota", ctypes.c_uint64),
-        ("allocation_count", ctypes.c_uint64),
-        ("allocated_total", ctypes.c_uint64),
-        ("released_count", ctypes.c_uint64),
-        ("peak_count", ctypes.c_uint64),
-        ("refused_count", ctypes.c_uint64),
-    )
-
-
-class _PlanCounters(ctypes.Structure):
-    _fields_ = (
-        ("hits", ctypes.c_uint64),
-        ("misses", ctypes.c_uint64),
-        ("requests", ctypes.c_uint64),
-    )
-
-
-class _ReplayCounters(ctypes.Structure):
-    _fields_ = (
-        ("records", ctypes.c_uint64),
-        ("replayed", ctypes.c_uint64),
-        ("parts", ctypes.c_uint64),
-        ("plans", ctypes.c_uint64),
-        ("early_answers", ctypes.c_uint64),
-    )
-
-
-class _LaneCounters(ctypes.Structure):
-    _fields_ = (
-        ("uploads", ctypes.c_uint64),
-        ("downloads", ctypes.c_uint64),
-        ("known", ctypes.c_uint64),
-    )
-
-
-class _PyBuffer(ctypes.Structure):
-    """CPython's ``Py_buffer``, to learn the address of a read-only buffer."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
-
-
-def _address(view: object) -> int:
-    buffer = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(
-        ctypes.py_object(view), ctypes.byref(buffer), ctypes.c_int(0)
-    )
-    address = int(buffer.buf or 0)
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
-    return address
 
 
 def _write_digest(data: int, nbytes: int, to: int) -> bool:
@@ -151,18 +55,6 @@ def _write_digest(data: int, nbytes: int, to: int) -> bool:
     except (MemoryError, RuntimeError):
         return False  # it is uploaded as if nobody knew it
     return True
-
-
-_REQUEST = ctypes.CFUNCTYPE(
-    None, ctypes.c_int32, ctypes.c_uint64, ctypes.POINTER(_Answer)
-)
-_WAIT = ctypes.CFUNCTYPE(None, ctypes.c_int32)
-_TRACE = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
-_OPEN_LANE = ctypes.CFUNCTYPE(None, ctypes.c_int32)
-_DIGEST = ctypes.CFUNCTYPE(
-    ctypes.c_bool, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64
-)
-_WAITED = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
 
 
 class NativeLibrary:
@@ -193,7 +85,7 @@ class NativeLibrary:
                 ctypes.CDLL(str(found), mode=ctypes.RTLD_GLOBAL)
         self._path, self._stand_in = path, stand_in
         self._library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
-        self._declare()
+        declare(self._library)
         if self._library.xpool_abi() != ABI:
             raise UsageError(f"{path} was built from other sources: remove it")
         self._sessions: dict[int, Session] = {}
@@ -201,47 +93,6 @@ class NativeLibrary:
         self._pending_signal = 0
         self._kept = threading.local()
         self._callbacks: tuple[Any, ...] = ()
-
-    def _declare(self) -> None:
-        library = self._library
-        library.xpool_register.argtypes = [ctypes.c_int32]
-        library.xpool_register.restype = ctypes.c_char_p
-        library.xpool_take_over.restype = ctypes.c_char_p
-        library.xpool_take.argtypes = [ctypes.c_int32, ctypes.POINTER(_TakenBatch)]
-        library.xpool_take.restype = ctypes.c_void_p
-        library.xpool_release.argtypes = [ctypes.c_void_p]
-        library.xpool_queued_bytes.restype = ctypes.c_uint64
-        library.xpool_request.argtypes = [ctypes.c_int32, ctypes.c_uint8]
-        library.xpool_request.restype = ctypes.c_uint64
-        library.xpool_position.argtypes = [ctypes.c_int32]
-        library.xpool_position.restype = ctypes.c_uint64
-        library.xpool_set_callbacks.argtypes = [_REQUEST, _WAIT, _TRACE]
-        library.xpool_watch_waits.argtypes = [_WAITED]
-        library.xpool_set_lane_opener.argtypes = [_OPEN_LANE, _DIGEST]
-        library.xpool_set_known.argtypes = [
-            ctypes.c_int32,
-            ctypes.c_char_p,
-            ctypes.c_uint64,
-        ]
-        library.xpool_connect.argtypes = [
-            ctypes.c_int32,
-            ctypes.c_int32,
-            ctypes.c_uint64,
-            ctypes.c_int32,
-        ]
-        library.xpool_set_peer.argtypes = [ctypes.c_int32, *[ctypes.c_char_p] * 3]
-        library.xpool_set_server_text.argtypes = [ctypes.c_int32, ctypes.c_char_p]
-        library.xpool_set_lacking.argtypes = [ctypes.c_int32, ctypes.c_char_p]
-        library.xpool_learn.argtypes = [ctypes.c_char_p]
-        library.xpool_end.argtypes = [ctypes.c_int32, ctypes.c_char_p]
-        library.xpool_current_stream.restype = ctypes.c_int64
-        library.xpool_set_current_stream.argtypes = [ctypes.c_int32, ctypes.c_int64]
-        for name in ("xpool_export_storage", "xpool_import_tensor"):
-            function = getattr(library, name)
-            function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_char_p
-        library.xpool_resize_storage.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
-        library.xpool_resize_storage.restype = ctypes.c_char_p
-        pump.declare(library)
 
     def register(self) -> None:
         """Take the CUDA key; torch must be imported by now.
@@ -299,13 +150,13 @@ class NativeLibrary:
         sessions = [device.session for device in devices]
         self._sessions = dict(enumerate(sessions))
         self._callbacks = (
-            _REQUEST(self._on_request),
-            _WAIT(self._wait),
-            _TRACE(self._trace) if sessions[0].is_traced else _TRACE(),
+            REQUEST_CALLBACK(self._on_request),
+            WAIT_CALLBACK(self._wait),
+            TRACE_CALLBACK(self._trace) if sessions[0].is_traced else TRACE_CALLBACK(),
         )
         self._library.xpool_set_callbacks(*self._callbacks)
-        self._lane_opener = _OPEN_LANE(self._open_lane)
-        self._digest = _DIGEST(_write_digest)
+        self._lane_opener = OPEN_LANE_CALLBACK(self._open_lane)
+        self._digest = DIGEST_CALLBACK(_write_digest)
         self._library.xpool_set_lane_opener(self._lane_opener, self._digest)
         self._library.xpool_set_device_count(len(sessions))
         if sys.version_info < (3, 14):
@@ -327,7 +178,7 @@ class NativeLibrary:
         def waited(what: bytes, waited_ns: int, nbytes: int) -> None:
             note(what.decode(), waited_ns, nbytes)
 
-        self._watch = _WAITED(waited)
+        self._watch = WAITED_CALLBACK(waited)
         self._library.xpool_watch_waits(self._watch)
 
     def end(self, device: int, error: PoolError) -> None:
@@ -356,6 +207,8 @@ class NativeLibrary:
             return
         if end is not None:
             if not end.is_local:
+                if is_prefetch_wanted():
+                    self._library.xpool_enable_ahead(device)
                 contents = payload_of_known(known)
                 self._library.xpool_set_known(device, contents, len(contents))
             shared = end.shared
@@ -391,7 +244,7 @@ class NativeLibrary:
             # A signal handler of the program's own. ctypes would print and drop it,
             # so the signal is delivered again behind the error that ends the call.
             self._refuse(answer, _INTERRUPTED, "RuntimeError", INTERRUPTED)
-            answer.contents.signal = _signal_behind(error)
+            answer.contents.signal = signal_behind(error)
         if isinstance(self._sessions[device].link, pump.NativeLink):
             # It does not wait here, so what was deferred meanwhile is still pending.
             deferred, self._pending_signal = self._pending_signal, 0
@@ -404,10 +257,10 @@ class NativeLibrary:
             self._refuse(answer, _FAILED, fault.fault.exception, str(fault))
             return
         views = [memoryview(payload) for payload in reply.payloads]
-        addresses = (ctypes.c_void_p * len(views))(*map(_address, views))
+        addresses = (ctypes.c_void_p * len(views))(*map(address_of, views))
         sizes = (ctypes.c_uint64 * len(views))(*(view.nbytes for view in views))
         self._kept.value = (reply, views, addresses, sizes)
-        answer.contents.value = _address(reply.value)
+        answer.contents.value = address_of(reply.value)
         answer.contents.value_nbytes = len(reply.value)
         answer.contents.payloads = ctypes.addressof(addresses)
         answer.contents.payload_nbytes = ctypes.addressof(sizes)
@@ -441,11 +294,9 @@ class NativeLibrary:
 
     def plan_counters(self) -> dict[str, int]:
         """How results' shapes were found: from a plan, by inference, by asking."""
-        counters = _PlanCounters()
+        counters = PlanCounters()
         self._library.xpool_plans(ctypes.byref(counters))
-        return {
-            name: int(getattr(counters, name)) for name, _ in _PlanCounters._fields_
-        }
+        return {name: int(getattr(counters, name)) for name, _ in PlanCounters._fields_}
 
     def expect_default_generator(self) -> None:
         """Makes this thread's next ``torch.Generator("cuda")`` the default one."""
@@ -493,207 +344,11 @@ class NativeLibrary:
         self._library.xpool_close()
 
 
-def _plans_are_wanted() -> bool:
-    """By XPOOL_PLANS.
-
-    Raises:
-        UsageError: an unknown value.
-    """
-    chosen = os.environ.get("XPOOL_PLANS") or "on"
-    if chosen not in ("on", "off"):
-        raise UsageError(f"XPOOL_PLANS is {chosen!r}: write on or off")
-    return chosen == "on"
-
-
 def _raise(error: bytes | None) -> None:
     if error is not None:
         raise RuntimeError(error.decode())
 
 
-class NativeDevice:
-    """One device of the library: its log is the ``Outbox`` of a session's link."""
-
-    def __init__(self, process: NativeLibrary, library: Any, index: int) -> None:
-        self.process = process
-        self.index = index
-        self.wake_fileno = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._library = library
-        self._session: Session | None = None
-
-    @property
-    def session(self) -> Session:
-        """The device's session, once ``attach`` has brought it."""
-        assert self._session is not None
-        return self._session
-
-    def attach(self, session: Session) -> None:
-        """Take note of the session that takes from this outbox."""
-        self._session = session
-
-    def connect(self) -> None:
-        """Let the library know the slice, and wake the link."""
-        welcome = self.session.welcome
-        self._library.xpool_connect(
-            self.index,
-            self.wake_fileno,
-            welcome.memory_nbytes,
-            int(welcome.device_kind == "cpu"),
-        )
-        address, key = self.session.peer
-        if address:
-            name = f"cuda:{self.index} on {welcome.server}"
-            self._library.xpool_set_peer(
-                self.index, address.encode(), key.encode(), name.encode()
-            )
-        text = device_text(welcome)
-        self._library.xpool_set_server_text(self.index, text.encode())
-        for what in welcome.lacking:
-            if "\0" not in what:  # C would see another, shorter name
-                self._library.xpool_set_lacking(self.index, what.encode())
-        if _plans_are_wanted() and isinstance(self.session.link, pump.NativeLink):
-            # A read on the server's CPU is a copy; on a GPU it would hold up the work.
-            self._library.xpool_use_plans(self.index, int(welcome.device_kind == "cpu"))
-        self.session.link.on_contradicted = self._learn
-        self.session.link.on_over(lambda error: self.process.end(self.index, error))
-        os.eventfd_write(self.wake_fileno, 1)
-
-    def _learn(self, name: str) -> None:
-        """Ask for an operation's results from now on; what was known is forgotten."""
-        if "\0" not in name:
-            self._library.xpool_learn(name.encode())
-
-    def escaped_launches(self) -> int:
-        """As ``NativeLibrary.escaped_launches``: the process has one CUDA runtime."""
-        return self.process.escaped_launches()
-
-    def last_escape(self) -> str:
-        """As ``NativeLibrary.last_escape``."""
-        return self.process.last_escape()
-
-    # ---- the link's outbox
-
-    def take(self) -> QueuedBatch | None:
-        """The oldest batch; its payload memory lives as long as its views."""
-        taken = _TakenBatch()
-        batch = self._library.xpool_take(self.index, ctypes.byref(taken))
-        if not batch:
-            return None
-        records = ctypes.string_at(taken.records, taken.nbytes)
-        if not taken.payload_count:
-            self._library.xpool_release(batch)
-            return QueuedBatch(records, taken.record_count, ())
-        owner = _Owner()
-        # Not at exit: the transport may still be reading.
-        weakref.finalize(owner, self._library.xpool_release, batch).atexit = False
-        payloads = []
-        for i in range(taken.payload_count):
-            chunk = (ctypes.c_char * taken.sizes[i]).from_address(taken.payloads[i])
-            chunk._owner = owner
-            payloads.append(memoryview(chunk).cast("B"))
-        return QueuedBatch(records, taken.record_count, payloads)
-
-    def lane_counters(self) -> dict[str, int]:
-        """How many transfers have gone over the bulk lane."""
-        counters = _LaneCounters()
-        self._library.xpool_lane_counters(self.index, ctypes.byref(counters))
-        return {"uploads": counters.uploads, "downloads": counters.downloads}
-
-    def replay_counters(self) -> dict[str, int]:
-        """Of the automatic plans: see ``ReplayCounters`` in ``replay.h``."""
-        counters = _ReplayCounters()
-        self._library.xpool_replay_counters(self.index, ctypes.byref(counters))
-        return {
-            name: int(getattr(counters, name)) for name, _ in _ReplayCounters._fields_
-        }
-
-    def queued_nbytes(self) -> int:
-        """Bytes that wait to be taken."""
-        return int(self._library.xpool_queued_bytes(self.index))
-
-    def native_link(
-        self, link: Link, connection: ClientConnection, diagnose: Diagnose
-    ) -> SessionLink | None:
-        """A pump for this connection; None where it can't be, or is not wanted.
-
-        Raises:
-            UsageError: an unknown XPOOL_LINK.
-        """
-        chosen = os.environ.get("XPOOL_LINK") or "native"
-        if chosen not in ("native", "python"):
-            raise UsageError(f"XPOOL_LINK is {chosen!r}: write native or python")
-        sockets = link.hand_over() if chosen == "native" else None
-        if sockets is None:
-            return None
-        native = pump.NativeEnd(self._library, self.index, _SIGNAL_BEHIND, sockets)
-        return pump.NativeLink(native, link, connection, self, diagnose)
-
-    # ---- for the torch stub
-
-    def request(self, what: str) -> int:
-        """Record a ``fence`` or ``statistics``; the id to wait for."""
-        return int(self._library.xpool_request(self.index, _SYNCHRONOUS[what]))
-
-    def position(self) -> int:
-        """How many records the log has."""
-        return int(self._library.xpool_position(self.index))
-
-    def memory(self) -> dict[str, int]:
-        """Bytes allocated now, at most, allowed, and the count of allocations."""
-        counters = _Counters()
-        self._library.xpool_memory(self.index, ctypes.byref(counters))
-        return {name: int(getattr(counters, name)) for name, _ in _Counters._fields_}
-
-    def reset_peak_memory(self) -> None:
-        """Let the peak begin again at what is allocated now."""
-        self._library.xpool_reset_peak_memory(self.index)
-
-    def current_stream(self) -> int:
-        """The id of this thread's stream on the device."""
-        return int(self._library.xpool_current_stream(self.index))
-
-    def set_current_stream(self, stream: int) -> None:
-        """Make a stream this thread's current one on the device."""
-        self._library.xpool_set_current_stream(self.index, stream)
-
-    def plan_counters(self) -> dict[str, int]:
-        """Those of the process."""
-        return self.process.plan_counters()
-
-    def hold_other_threads(self) -> None:
-        """Those of the process."""
-        self.process.hold_other_threads()
-
-    def close(self) -> None:
-        """Record nothing any more, on any device: the interpreter ends."""
-        self.process.close()
-
-
-def _signal_behind(error: BaseException) -> int:
-    """The signal whose handler raised; read from the handler's own first argument."""
-    trace = error.__traceback__
-    handlers = {
-        getattr(handler, "__code__", None): number
-        for number in signal.valid_signals()
-        if callable(handler := signal.getsignal(number))
-    }
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code in handlers:
-            arguments = trace.tb_frame.f_locals
-            first = arguments.get(code.co_varnames[0]) if code.co_argcount else None
-            return first if isinstance(first, int) else handlers[code]
-        trace = trace.tb_next
-    return int(signal.SIGINT)
-
-
-_SIGNAL_BEHIND: Final = pump.SIGNAL_BEHIND(_signal_behind)
-
 _CALLBACKS: Final = frozenset(
     method.__code__ for method in (NativeLibrary._on_request, NativeLibrary._wait)
 )
-
-
-class _Owner:
-    """Its end releases a batch whose payloads the transport still reads."""
-
-    __slots__ = ("__weakref__",)

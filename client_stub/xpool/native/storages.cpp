@@ -1,5 +1,6 @@
 // Storages on the server under addresses that are only names, and the ledger of the slice's memory.
 #include "addresses.h"
+#include "ahead.h"
 #include "capture.h"
 
 #include <c10/util/Exception.h>
@@ -32,15 +33,20 @@ uint64_t charged_bytes(uint64_t nbytes) {
 void charge(Ledger &ledger, uint64_t nbytes) {
   const uint64_t limit = ledger.quota;
   uint64_t before = ledger.allocated;
-  do {
-    if (nbytes > limit || before > limit - nbytes) {
+  while (true) {
+    if (nbytes <= limit && before <= limit - nbytes) {
+      if (ledger.allocated.compare_exchange_weak(before, before + nbytes))
+        break;
+    } else if (Ahead::of(static_cast<int>(&ledger - ledgers.data())).drop()) {  // nobody has asked for that yet
+      before = ledger.allocated;
+    } else {
       ledger.refused_count++;
       C10_THROW_ERROR(OutOfMemoryError,
                       c10::str("CUDA out of memory. Tried to allocate ", nbytes, " bytes on the slice; its quota is ",
                                limit, " bytes, of which ", before,
                                " are allocated. Ask for more with `xpool run --memory`"));
     }
-  } while (!ledger.allocated.compare_exchange_weak(before, before + nbytes));
+  }
   raise_to(ledger.peak, before + nbytes);
   ledger.allocated_total += nbytes;
   raise_to(ledger.peak_count, ++ledger.allocation_count - ledger.released_count);

@@ -94,6 +94,7 @@ def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
     from xpool.torch.comm import patch_comm
     from xpool.torch.compiling import patch_compile
     from xpool.torch.cuda import patch_torch_cuda
+    from xpool.torch.prefetch import patch_pinning
     from xpool.torch.storage_methods import (
         patch_storage_methods,
         patch_untyped_storage,
@@ -104,6 +105,7 @@ def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
     patch_untyped_storage(library)
     patch_compile()
     patch_comm()
+    patch_pinning(remotes)
     if torch.distributed.is_available():
         from xpool.torch.groups import patch_distributed
 

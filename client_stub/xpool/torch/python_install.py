@@ -26,7 +26,7 @@ from xpool.torch.remote import Remote
 from xpool.torch.storage_methods import patch_storage_methods
 
 if TYPE_CHECKING:
-    from xpool.native.library import NativeDevice
+    from xpool.native.device import NativeDevice
     from xpool.session import Reached, Session
 
 _KEPT: Final[list[Any]] = []

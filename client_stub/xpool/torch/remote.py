@@ -12,7 +12,7 @@ from xpool.torch.faults import raise_local
 
 if TYPE_CHECKING:
     from xpool.link import Mark
-    from xpool.native.library import NativeDevice
+    from xpool.native.device import NativeDevice
     from xpool.session import Session
 
 
