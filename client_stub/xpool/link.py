@@ -234,7 +234,7 @@ class SessionLink:
             batch = self._outbox.take()
             if batch is None:
                 break
-            self._pace.note_sent(now_ns)
+            self._pace.note_sent(now_ns, is_awaited=is_awaited)
             frames = self._connection.batch(*batch)
             self._sent_nbytes += sum(len(frame) for frame in frames)
             self._link.send(frames)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 PACE_NS: Final = 100_000
+MOST_NS: Final = 400_000
+AGE_SHARE: Final = 8
 BURST: Final = 3
 PACE_NBYTES: Final = 16 << 10
 """Worth a message at any time."""
+
+_AHEAD_NS: Final = (BURST - 1) * PACE_NS
 
 
 class Pace:
     """Spaces messages out while a program streams."""
 
     def __init__(self) -> None:
+        self._began_ns = 0
+        """The stream."""
         self._due_ns = 0
         """When messages that were sent evenly would leave from now on."""
 
@@ -27,10 +33,13 @@ class Pace:
         """
         if is_awaited or queued_nbytes >= PACE_NBYTES:
             return 0
-        return max(0, self._due_ns - (BURST - 1) * PACE_NS - now_ns)
+        return max(0, self._due_ns - _AHEAD_NS - now_ns)
 
-    def note_sent(self, now_ns: int) -> None:
-        """One message has left."""
+    def note_sent(self, now_ns: int, *, is_awaited: bool) -> None:
+        """One message has left; ``is_awaited``: because somebody waits."""
+        if is_awaited or now_ns >= self._due_ns:
+            self._began_ns = now_ns
+        age_ns = now_ns - self._began_ns
+        space_ns = min(max(age_ns // AGE_SHARE, PACE_NS), MOST_NS)
         # What had to leave at once is no debt beyond the burst.
-        even_ns = max(self._due_ns, now_ns) + PACE_NS
-        self._due_ns = min(even_ns, now_ns + BURST * PACE_NS)
+        self._due_ns = min(max(self._due_ns, now_ns), now_ns + _AHEAD_NS) + space_ns

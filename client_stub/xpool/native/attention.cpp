@@ -109,7 +109,7 @@ std::string key_of(const Attention &call, int device) {
     put_geometry_of(key, *call.mask);
   key.uint8(static_cast<uint8_t>((call.dropout > 0) | call.is_causal << 1 | call.enable_gqa << 2));
   key.uint8(static_cast<uint8_t>(device));
-  return key.str();
+  return std::string(key.str());
 }
 
 int64_t asked(const Attention &call) {

@@ -54,7 +54,7 @@ std::string Connection::head(size_t payload_count) const {
   Bytes head;
   head.raw(&header, sizeof header);
   head.uvarint(next_operation_);
-  return head.str();
+  return std::string(head.str());
 }
 
 void Connection::note_sent(size_t nbytes, uint64_t record_count) {

@@ -83,7 +83,7 @@ static void encode(Encoding &to, const Operation &operation, Arguments arguments
   const void *identity = &operation;
   to.key.raw(&identity, sizeof identity);
   put_arguments(to, operation, arguments);
-  to.key.uint8(server_is_cpu(to.where()));  // what was learned of one kind of server holds for no other
+  put_surroundings(to);
 }
 
 static bool is_as_before(const std::string &key, const Operation &operation, Arguments arguments) {
@@ -104,17 +104,14 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
     return;
   const size_t count = operation.schema.arguments().size();
   const auto arguments = torch::jit::last(*stack, count);
-  thread_local std::vector<std::unique_ptr<Encoding>> spare;  // dispatch may be re-entered from a meta kernel
-  std::unique_ptr<Encoding> encoding = spare.empty() ? std::make_unique<Encoding>() : std::move(spare.back());
-  if (!spare.empty())
-    spare.pop_back();
-  encoding->clear();
+  LentEncoding lent;
+  Encoding *const encoding = &*lent;
   encode(*encoding, operation, arguments);
-  Stack results;
+  Stack &results = encoding->results;
   const bool needs_no_plan = operation.only_writes && !operation.has_out && !operation.grows_written;
   if (needs_no_plan) {
-    static const Plan nothing{{}, std::vector<int>(8, -1)};
-    results = predicted_results(operation, arguments, nothing, *encoding);
+    static const Plan nothing{{}, std::vector<int>(8, kOneTensor)};
+    predict_results(operation, arguments, nothing, *encoding);
     record(encoding->where(), operation, call_head(), encoding->wire);
   } else {
     const bool must_ask = (operation.returns_number && !operation.has_fixed_numbers) || operation.grows_written ||
@@ -137,11 +134,11 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
       remember_plan(encoding->key.str(), plan);
     }
     if (plan) {
-      results = predicted_results(operation, arguments, *plan, *encoding);
+      predict_results(operation, arguments, *plan, *encoding);
       record(encoding->where(), operation, call_head(), encoding->wire);
       mark_results(results.data(), results.size());
     } else {
-      const std::string key = encoding->key.str();
+      const std::string key(encoding->key.str());
       results = requested_results(operation, arguments, *encoding);
       auto learned = std::make_shared<Plan>();
       const bool is_steady = !operation.has_out || (may_mark && is_as_before(key, operation, arguments));
@@ -152,8 +149,6 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   torch::jit::drop(*stack, count);
   for (auto &result : results)
     stack->push_back(std::move(result));
-  encoding->clear();
-  spare.push_back(std::move(encoding));
 }
 
 }  // namespace xpool

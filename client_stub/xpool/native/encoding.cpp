@@ -2,11 +2,32 @@
 #include "encoding.h"
 
 #include <ATen/core/List.h>
+#include <c10/core/DefaultDtype.h>
 
 #include "capturing.h"
 #include "sparse.h"
 
 namespace xpool {
+
+static std::vector<std::unique_ptr<Encoding>> &spare_encodings() {
+  thread_local std::vector<std::unique_ptr<Encoding>> spare;
+  return spare;
+}
+
+LentEncoding::LentEncoding() {
+  auto &spare = spare_encodings();
+  if (spare.empty()) {
+    mine_ = std::make_unique<Encoding>();
+    return;
+  }
+  mine_ = std::move(spare.back());
+  spare.pop_back();
+}
+
+LentEncoding::~LentEncoding() {
+  mine_->clear();
+  spare_encodings().push_back(std::move(mine_));
+}
 
 static bool is_row_major(c10::IntArrayRef sizes, c10::IntArrayRef strides) {
   int64_t step = 1;
@@ -65,8 +86,12 @@ void put_strided(Encoding &to, const Operation &operation, const at::Tensor &ten
                               " tensors are not supported on the remote device");
   const uint8_t flags = (tensor.is_conj() ? 1 : 0) | (tensor.is_neg() ? 2 : 0);
   to.wire.uvarint(storage_id(tensor.storage()));
+  const size_t begin = to.wire.size();
   put_geometry(to.wire, tensor.scalar_type(), flags, tensor.storage_offset(), tensor.sizes(), tensor.strides());
-  put_geometry(to.key, tensor.scalar_type(), flags, 0, tensor.sizes(), tensor.strides());
+  if (tensor.storage_offset() == 0)
+    to.key.raw(&to.wire.at(begin), to.wire.size() - begin);
+  else
+    put_geometry(to.key, tensor.scalar_type(), flags, 0, tensor.sizes(), tensor.strides());
 }
 
 void put_sparse(Encoding &to, const Operation &operation, const at::Tensor &tensor) {
@@ -181,7 +206,7 @@ void put_number(Encoding &to, const Operation &operation, size_t argument, const
   }
   to.wire.append(bytes);
   // A Scalar's value does not shape results (but for arange); its type takes part in promotion.
-  if (operation.meanings[argument] == Meaning::kScalar && !operation.scalars_shape)
+  if (operation.meanings[argument] == Meaning::kScalar && !operation.scalars_shape && !to.keys_values)
     to.key.uint8(value.isBool() ? kTrue : bytes.str()[0]);
   else
     to.key.append(bytes);
@@ -260,6 +285,11 @@ bool is_default(const c10::IValue &value, const c10::IValue &standard) {
 }
 
 }  // namespace
+
+void put_surroundings(Encoding &to) {
+  to.key.uint8(server_is_cpu(to.where()));  // what was learned of one kind of server holds for no other
+  to.key.uint8(static_cast<uint8_t>(c10::get_default_dtype_as_scalartype()));
+}
 
 void put_arguments(Encoding &to, const Operation &operation, Arguments arguments) {
   const auto &declared = operation.schema.arguments();

@@ -9,6 +9,8 @@ struct Encoding {
   Bytes key;
   std::vector<at::Tensor> uploads;  // kept until the call is recorded: their end is a FREE record
   bool has_host_tensor = false;
+  bool keys_values = false;  // numbers are in the key as they are: they may decide what torch says of the call
+  Stack results;
   int device = -1;  // where all of it lies; -1: no argument has said so
 
   // Where the call runs.
@@ -19,12 +21,28 @@ struct Encoding {
     wire.clear();
     key.clear();
     uploads.clear();
-    has_host_tensor = false;
+    has_host_tensor = keys_values = false;
+    results.clear();
   }
+};
+
+// An encoding of this thread's, empty; calls within calls have others.
+class LentEncoding {
+ public:
+  LentEncoding();
+  ~LentEncoding();
+  LentEncoding(const LentEncoding &) = delete;
+  LentEncoding &operator=(const LentEncoding &) = delete;
+  Encoding &operator*() { return *mine_; }
+
+ private:
+  std::unique_ptr<Encoding> mine_;
 };
 
 void put_geometry(Bytes &to, c10::ScalarType dtype, uint8_t flags, uint64_t offset, c10::IntArrayRef sizes,
                   c10::IntArrayRef strides);
 void put_arguments(Encoding &to, const Operation &operation, Arguments arguments);
+// What else than arguments decides results' geometry, into the key.
+void put_surroundings(Encoding &to);
 
 }  // namespace xpool

@@ -1,5 +1,6 @@
 #include "history.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace xpool {
@@ -7,12 +8,12 @@ namespace xpool {
 void History::push(uint64_t signature, std::string_view record, bool is_single, bool is_read, size_t sent) {
   Past past = now();
   past.signature = signature;
-  past.nbytes = static_cast<uint32_t>(record.size());
+  past.nbytes = std::min<uint64_t>(record.size(), kMostRecordBytes);  // that of a lost one is of no use
   past.is_lost = record.size() > kMostRecordBytes;
   past.singles += is_single;
   past.reads += is_read;
   past.single_reads += is_single && is_read;
-  past.sent += sent;
+  past.sent += static_cast<uint32_t>(sent);
   if (!past.is_lost) {
     if (end_ % kBytes + record.size() > kBytes)
       end_ += kBytes - end_ % kBytes;  // a record lies in one piece

@@ -40,11 +40,13 @@ class History {
   uint64_t period() const { return period_; }
 
   // Of the last `length` records.
-  uint64_t singles(uint64_t length) const { return now().singles - before(length).singles; }
-  uint64_t reads(uint64_t length) const { return now().reads - before(length).reads; }
-  uint64_t single_reads(uint64_t length) const { return now().single_reads - before(length).single_reads; }
+  uint64_t singles(uint64_t length) const { return uint16_t(now().singles - before(length).singles); }
+  uint64_t reads(uint64_t length) const { return uint16_t(now().reads - before(length).reads); }
+  uint64_t single_reads(uint64_t length) const {
+    return uint16_t(now().single_reads - before(length).single_reads);
+  }
   uint64_t bytes(uint64_t length) const { return now().end - before(length).end; }
-  uint64_t sent(uint64_t length) const { return now().sent - before(length).sent; }
+  uint64_t sent(uint64_t length) const { return uint32_t(now().sent - before(length).sent); }
   bool last_is_read() const { return count_ > 0 && reads(1) > 0; }
   // Whether the last `length` records are all still there.
   bool holds(uint64_t length) const;
@@ -56,9 +58,11 @@ class History {
   struct Past {
     uint64_t signature = 0;
     uint64_t end = 0;  // of its bytes, in the count of all bytes
-    uint32_t nbytes = 0;
-    bool is_lost = false;
-    uint64_t singles = 0, reads = 0, single_reads = 0, sent = 0;  // up to here
+    uint32_t nbytes : 31 = 0;
+    uint32_t is_lost : 1 = false;
+    // Up to here, less what has run over: they are used for no more than kRecords in a row.
+    uint32_t sent = 0;
+    uint16_t singles = 0, reads = 0, single_reads = 0;
   };
   struct Place {
     uint64_t gram = 0, count = 0;

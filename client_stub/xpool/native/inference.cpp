@@ -1,12 +1,16 @@
 // Where results' geometry comes from: plans, and meta kernels at a miss.
 #include "inference.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/List.h>
 #include <ATen/ops/empty_strided.h>
 
 #include <mutex>
 #include <shared_mutex>
+#include <string>
 #include <unordered_map>
+
+#include "encoding.h"
 
 namespace xpool {
 
@@ -47,11 +51,18 @@ c10::IValue meta_value(const c10::IValue &value) {
   return value;
 }
 
+Leaf leaf_of(const at::Tensor &tensor) {
+  Leaf leaf{true, tensor.scalar_type(), tensor.sizes().vec(), tensor.strides().vec()};
+  leaf.nbytes = at::detail::computeStorageNbytes(leaf.sizes, leaf.strides, tensor.itemsize());
+  put_geometry(leaf.geometry, leaf.dtype, 0, 0, leaf.sizes, leaf.strides);
+  return leaf;
+}
+
 void add_leaf(Plan &plan, const at::Tensor &tensor) {
   if (!tensor.defined())
     plan.leaves.push_back({false, c10::ScalarType::Undefined, {}, {}});
   else
-    plan.leaves.push_back({true, tensor.scalar_type(), tensor.sizes().vec(), tensor.strides().vec()});
+    plan.leaves.push_back(leaf_of(tensor));
 }
 
 }  // namespace
@@ -125,22 +136,67 @@ static std::unordered_map<std::string, std::shared_ptr<const Plan>> &plans() {
   return *all;
 }
 
-std::shared_ptr<const Plan> find_plan(const std::string &key) {
-  std::shared_lock<std::shared_mutex> lock(plans_mutex);
-  const auto found = plans().find(key);
-  return found == plans().end() ? nullptr : found->second;
+static std::atomic<uint64_t> plans_forgotten{0};
+
+namespace {
+
+uint64_t hash_of(std::string_view bytes) {
+  constexpr uint64_t kFactor = 0x9e3779b97f4a7c15ull;
+  uint64_t hash = bytes.size() * kFactor, word;
+  const char *at = bytes.data(), *const end = at + bytes.size();
+  for (; end - at >= 8; at += 8) {
+    memcpy(&word, at, 8);
+    hash = (hash ^ word) * kFactor;
+    hash ^= hash >> 32;
+  }
+  word = 0;
+  memcpy(&word, at, end - at);
+  hash = (hash ^ word) * kFactor;
+  return hash ^ hash >> 32;
 }
 
-void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan) {
+// What this thread has used last: found without a lock.
+struct UsedPlan {
+  uint64_t hash = 0, forgotten = 0;
+  std::string key;
+  std::shared_ptr<const Plan> plan;
+};
+constexpr size_t kUsedPlans = 1024;
+
+UsedPlan &used_plan(uint64_t hash) {
+  thread_local std::vector<UsedPlan> used(kUsedPlans);
+  return used[hash % kUsedPlans];
+}
+
+}  // namespace
+
+std::shared_ptr<const Plan> find_plan(std::string_view key) {
+  const uint64_t hash = hash_of(key), forgotten = plans_forgotten.load(std::memory_order_acquire);
+  UsedPlan &used = used_plan(hash);
+  if (used.plan && used.hash == hash && used.forgotten == forgotten && used.key == key)
+    return used.plan;
+  std::shared_lock<std::shared_mutex> lock(plans_mutex);
+  const auto found = plans().find(std::string(key));
+  if (found == plans().end())
+    return nullptr;
+  used = {hash, forgotten, found->first, found->second};
+  return found->second;
+}
+
+void remember_plan(std::string_view key, std::shared_ptr<const Plan> plan) {
   std::unique_lock<std::shared_mutex> lock(plans_mutex);
   if (plans().size() >= kMaxPlans)
     plans().clear();
-  plans()[key] = std::move(plan);
+  auto &place = plans()[std::string(key)];
+  if (place)
+    plans_forgotten++;
+  place = std::move(plan);
 }
 
 void forget_plans() {
   std::unique_lock<std::shared_mutex> lock(plans_mutex);
   plans().clear();
+  plans_forgotten++;
 }
 
 // index.Tensor is tagged as dynamic, but is so only with masks.

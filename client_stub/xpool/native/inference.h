@@ -10,6 +10,9 @@ struct Leaf {
   bool is_defined;
   c10::ScalarType dtype;
   std::vector<int64_t> sizes, strides;
+  // What follows from these: the bytes of its storage, and its geometry as it is encoded.
+  uint64_t nbytes = 0;
+  Bytes geometry = {};
 };
 constexpr int kOneTensor = -1, kNumber = -2;
 // Geometry of all new results; `counts` per return: leaves of a list, or one of the two above.
@@ -28,8 +31,8 @@ std::shared_ptr<const Plan> infer(const Operation &operation, Arguments argument
 // index.Tensor and its like are tagged as dynamic, but are so only with masks.
 bool is_gather(const Operation &operation, Arguments arguments);
 
-std::shared_ptr<const Plan> find_plan(const std::string &key);
-void remember_plan(const std::string &key, std::shared_ptr<const Plan> plan);
+std::shared_ptr<const Plan> find_plan(std::string_view key);
+void remember_plan(std::string_view key, std::shared_ptr<const Plan> plan);
 void forget_plans();
 
 }  // namespace xpool

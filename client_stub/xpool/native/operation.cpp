@@ -118,16 +118,16 @@ Operation::Operation(const c10::OperatorHandle &op) : handle(op), schema(op.sche
 Operation &operation_of(const c10::OperatorHandle &handle) {
   static auto *mutex = new std::shared_mutex;
   static auto *operations = new std::unordered_map<const void *, std::unique_ptr<Operation>>;
-  thread_local std::unordered_map<const void *, Operation *> known;
+  thread_local std::array<std::pair<const void *, Operation *>, 256> known{};  // used last
   const void *identity = &handle.schema();
-  auto found = known.find(identity);
-  if (found != known.end())
-    return *found->second;
+  auto &place = known[reinterpret_cast<uintptr_t>(identity) / alignof(std::max_align_t) % known.size()];
+  if (place.first == identity)
+    return *place.second;
   std::unique_lock<std::shared_mutex> lock(*mutex);
   auto &slot = (*operations)[identity];
   if (!slot)
     slot = std::make_unique<Operation>(handle);
-  known[identity] = slot.get();
+  place = {identity, slot.get()};
   return *slot;
 }
 

@@ -308,7 +308,7 @@ bool Pump::send_queued() {
     const std::unique_ptr<Batch> batch(log_.take());
     if (!batch)
       break;
-    pace_.note_sent(now_ns);
+    pace_.note_sent(now_ns, is_awaited);
     std::vector<std::pair<char *, size_t>> payloads;
     for (size_t i = 0; i < batch->payloads.size(); i++)
       payloads.emplace_back(batch->payloads[i], batch->sizes[i]);

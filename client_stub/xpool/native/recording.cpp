@@ -49,52 +49,65 @@ void mark_results(const c10::IValue *results, size_t count) {
 
 namespace {
 
-at::Tensor result_tensor(const Leaf &leaf, int device) {
-  return at::detail::empty_strided_generic(leaf.sizes, leaf.strides, result_allocator(device), kKeys, leaf.dtype);
+// As torch's empty_strided, where size and geometry have been worked out before.
+at::Tensor result_tensor(const Leaf &leaf, int device, Bytes &to) {
+  c10::Allocator *allocator = result_allocator(device);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), leaf.nbytes,
+                                                       allocator->allocate(leaf.nbytes), allocator, true);
+  to.uint8(1);
+  to.uvarint(storage_id(storage));
+  to.append(leaf.geometry);
+  at::Tensor tensor = at::detail::make_tensor_base<c10::TensorImpl>(std::move(storage), kKeys,
+                                                                    c10::scalarTypeToTypeMeta(leaf.dtype));
+  if (leaf.sizes.size() != 1 || leaf.sizes[0] != 0)
+    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(leaf.sizes, leaf.strides);
+  return tensor;
 }
 
 uint64_t leaf_count(Arguments arguments, int argument) {
   return arguments[argument].isTensorList() ? arguments[argument].toTensorVector().size() : 1;
 }
 
+uint64_t output_count(const Operation &operation, Arguments arguments, const Plan &plan) {
+  uint64_t count = 0;
+  for (size_t i = 0; i < operation.return_to_argument.size(); i++) {
+    const int argument = operation.return_to_argument[i], number = plan.counts[i];
+    count += argument >= 0 ? leaf_count(arguments, argument) : number == kOneTensor ? 1 : number == kNumber ? 0 : number;
+  }
+  return count;
+}
+
 }  // namespace
 
-// Results of a call whose new tensors the plan describes, encoded as its outputs.
-Stack predicted_results(const Operation &operation, Arguments arguments, const Plan &plan, Encoding &encoding) {
-  Stack results;
-  Bytes outputs;
-  uint64_t count = 0;
+void predict_results(const Operation &operation, Arguments arguments, const Plan &plan, Encoding &encoding) {
+  Bytes &outputs = encoding.wire;
+  outputs.uvarint(output_count(operation, arguments, plan));
+  const int device = encoding.where();
   size_t leaf = 0, kept = 0;
+  const auto next_tensor = [&] {
+    const Leaf &one = plan.leaves[leaf++];
+    if (one.is_defined)
+      return result_tensor(one, device, outputs);
+    outputs.uint8(0);
+    return at::Tensor();
+  };
   for (size_t i = 0; i < operation.return_to_argument.size(); i++) {
-    const int argument = operation.return_to_argument[i];
+    const int argument = operation.return_to_argument[i], number = plan.counts[i];
     if (argument >= 0) {
-      const uint64_t leaves = leaf_count(arguments, argument);
-      for (uint64_t k = 0; k < leaves; k++)
+      for (uint64_t left = leaf_count(arguments, argument); left > 0; left--)
         outputs.uint8(0);
-      count += leaves;
-      results.push_back(arguments[argument]);
-      continue;
+      encoding.results.push_back(arguments[argument]);
+    } else if (number == kNumber) {
+      encoding.results.push_back(plan.numbers[kept++]);
+    } else if (number == kOneTensor) {
+      encoding.results.emplace_back(next_tensor());
+    } else {
+      std::vector<at::Tensor> tensors;
+      for (int k = 0; k < number; k++)
+        tensors.push_back(next_tensor());
+      encoding.results.emplace_back(std::move(tensors));
     }
-    const int number = plan.counts[i];
-    if (number == kNumber) {
-      results.push_back(plan.numbers[kept++]);
-      continue;
-    }
-    std::vector<at::Tensor> tensors;
-    for (int k = 0; k < (number < 0 ? 1 : number); k++, leaf++) {
-      const Leaf &one = plan.leaves[leaf];
-      tensors.push_back(one.is_defined ? result_tensor(one, encoding.where()) : at::Tensor());
-      put_output(outputs, tensors.back());
-      count++;
-    }
-    if (number < 0)
-      results.emplace_back(tensors[0]);
-    else
-      results.emplace_back(std::move(tensors));
   }
-  encoding.wire.uvarint(count);
-  encoding.wire.append(outputs);
-  return results;
 }
 
 at::Tensor tensor_over(const c10::Storage &storage, c10::ScalarType dtype, c10::IntArrayRef sizes,
@@ -111,8 +124,8 @@ at::Tensor tensor_over(const c10::Storage &storage, c10::ScalarType dtype, c10::
 void call_writing(Operation &operation, const std::vector<c10::IValue> &arguments) {
   Encoding encoding;
   put_arguments(encoding, operation, arguments);
-  predicted_results(operation, arguments, Plan{{}, std::vector<int>(operation.return_to_argument.size(), -1)},
-                    encoding);
+  predict_results(operation, arguments, Plan{{}, std::vector<int>(operation.return_to_argument.size(), kOneTensor)},
+                  encoding);
   record(encoding.where(), operation, call_head(), encoding.wire);
 }
 

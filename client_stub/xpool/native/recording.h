@@ -9,8 +9,8 @@ namespace xpool {
 void record(int device, Operation &operation, const Bytes &head, const Bytes &tail);
 const Bytes &call_head();
 void put_output(Bytes &to, const at::Tensor &tensor);
-// Results of a call whose new tensors the plan describes, encoded as its outputs.
-Stack predicted_results(const Operation &operation, Arguments arguments, const Plan &plan, Encoding &encoding);
+// Results of a call whose new tensors the plan describes, into `encoding.results`, and encoded as its outputs.
+void predict_results(const Operation &operation, Arguments arguments, const Plan &plan, Encoding &encoding);
 // After the call is recorded: the server knows its results.
 void mark_results(const c10::IValue *results, size_t count);
 // A call whose results the server must tell: waits for them.

@@ -90,7 +90,7 @@ std::optional<std::string> key_of(int device, at::TensorList inputs, c10::IntArr
   }
   for (const int64_t number : numbers)
     key.svarint(number);
-  return key.str();
+  return std::string(key.str());
 }
 
 int64_t version_of(const at::Tensor &tensor) {

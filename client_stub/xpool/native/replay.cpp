@@ -26,7 +26,7 @@ uint32_t Replay::append(std::string_view record, std::string &out) {
   counters_.records++;
   taken_bytes_ += record.size();
   if (plan_ && replay(record, out))
-    return define_if_repeated(out);
+    return index_ == 0 || is_read(record) ? define_if_repeated(out) : 0;  // a better plan is not urgent
   walk_record(record, walk_);
   distrust(walk_, record);
   send_single(record, out);

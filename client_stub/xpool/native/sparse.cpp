@@ -93,7 +93,7 @@ void dispatch_sparse(const c10::OperatorHandle &handle, Stack *stack) {
   const void *identity = &operation;
   encoding.key.raw(&identity, sizeof identity);
   put_arguments(encoding, operation, arguments);
-  encoding.key.uint8(server_is_cpu(encoding.where()));
+  put_surroundings(encoding);
   const bool is_sparse_written = writes_sparse(operation, arguments);
   const bool must_ask =
       is_sparse_written || operation.has_out || operation.returns_number || operation.is_dynamic;
@@ -104,7 +104,8 @@ void dispatch_sparse(const c10::OperatorHandle &handle, Stack *stack) {
     plan = find_plan(encoding.key.str());
   Stack results;
   if (plan) {
-    results = predicted_results(operation, arguments, *plan, encoding);
+    predict_results(operation, arguments, *plan, encoding);
+    results = std::move(encoding.results);
     record(encoding.where(), operation, call_head(), encoding.wire);
     mark_results(results.data(), results.size());
   } else {
