@@ -73,6 +73,16 @@ MAX_LIST: Final = 65_536
 MAX_DEPTH: Final = 4
 """Lists within lists; no ATen schema nests deeper than two."""
 
+MAX_ARRAY_DEPTH: Final = 8
+"""Values within values among arguments of an array operation: ``block`` nests lists."""
+
+MAX_ARRAY_RESULTS: Final = 64
+"""Results of an array operation that a client has predicted."""
+
+MAX_BIG_INT_NBYTES: Final = 64
+"""An integer argument beyond 64 bits; no dtype holds more than 8 bytes of it, and seeds
+are cut to as many."""
+
 MAX_STRING_NBYTES: Final = 64 << 10
 MAX_NAME_NBYTES: Final = 256
 MAX_HOST_TENSOR_NBYTES: Final = 4 << 20

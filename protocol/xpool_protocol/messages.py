@@ -185,6 +185,11 @@ EXCEPTIONS: Final = frozenset(
         "OutOfMemoryError",
         "LinAlgError",
         "ZeroDivisionError",
+        "AttributeError",
+        "AxisError",
+        "KeyError",
+        "OverflowError",
+        "StopIteration",
     }
 )
 """Exception names a Fault may carry; any other becomes RuntimeError."""

@@ -13,6 +13,30 @@ from typing import Final, TypeAlias
 import msgspec
 
 from xpool_protocol import limits
+from xpool_protocol.arrays.records import (
+    ARRAY_CALL,
+    ARRAY_OVER_STORAGE,
+    ARRAY_REQUEST,
+    DEFINE_ARRAY_OPERATION,
+    FREE_ARRAYS,
+    PUT_ARRAY,
+    STORAGE_OVER_ARRAY,
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+    DefineArrayOperation,
+    FreeArrays,
+    PutArray,
+    StorageOverArray,
+    read_array_call,
+    read_array_over_storage,
+    read_array_request,
+    read_define_array_operation,
+    read_free_arrays,
+    read_put_array,
+    read_storage_over_array,
+    write_array_record,
+)
 from xpool_protocol.errors import PeerError
 from xpool_protocol.group_records import (
     COLLECTIVE,
@@ -276,6 +300,13 @@ Record: TypeAlias = (
     | Download
     | ListKnown
     | UploadKnown
+    | DefineArrayOperation
+    | ArrayCall
+    | ArrayRequest
+    | FreeArrays
+    | PutArray
+    | ArrayOverStorage
+    | StorageOverArray
 )
 
 STATISTICS_FIELDS: Final = (
@@ -412,6 +443,8 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
             write_plan_record(writer, record)
         case OpenLane() | Upload() | Download() | ListKnown() | UploadKnown():
             write_lane_record(writer, record)
+        case _:
+            write_array_record(writer, record)
 
 
 def _read_arguments(reader: Reader) -> tuple[tuple[int, Value], ...]:
@@ -573,6 +606,13 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     DOWNLOAD: lambda reader: read_download(reader, _request(reader)),
     LIST_KNOWN: lambda reader: ListKnown(_request(reader)),
     UPLOAD_KNOWN: read_upload_known,
+    DEFINE_ARRAY_OPERATION: read_define_array_operation,
+    ARRAY_CALL: read_array_call,
+    ARRAY_REQUEST: lambda reader: read_array_request(reader, _request(reader)),
+    FREE_ARRAYS: read_free_arrays,
+    PUT_ARRAY: read_put_array,
+    ARRAY_OVER_STORAGE: read_array_over_storage,
+    STORAGE_OVER_ARRAY: read_storage_over_array,
 }
 
 

@@ -14,6 +14,15 @@ from typing import Final
 
 import torch
 from xpool_protocol import limits
+from xpool_protocol.arrays.records import (
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+    DefineArrayOperation,
+    FreeArrays,
+    PutArray,
+    StorageOverArray,
+)
 from xpool_protocol.errors import ArgumentInvalid, PeerError, PoolError
 from xpool_protocol.group_records import (
     Collective,
@@ -56,6 +65,8 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.values import Value
 
+from xpool_server.arrays.calls import ArrayCalls
+from xpool_server.arrays.opening import library_opener
 from xpool_server.calls import Calls, encoded
 from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
@@ -125,6 +136,9 @@ class Executor:
             (lambda: None) if door is None else door.news,
             Vouching() if door is None else door.vouching,
         )
+        self.arrays = ArrayCalls(
+            self.storages, self.failures, library_opener(backend.kind)
+        )
         self.received_nbytes = 0
         self.sent_nbytes = 0
         self.known_nbytes = 0
@@ -162,6 +176,13 @@ class Executor:
             Download: self._download,
             ListKnown: self._list_known,
             UploadKnown: self._upload_known,
+            DefineArrayOperation: self.arrays.define,
+            ArrayCall: self.arrays.call,
+            ArrayRequest: self.arrays.request,
+            FreeArrays: self.arrays.free,
+            PutArray: self.arrays.put,
+            ArrayOverStorage: self.arrays.over_storage,
+            StorageOverArray: self.arrays.storage_over,
         }
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
@@ -262,7 +283,7 @@ class Executor:
     def counters(self) -> dict[str, int]:
         """The session's counters, by the names of ``STATISTICS_FIELDS``."""
         return {
-            "executed_ops": self.calls.executed_ops,
+            "executed_ops": self.calls.executed_ops + self.arrays.executed_ops,
             "failed_ops": self.failures.count,
             "received_nbytes": self.received_nbytes,
             "sent_nbytes": self.sent_nbytes,

@@ -101,6 +101,16 @@ class NativeStorages(Storages):
     def tensor(self, wire: Tensor) -> torch.Tensor:
         return self.tensor_over(self.entry(wire.storage), wire)
 
+    def charge_elsewhere(self, nbytes: int) -> None:
+        self._elsewhere_nbytes += nbytes
+        self._native.charge(nbytes)
+
+    def adopt_shared(self, storage_id: int, storage: torch.UntypedStorage) -> None:
+        if storage_id in self:
+            raise ArgumentInvalid(f"storage {storage_id} exists already")
+        self._bound(storage_id)
+        self._native.adopt_shared(storage_id, storage._cdata)
+
     def adopt(self, storage_id: int, storage: torch.UntypedStorage) -> Entry:
         if storage_id in self:
             raise ArgumentInvalid(f"storage {storage_id} exists already")
@@ -154,9 +164,9 @@ class NativeStorages(Storages):
     def validate(self) -> None:
         handles = self._native.handles()
         live = [one for one in handles if self.is_live(one)]
-        charges = [charged_nbytes(self._native.nbytes(one)) for one in live]
+        charges = [self._native.charge_of(one) for one in live]
         assert self.live_count == len(live)
-        assert self.allocated_nbytes == sum(charges)
+        assert self.allocated_nbytes == sum(charges) + self._elsewhere_nbytes
         assert self._faults.keys() == set(handles) - set(live)
         for one in live:
             storage = self._native.storage(one)

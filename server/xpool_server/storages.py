@@ -118,6 +118,7 @@ class Storages:
         self._allocated_nbytes = 0
         self._peak_nbytes = 0
         self._live_count = 0
+        self._elsewhere_nbytes = 0
         self._device = device
         self._table: dict[int, Entry | Fault] = {}
         self._ids: dict[int, int] = {}
@@ -252,6 +253,26 @@ class Storages:
                 f" {text_from_nbytes(self.allocated_nbytes)} are allocated"
             )
 
+    def charge_elsewhere(self, nbytes: int) -> None:
+        """Charge memory that is no storage's, or, if negative, give it back."""
+        self._elsewhere_nbytes += nbytes
+        self._charge(nbytes)
+
+    def adopt_shared(self, storage_id: int, storage: torch.UntypedStorage) -> None:
+        """Give a storage its handle whose memory is charged elsewhere already.
+
+        Raises:
+            ArgumentInvalid: the handle is in use.
+        """
+        if storage_id in self:
+            raise ArgumentInvalid(f"storage {storage_id} exists already")
+        self._bound(storage_id)
+        entry = Entry(storage)
+        entry.charge_nbytes = 0
+        self._ids[entry.identity] = storage_id
+        self._live_count += 1
+        self._table[storage_id] = entry
+
     def adopt(self, storage_id: int, storage: torch.UntypedStorage) -> Entry:
         """Give a storage its handle, and charge it.
 
@@ -339,7 +360,8 @@ class Storages:
         """Check the rules above against the table; for tests."""
         live = [entry for entry in self._table.values() if isinstance(entry, Entry)]
         assert self.live_count == len(live) == len(self._ids)
-        assert self.allocated_nbytes == sum(entry.charge_nbytes for entry in live)
+        charges = sum(entry.charge_nbytes for entry in live)
+        assert self.allocated_nbytes == charges + self._elsewhere_nbytes
         assert all(entry.nbytes == entry.storage.nbytes() for entry in live)
         assert self.allocated_nbytes <= max(self.quota_nbytes, 0)
         assert self.peak_nbytes >= self.allocated_nbytes

@@ -118,6 +118,10 @@ class PythonLog:
         write_record(writer, record)
         return self._append(writer.buffer)
 
+    def append_encoded(self, record: bytes | bytearray) -> int:
+        """Append one record that is bytes already; its operation number."""
+        return self._append(record)
+
     def append_call(
         self,
         name: str,

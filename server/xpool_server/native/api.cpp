@@ -176,6 +176,30 @@ API int32_t xs_adopt(Executor *executor, uint64_t id, uint64_t address) {
   return translated([&]() { return executor->storages.adopt(id, storage_at(address)), 0; }, -1);
 }
 
+// A storage whose memory is charged elsewhere already.
+API int32_t xs_adopt_shared(Executor *executor, uint64_t id, uint64_t address) {
+  return translated(
+      [&]() {
+        Storages &storages = executor->storages;
+        const uint64_t peak = storages.peak_nbytes;
+        auto &entry = storages.adopt(id, storage_at(address));
+        storages.allocated_nbytes -= entry.charge_nbytes;
+        entry.charge_nbytes = 0;
+        storages.peak_nbytes = peak;
+        return 0;
+      },
+      -1);
+}
+
+API uint64_t xs_charge_of(Executor *executor, uint64_t id) { return executor->storages.find(id)->charge_nbytes; }
+
+// Memory that is no storage's; negative: it is given back.
+API void xs_charge(Executor *executor, int64_t nbytes) {
+  Storages &storages = executor->storages;
+  storages.allocated_nbytes += nbytes;
+  storages.peak_nbytes = std::max(storages.peak_nbytes, storages.allocated_nbytes);
+}
+
 API int32_t xs_hold(Executor *executor, uint64_t address) {
   return translated([&]() { return executor->storages.hold(storage_at(address)), 0; }, -1);
 }

@@ -127,6 +127,9 @@ _LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
     ("xs_nbytes", (_ID,), ctypes.c_uint64),
     ("xs_id_of", (ctypes.c_uint64,), ctypes.c_uint64),
     ("xs_adopt", (_ID, ctypes.c_uint64), ctypes.c_int32),
+    ("xs_adopt_shared", (_ID, ctypes.c_uint64), ctypes.c_int32),
+    ("xs_charge", (ctypes.c_int64,), None),
+    ("xs_charge_of", (_ID,), ctypes.c_uint64),
     ("xs_hold", (ctypes.c_uint64,), ctypes.c_int32),
     ("xs_name", (_ID, ctypes.c_uint64), ctypes.c_int32),
     ("xs_let_go", (ctypes.c_uint64,), ctypes.c_int32),
@@ -350,6 +353,18 @@ class NativeSession:
     def adopt(self, storage_id: int, identity: int) -> None:
         """Name and charge a storage."""
         self._call["xs_adopt"](self.pointer, storage_id, identity)
+
+    def adopt_shared(self, storage_id: int, identity: int) -> None:
+        """Name a storage whose memory is charged elsewhere already."""
+        self._call["xs_adopt_shared"](self.pointer, storage_id, identity)
+
+    def charge(self, nbytes: int) -> None:
+        """Charge memory that is no storage's; negative: give it back."""
+        self._call["xs_charge"](self.pointer, nbytes)
+
+    def charge_of(self, storage_id: int) -> int:
+        """What a live handle's storage takes from the quota."""
+        return int(self._call["xs_charge_of"](self.pointer, storage_id))
 
     def hold(self, identity: int) -> None:
         """Charge a storage that has no handle yet."""

@@ -1,0 +1,442 @@
+"""Executes the records about arrays: decode, check, call, name the results."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from xpool_protocol import limits
+from xpool_protocol.arrays.records import (
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+    ArrayResult,
+    DefineArrayOperation,
+    FreeArrays,
+    PutArray,
+    StorageOverArray,
+)
+from xpool_protocol.arrays.values import (
+    LAYOUT_C,
+    LAYOUT_F,
+    LAYOUT_OWN,
+    ArrayMeta,
+    Handle,
+    NamedTuple,
+    ObjectMeta,
+    write_array_value,
+)
+from xpool_protocol.errors import ArgumentInvalid, OperationUnknown, PeerError
+from xpool_protocol.messages import Fault, Reply
+from xpool_protocol.values import ITEM_NBYTES, DType, HostTensor
+from xpool_protocol.wire import Writer
+
+from xpool_server.arrays.dtypes import CODE_OF, DTYPE_OF
+from xpool_server.arrays.library import ArrayLibrary
+from xpool_server.arrays.table import ArrayTable
+from xpool_server.failures import NOTHING, Answers, Failures
+from xpool_server.faults import Poisoned
+from xpool_server.storages import Storages, charged_nbytes
+
+VIEWS: Final = frozenset(
+    {
+        "ndarray.__getitem__",
+        "ndarray.reshape",
+        "ndarray.transpose",
+        "ndarray.swapaxes",
+        "ndarray.squeeze",
+        "ndarray.view",
+        "ndarray.diagonal",
+        "ndarray.ravel",
+        "cupy.reshape",
+        "cupy.transpose",
+        "cupy.swapaxes",
+        "cupy.moveaxis",
+        "cupy.rollaxis",
+        "cupy.squeeze",
+        "cupy.expand_dims",
+        "cupy.broadcast_to",
+        "cupy.broadcast_arrays",
+        "cupy.ravel",
+        "cupy.real",
+        "cupy.imag",
+        "cupy.diagonal",
+        "cupy.atleast_1d",
+        "cupy.atleast_2d",
+        "cupy.atleast_3d",
+        "cupy.flip",
+        "cupy.fliplr",
+        "cupy.flipud",
+        "cupy.rot90",
+        "cupy.split",
+        "cupy.array_split",
+        "cupy.hsplit",
+        "cupy.vsplit",
+        "cupy.dsplit",
+        "xpool.attribute",
+    }
+)
+"""Operations whose results may take no memory of their own."""
+
+MAX_WARNINGS: Final = 32
+
+
+class ArrayCalls:
+    """The session's arrays, and what is done with them."""
+
+    def __init__(
+        self,
+        storages: Storages,
+        failures: Failures,
+        open_library: Callable[[], ArrayLibrary],
+    ) -> None:
+        """No arrays yet.
+
+        Args:
+            storages: the session's; their ledger is the arrays' too.
+            failures: makes and remembers faults.
+            open_library: imports the library; called at the first use.
+        """
+        self.executed_ops = 0
+        self._storages = storages
+        self._failures = failures
+        self._open_library = open_library
+        self._opened: ArrayLibrary | None = None
+        self._arrays: ArrayTable | None = None
+        self._names: dict[int, str] = {}
+        self._named: dict[int, int] = {}
+        """Numbers that a request's arguments name, by the id of what they name."""
+        self._own: dict[str, Callable[..., Any]] = {
+            "xpool.get": self._get,
+            "xpool.describe": self._describe_all,
+            "xpool.attribute": self._attribute,
+            "xpool.set_attribute": self._set_attribute,
+        }
+
+    @property
+    def library(self) -> ArrayLibrary:
+        """NumPy or CuPy, imported at its first use."""
+        if self._opened is None:
+            self._opened = self._open_library()
+        return self._opened
+
+    @property
+    def arrays(self) -> ArrayTable:
+        """The session's arrays."""
+        if self._arrays is None:
+            self._arrays = ArrayTable(self._storages, self.library.array_type)
+        return self._arrays
+
+    # ---- records
+
+    def define(self, record: DefineArrayOperation) -> Answers:
+        """Give an operation its number."""
+        if record.array_operation != len(self._names):
+            raise PeerError(
+                f"array operation {record.array_operation} is defined out of turn"
+            )
+        self._names[record.array_operation] = record.name
+        return NOTHING
+
+    def call(self, record: ArrayCall) -> Answers:
+        """Run an operation whose results have names."""
+        try:
+            self._call(record)
+        except Poisoned as poisoned:
+            self._poison(record, poisoned.fault)
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            name = self._names.get(record.array_operation, "")
+            fault = self._failures.fault(error, name)
+            self._poison(record, fault)
+            return self._failures.told(fault)
+        return NOTHING
+
+    def request(self, record: ArrayRequest) -> Answers:
+        """Run an operation and tell what came out."""
+        name = self._names.get(record.array_operation, "")
+        try:
+            return [self._requested(record, name)]
+        except Poisoned as poisoned:
+            return self._failures.refused(record.request, poisoned.fault)
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            fault = self._failures.fault(error, name)
+            return self._failures.refused(record.request, fault)
+
+    def free(self, record: FreeArrays) -> Answers:
+        """Forget numbers."""
+
+        def run() -> None:
+            for number in record.numbers:
+                self.arrays.free(number)
+
+        return self._failures.attempt(run)
+
+    def put(self, record: PutArray) -> Answers:
+        """Make an array of bytes."""
+
+        def run() -> None:
+            self.arrays.check_new(record.number)
+            self._storages.check_room(charged_nbytes(len(record.data)))
+            array = self.library.from_bytes(
+                record.dtype, record.sizes, "CF"[record.order], record.data
+            )
+            self.arrays.add(record.number, array)
+
+        return self._naming(record.number, run)
+
+    def over_storage(self, record: ArrayOverStorage) -> Answers:
+        """Make an array over a storage's memory."""
+
+        def run() -> None:
+            self.arrays.check_new(record.number)
+            tensor = self._storages.own_tensor(record.tensor)
+            array = self.library.over(tensor)
+            if record.is_taken:
+                self._storages.free(record.tensor.storage)
+            self.arrays.add(record.number, array)
+
+        return self._naming(record.number, run)
+
+    def storage_over(self, record: StorageOverArray) -> Answers:
+        """Make a storage over an array's memory."""
+
+        def run() -> None:
+            array = self.arrays.get(record.number)
+            if not isinstance(array, self.library.array_type):
+                raise ArgumentInvalid(f"{record.number} is no array")
+            self._storages.adopt_shared(
+                record.storage, self.library.storage_over(array)
+            )
+
+        try:
+            run()
+        except Poisoned as poisoned:
+            self._storages.poison(record.storage, poisoned.fault)
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            fault = self._failures.fault(error)
+            self._storages.poison(record.storage, fault)
+            return self._failures.told(fault)
+        return NOTHING
+
+    # ---- running
+
+    def _naming(self, number: int, run: Callable[[], None]) -> Answers:
+        try:
+            run()
+        except Poisoned as poisoned:
+            self.arrays.poison(number, poisoned.fault)
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            fault = self._failures.fault(error)
+            self.arrays.poison(number, fault)
+            return self._failures.told(fault)
+        return NOTHING
+
+    def _operation(self, number: int) -> Callable[..., Any]:
+        name = self._names.get(number)
+        if name is None:
+            raise OperationUnknown(f"array operation {number} was not defined")
+        own = self._own.get(name)
+        return own if own is not None else self.library.operation(name)
+
+    def _call(self, record: ArrayCall) -> None:
+        operation = self._operation(record.array_operation)
+        arguments = [self._argument(one) for one in record.arguments]
+        keywords = {
+            name: self._argument(one) for name, one in record.keywords.items()
+        }
+        results = record.results
+        if results:
+            self._check_room(record)
+        found = operation(*arguments, **keywords)
+        self.executed_ops += 1
+        if len(results) == 1:
+            self._bind(results[0], self.library.as_result(found))
+        elif results:
+            if not isinstance(found, tuple | list) or len(found) != len(results):
+                raise ArgumentInvalid(
+                    f"predicted {len(results)} results, got something else"
+                )
+            for result, one in zip(results, found, strict=True):
+                self._bind(result, self.library.as_result(one))
+
+    def _check_room(self, record: ArrayCall) -> None:
+        needed = 0
+        is_view = self._names[record.array_operation] in VIEWS
+        for result in record.results:
+            self.arrays.check_new(result.number)
+            if not is_view:
+                nbytes = math.prod(result.sizes) * ITEM_NBYTES[result.dtype]
+                needed += charged_nbytes(nbytes)
+        if needed:
+            self._storages.check_room(needed)
+
+    def _bind(self, result: ArrayResult, array: Any) -> None:
+        if not isinstance(array, self.library.array_type):
+            raise ArgumentInvalid(f"predicted an array, got a {type(array).__name__}")
+        if array.shape != result.sizes or array.dtype != DTYPE_OF[result.dtype]:
+            raise ArgumentInvalid(
+                f"predicted shape {result.sizes} and dtype {DTYPE_OF[result.dtype]}, got"
+                f" {array.shape} and {array.dtype}"
+            )
+        self.arrays.add(result.number, array)
+
+    def _poison(self, record: ArrayCall, fault: Fault) -> None:
+        for result in record.results:
+            self.arrays.poison(result.number, fault)
+        if not record.results:
+            for number in self._written(record):
+                self.arrays.poison(number, fault)
+
+    def _written(self, record: ArrayCall) -> list[int]:
+        """Arrays that a call without results writes: outputs, or its first argument."""
+        written = record.keywords.get("out", record.arguments[:1])
+        handles = written if isinstance(written, tuple | list) else (written,)
+        return [
+            number
+            for one in handles
+            if isinstance(one, Handle) and one.number in self.arrays
+            for number in self.arrays.sharing(one.number)
+        ]
+
+    def _argument(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is Handle:
+            found = self.arrays.get(value.number)
+            self._named[id(found)] = value.number
+            return found
+        if kind is tuple:
+            return tuple([self._argument(one) for one in value])
+        if kind is list:
+            return [self._argument(one) for one in value]
+        if kind is HostTensor:
+            return self.library.argument(value)
+        if kind is DType:
+            return DTYPE_OF[value.code]
+        if kind is slice:
+            return slice(
+                self._argument(value.start),
+                self._argument(value.stop),
+                self._argument(value.step),
+            )
+        if kind is dict:
+            return {name: self._argument(one) for name, one in value.items()}
+        if isinstance(value, msgspec.Struct):
+            raise ArgumentInvalid(f"a {kind.__name__} is no argument")
+        return value
+
+    # ---- answers
+
+    def _requested(self, record: ArrayRequest, name: str) -> Reply:
+        operation = self._operation(record.array_operation)
+        self._named.clear()
+        arguments = [self._argument(one) for one in record.arguments]
+        keywords = {key: self._argument(one) for key, one in record.keywords.items()}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = operation(*arguments, **keywords)
+        self.executed_ops += 1
+        describer = _Describer(self, record.first_number, self._named)
+        said = tuple(
+            (one.category.__name__, str(one.message)[:1000])
+            for one in caught[:MAX_WARNINGS]
+        )
+        writer = Writer()
+        try:
+            write_array_value(writer, (describer.describe(found), said))
+        except (TypeError, ValueError) as error:
+            raise ArgumentInvalid(
+                f"what {name} returned has no place on the wire: {error}"
+            ) from error
+        if len(writer.buffer) > limits.MAX_BODY_NBYTES // 2:
+            raise ArgumentInvalid(f"what {name} returned is too large for an answer")
+        return Reply(record.request, bytes(writer.buffer))
+
+    # ---- the project's own operations
+
+    def _get(self, array: Any) -> HostTensor:
+        if not isinstance(array, self.library.array_type):
+            raise ArgumentInvalid("only an array has items")
+        if array.nbytes > limits.MAX_HOST_TENSOR_NBYTES:
+            raise ArgumentInvalid("the array is too large to be read at once")
+        return HostTensor(CODE_OF[array.dtype], array.shape, self.library.to_bytes(array))
+
+    def _describe_all(self, arrays: Any) -> Any:
+        return tuple(arrays)
+
+    def _attribute(self, array: Any, name: str) -> Any:
+        if name not in ("real", "imag", "base", "T", "mT", "flat"):
+            raise AttributeError(name)
+        return getattr(array, name)
+
+    def _set_attribute(self, array: Any, name: str, value: Any) -> None:
+        if name not in ("real", "imag", "shape", "strides"):
+            raise AttributeError(name)
+        setattr(array, name, value)
+
+
+class _Describer:
+    """Turns a result into what is sent: plain values as they are, the rest by number."""
+
+    def __init__(
+        self, calls: ArrayCalls, first_number: int, named: dict[int, int]
+    ) -> None:
+        self._arrays, self._library, self._named = calls.arrays, calls.library, named
+        self._next, self._end = first_number, first_number + limits.MAX_RESERVED_IDS
+
+    def describe(self, found: Any) -> Any:  # noqa: C901  one case per kind of value
+        if found is None or isinstance(found, HostTensor):
+            return found
+        if type(found) in (bool, int, float, complex, str, bytes):
+            return found
+        found = self._library.as_result(found)
+        if isinstance(found, self._library.array_type):
+            return self._array(found)
+        if isinstance(found, type(DTYPE_OF[0])):
+            return DType(CODE_OF[found])
+        if isinstance(found, tuple) and hasattr(found, "_fields"):
+            items = tuple([self.describe(one) for one in found])
+            return NamedTuple(type(found).__name__, tuple(found._fields), items)
+        if isinstance(found, tuple):
+            return tuple([self.describe(one) for one in found])
+        if isinstance(found, list):
+            return [self.describe(one) for one in found]
+        if isinstance(found, dict):
+            return {str(key): self.describe(one) for key, one in found.items()}
+        if isinstance(found, slice):
+            return found
+        return ObjectMeta(self._number(found), type(found).__name__)
+
+    def _number(self, found: Any) -> int:
+        known = self._named.get(id(found))
+        if known is not None:
+            return known
+        if self._next >= self._end:
+            raise ArgumentInvalid("an operation returned too many arrays")
+        number = self._next
+        self._next += 1
+        self._arrays.add(number, found)
+        return number
+
+    def _array(self, array: Any) -> ArrayMeta:
+        code = CODE_OF.get(array.dtype)
+        if code is None:
+            raise ArgumentInvalid(f"an array of dtype {array.dtype} stays on the server")
+        flags = array.flags
+        layout = (
+            LAYOUT_C * bool(flags.c_contiguous)
+            | LAYOUT_F * bool(flags.f_contiguous)
+            | LAYOUT_OWN * bool(flags.owndata)
+        )
+        number = self._number(array)
+        return ArrayMeta(number, code, layout, array.shape, array.strides)

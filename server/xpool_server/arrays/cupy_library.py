@@ -1,0 +1,86 @@
+"""CuPy's names on a CUDA device: CuPy itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from xpool_protocol.arrays.api import api
+from xpool_protocol.errors import ArgumentInvalid
+from xpool_protocol.values import HostTensor
+
+from xpool_server.arrays.dtypes import DTYPE_OF
+from xpool_server.arrays.library import ArrayLibrary, lacks
+
+
+class CupyLibrary(ArrayLibrary):
+    """Arrays are ``cupy.ndarray`` objects; their memory is torch's, as all of the slice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._cupy = importlib.import_module("cupy")
+        except ImportError as error:
+            raise lacks("CuPy", f"torch without CuPy: {error}") from error
+        self.array_type = self._cupy.ndarray  # type: ignore[misc]
+        # One allocator for the slice: its limit and its statistics hold for both.
+        self._cupy.cuda.set_allocator(
+            self._cupy.cuda.PythonFunctionAllocator(_allocate, _free).malloc
+        )
+
+    def _look_up(self, name: str) -> Callable[..., Any]:
+        if name.startswith("ndarray."):
+            return self._member(self.array_type, name.removeprefix("ndarray."), name)
+        owner, _, last = name.rpartition(".")
+        if owner in api():
+            return self._member(importlib.import_module(owner), last, name)
+        outer, _, middle = owner.rpartition(".")
+        found = self._member(importlib.import_module(outer), middle, name)
+        return self._member(found, last, name)
+
+    def _member(self, owner: Any, last: str, whole: str) -> Any:
+        found = getattr(owner, last, None)
+        if found is None or not callable(found):
+            raise lacks(whole, f"CuPy {self._cupy.__version__}")
+        return found
+
+    def as_result(self, found: Any) -> Any:
+        return self._cupy.asarray(found) if isinstance(found, np.generic) else found
+
+    def from_bytes(
+        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+    ) -> Any:
+        flat = np.frombuffer(data, DTYPE_OF[code])
+        return self._cupy.array(flat.reshape(sizes, order=order), order="K")  # type: ignore[call-overload]
+
+    def to_bytes(self, array: Any) -> bytes:
+        return bytes(array.get(order="C").tobytes())
+
+    def over(self, tensor: torch.Tensor) -> Any:
+        return self._cupy.from_dlpack(tensor.resolve_conj().resolve_neg())
+
+    def storage_over(self, array: Any) -> torch.UntypedStorage:
+        if not array.flags.c_contiguous:
+            raise ArgumentInvalid("only a contiguous array can be a storage")
+        flat = array.reshape(-1).view(np.uint8)
+        return torch.from_dlpack(flat).untyped_storage()
+
+    def argument(self, value: HostTensor) -> Any:
+        flat = np.frombuffer(value.data, DTYPE_OF[value.dtype])
+        if not value.sizes:
+            return flat[0]
+        return self._cupy.asarray(flat.reshape(value.sizes))
+
+    def synchronize(self) -> None:
+        self._cupy.cuda.Device().synchronize()
+
+
+def _allocate(nbytes: int, device: int) -> int:
+    return int(torch.cuda.caching_allocator_alloc(nbytes, device))
+
+
+def _free(address: int, device: int) -> None:
+    torch.cuda.caching_allocator_delete(address)

@@ -1,0 +1,75 @@
+"""Where CuPy's functions differ from NumPy's of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+# They take a dtype in CuPy, not in NumPy.
+RANDOM_WITH_DTYPE: Final = frozenset(
+    """
+    rand randn random random_sample sample ranf uniform normal standard_normal
+    multivariate_normal lognormal exponential standard_exponential gamma standard_gamma
+    beta binomial negative_binomial poisson chisquare noncentral_chisquare f noncentral_f
+    standard_t standard_cauchy geometric hypergeometric logseries laplace logistic gumbel
+    pareto power rayleigh triangular vonmises wald weibull zipf dirichlet
+    """.split()
+)
+
+RETURNS_ARRAY: Final = frozenset(
+    {"cupy.allclose", "cupy.array_equal", "cupy.array_equiv"}
+)
+"""A bool in NumPy."""
+
+
+def copyto(
+    dst: Any, src: Any, casting: Any = "same_kind", where: Any = None
+) -> None:
+    """``where=None`` means everywhere."""
+    np.copyto(dst, src, casting=casting, where=True if where is None else where)
+
+
+def make_array(
+    shape: Any,
+    dtype: Any = float,
+    memptr: None = None,
+    strides: Any = None,
+    order: str = "C",
+) -> Any:
+    """``cupy.ndarray(shape)``."""
+    return np.ndarray(shape, dtype, strides=strides, order=order)  # type: ignore[call-overload]
+
+
+def rsqrt(x: Any, out: Any = None) -> Any:
+    """One over the square root."""
+    return np.divide(1, np.sqrt(x), out=out)
+
+
+OWN: Final[dict[str, Callable[..., Any]]] = {
+    "cupy.copyto": copyto,
+    "cupy.ndarray": make_array,
+    "cupyx.rsqrt": rsqrt,
+    "cupyx.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
+    "cupyx.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
+    "cupyx.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),
+    "ndarray.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
+    "ndarray.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
+    "ndarray.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),
+}
+
+
+def adapted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy's function with CuPy's arguments and results."""
+    if name in RETURNS_ARRAY:
+        return lambda *args, **kwargs: np.asarray(function(*args, **kwargs))
+    module, _, last = name.rpartition(".")
+    if module == "cupy.random" and last in RANDOM_WITH_DTYPE:
+
+        def with_dtype(*args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+            found = function(*args, **kwargs)
+            return found if dtype is None else np.asarray(found).astype(dtype)
+
+        return with_dtype
+    return function

@@ -1,0 +1,105 @@
+"""CuPy's names on a CPU: NumPy and SciPy, with CuPy's ways where they differ."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from xpool_protocol.arrays.api import api
+from xpool_protocol.errors import ArgumentInvalid
+from xpool_protocol.values import HostTensor
+
+from xpool_server.arrays.dtypes import DTYPE_OF
+from xpool_server.arrays.library import ArrayLibrary, lacks
+from xpool_server.arrays.numpy_functions import OWN, adapted
+
+_LIBRARY = f"NumPy {np.__version__}"
+
+
+class NumpyLibrary(ArrayLibrary):
+    """Arrays are ``numpy.ndarray`` objects in this process's memory."""
+
+    array_type: ClassVar[type] = np.ndarray
+
+    def __init__(self) -> None:
+        super().__init__()
+        # As on a GPU: no warning for a division by zero.
+        np.seterr(all="ignore")
+
+    def _look_up(self, name: str) -> Callable[..., Any]:
+        own = OWN.get(name)
+        if own is not None:
+            return own
+        if name.startswith("ndarray."):
+            return _method(name.removeprefix("ndarray."))
+        owner, _, last = name.rpartition(".")
+        if owner in api():
+            return adapted(name, _member(_module(owner, name), last, name))
+        outer, _, middle = owner.rpartition(".")
+        found = OWN.get(owner) or _member(_module(outer, name), middle, name)
+        return _member(found, last, name)
+
+    def as_result(self, found: Any) -> Any:
+        if isinstance(found, np.generic):
+            return np.asarray(found)
+        return found
+
+    def from_bytes(
+        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+    ) -> Any:
+        flat = np.frombuffer(bytearray(data), DTYPE_OF[code])
+        # A copy, so that the array owns its memory as any other.
+        return np.array(flat.reshape(sizes, order=order), order="K", copy=True)  # type: ignore[call-overload]
+
+    def to_bytes(self, array: Any) -> bytes:
+        return bytes(np.ascontiguousarray(array).data) if array.size else b""
+
+    def over(self, tensor: torch.Tensor) -> Any:
+        return tensor.resolve_conj().resolve_neg().numpy()
+
+    def storage_over(self, array: Any) -> torch.UntypedStorage:
+        if not array.flags.c_contiguous:
+            raise ArgumentInvalid("only a contiguous array can be a storage")
+        flat = array.reshape(-1).view(np.uint8)
+        return torch.from_numpy(flat).untyped_storage()
+
+    def argument(self, value: HostTensor) -> Any:
+        flat = np.frombuffer(bytearray(value.data), DTYPE_OF[value.dtype])
+        return flat.reshape(value.sizes) if value.sizes else flat[0]
+
+
+def _method(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(np.ndarray, name, None)
+    if function is None or not callable(function):
+        raise lacks(f"ndarray.{name}", _LIBRARY)
+    return function
+
+
+@functools.cache
+def _module_named(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def _module(name: str, whole: str) -> Any:
+    """NumPy's or SciPy's module for one of CuPy's."""
+    if name == "cupy" or name.startswith("cupy."):
+        theirs = "numpy" + name.removeprefix("cupy")
+    elif name.startswith("cupyx.scipy"):
+        theirs = "scipy" + name.removeprefix("cupyx.scipy")
+    else:
+        raise lacks(whole, _LIBRARY)
+    try:
+        return _module_named(theirs)
+    except ImportError:
+        raise lacks(whole, _LIBRARY) from None
+
+
+def _member(owner: Any, last: str, whole: str) -> Any:
+    found = getattr(owner, last, None)
+    if found is None or not callable(found):
+        raise lacks(whole, _LIBRARY)
+    return found

@@ -1,0 +1,156 @@
+"""The session's arrays: their numbers, and what they take from the quota.
+
+A number names an object or the fault that poisoned it. Memory is charged once for each
+owner: views of an array share its charge, and it ends with the last of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from xpool_protocol.errors import ArgumentInvalid, HandleUnknown, PeerError
+from xpool_protocol.messages import Fault
+
+from xpool_server.faults import Poisoned
+from xpool_server.storages import MAX_HANDLES, charged_nbytes
+
+
+class Ledger(Protocol):
+    """The session's ledger of memory, which storages share."""
+
+    def check_room(self, nbytes: int) -> None:
+        """Refuse what the quota does not hold."""
+
+    def charge_elsewhere(self, nbytes: int) -> None:
+        """Charge memory that is no storage's, or, if negative, give it back."""
+
+
+class ArrayTable:
+    """Numbers and what they name."""
+
+    def __init__(self, ledger: Ledger, array_type: type) -> None:
+        self._ledger = ledger
+        self._array_type = array_type
+        self._table: dict[int, Any] = {}
+        self._owners: dict[int, list[int]] = {}
+        """Of an owner's id: how many numbers hold it, and its charge."""
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, number: int) -> Any:
+        """What a number names.
+
+        Raises:
+            HandleUnknown: nothing.
+            Poisoned: an earlier failure has poisoned it.
+        """
+        try:
+            found = self._table[number]
+        except KeyError:
+            raise HandleUnknown(
+                f"array {number} does not exist or was freed"
+            ) from None
+        if type(found) is Fault:
+            raise Poisoned(found)
+        return found
+
+    def check_new(self, number: int) -> None:
+        """Refuse a number that is in use.
+
+        Raises:
+            ArgumentInvalid: it is.
+            PeerError: the session names too many objects.
+        """
+        if number in self._table:
+            raise ArgumentInvalid(f"array {number} exists already")
+        if len(self._table) >= MAX_HANDLES:
+            raise PeerError(f"more than {MAX_HANDLES} arrays are named at once")
+
+    def add(self, number: int, found: Any) -> None:
+        """Give an object its number, and charge it.
+
+        Raises:
+            ArgumentInvalid: the number is in use.
+            QuotaExceeded: there is no room.
+        """
+        self.check_new(number)
+        if isinstance(found, self._array_type):
+            self._charge(found)
+        self._table[number] = found
+
+    def poison(self, number: int, fault: Fault) -> None:
+        """Make a number stand for a fault; what it named is dropped."""
+        if number in self._table:
+            self.free(number)
+        else:
+            self.check_new(number)
+        self._table[number] = fault
+
+    def sharing(self, number: int) -> list[int]:
+        """All numbers whose arrays lie in the memory of this one's."""
+        found = self._table.get(number)
+        if not isinstance(found, self._array_type):
+            return [number]
+        owner = owner_of(found)
+        return [
+            other
+            for other, one in self._table.items()
+            if isinstance(one, self._array_type) and owner_of(one) is owner
+        ]
+
+    def free(self, number: int) -> None:
+        """Forget a number.
+
+        Raises:
+            HandleUnknown: it names nothing.
+        """
+        try:
+            found = self._table.pop(number)
+        except KeyError:
+            raise HandleUnknown(
+                f"array {number} does not exist or was freed"
+            ) from None
+        if type(found) is Fault:
+            return
+        if isinstance(found, self._array_type):
+            self._discharge(found)
+
+    def _charge(self, array: Any) -> None:
+        owner = owner_of(array)
+        row = self._owners.get(id(owner))
+        if row is not None:
+            row[0] += 1
+            return
+        charge = charged_nbytes(owner.nbytes)
+        self._ledger.check_room(charge)
+        self._ledger.charge_elsewhere(charge)
+        self._owners[id(owner)] = [1, charge]
+
+    def _discharge(self, array: Any) -> None:
+        key = id(owner_of(array))
+        row = self._owners[key]
+        row[0] -= 1
+        if not row[0]:
+            del self._owners[key]
+            self._ledger.charge_elsewhere(-row[1])
+
+    def validate(self) -> None:
+        """Check the table's own rules."""
+        owners: dict[int, int] = {}
+        for found in self._table.values():
+            if isinstance(found, self._array_type):
+                key = id(owner_of(found))
+                owners[key] = owners.get(key, 0) + 1
+        assert owners == {key: row[0] for key, row in self._owners.items()}
+
+
+def owner_of(array: Any) -> Any:
+    """The array whose memory this one views; itself if it has its own."""
+    kind = type(array)
+    while type(array.base) is kind:
+        array = array.base
+    return array
