@@ -57,6 +57,9 @@ def init(
             return
         raise UsageError(f"the session is over ({over}); start the process again")
     from xpool.config import job_settings
+    from xpool.cupy import alone
+    from xpool.cupy.alone import install_leased_alone
+    from xpool.cupy.install import install_beside_torch
     from xpool.keeper import start_keeper
     from xpool.torch.install import install_leased, load_library
 
@@ -68,8 +71,12 @@ def init(
         "mode": mode,
     }
     settings = job_settings(flags, os.environ, Path.cwd())
+    if alone.is_wanted():
+        remember(install_leased_alone(start_keeper(settings)))
+        return
     library = load_library()
     remember(install_leased(library, start_keeper(settings)))
+    install_beside_torch(_remotes)
 
 
 def capture(step: Step) -> Step:

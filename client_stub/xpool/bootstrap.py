@@ -88,11 +88,19 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _prepare(pipe: LeasePipe) -> list[Remote]:
+    from xpool.cupy import alone
+    from xpool.cupy.alone import install_leased_alone
+    from xpool.cupy.install import install_beside_torch
     from xpool.torch.install import install_leased, load_library
 
+    if alone.is_wanted():
+        remotes = install_leased_alone(pipe, main_module.let_go)
+        xpool.remember(remotes)
+        return remotes
     report = os.environ.pop(EXPLAIN_VARIABLE, None)
     remotes = install_leased(load_library(), pipe, main_module.let_go)
     xpool.remember(remotes)
+    install_beside_torch(remotes)
     if report is not None:
         from xpool.explaining import Watcher
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from golden.vectors import MESSAGES, RECORDS, VALUES, path_of
+from golden.vectors import ARRAY_VALUES, MESSAGES, RECORDS, VALUES, path_of
+from xpool_protocol.arrays.values import write_array_value
 from xpool_protocol.codec import encode
 from xpool_protocol.records import write_record
 from xpool_protocol.values import write_value
@@ -29,6 +30,9 @@ def vectors() -> Iterator[tuple[Path, object, list[bytes]]]:
     """Path, object and lines of every vector."""
     for name, value in VALUES.items():
         yield path_of("value", name), value, written(write_value, value)  # type: ignore[arg-type]
+    for name, value in ARRAY_VALUES.items():
+        lines = written(write_array_value, value)
+        yield path_of("array_value", name), value, lines
     for name, record in RECORDS.items():
         yield path_of("record", name), record, written(write_record, record)  # type: ignore[arg-type]
     for name, message in MESSAGES.items():

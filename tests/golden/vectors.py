@@ -9,6 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from xpool_protocol import values
+from xpool_protocol.arrays.records import (
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+    ArrayResult,
+    DefineArrayOperation,
+    FreeArrays,
+    PutArray,
+    StorageOverArray,
+)
+from xpool_protocol.arrays.values import ArrayMeta, Handle, NamedTuple, ObjectMeta
 from xpool_protocol.lane_records import (
     Download,
     ListKnown,
@@ -155,6 +166,28 @@ RECORDS: dict[str, Record] = {
     "download": Download(13, 7, 0, 4 << 20),
     "list_known": ListKnown(14),
     "upload_known": UploadKnown(7, 1 << 20, 3 << 20, bytes(range(32))),
+    "define_array_operation": DefineArrayOperation(0, "cupy.add"),
+    "array_call": ArrayCall(
+        0, (ArrayResult(16384, 6, (2, 3)),), (Handle(7), 2.0), {"out": Handle(300)}
+    ),
+    "array_request": ArrayRequest(
+        5,
+        1 << 40,
+        130,
+        (Handle(7), slice(None, -1, 2), (..., None, [True, 3]), 1 << 64, b"x"),
+        {"dtype": values.DType(6), "axis": int},
+    ),
+    "free_arrays": FreeArrays((7, 300)),
+    "put_array": PutArray(9, 2, 1, (2, 1), b"\x01\x00\x02\x00"),
+    "array_over_storage": ArrayOverStorage(10, True, MATRIX),
+    "storage_over_array": StorageOverArray(11, 10),
+}
+
+ARRAY_VALUES: dict[str, object] = {
+    "array": ArrayMeta(1 << 40, 7, 5, (2, 3), (24, -8)),
+    "object": ObjectMeta(7, "RandomState"),
+    "named_tuple": NamedTuple("EighResult", ("w", "v"), (Handle(1), Handle(2))),
+    "dict": {"a": (1, 2), "b": {}},
 }
 
 MESSAGES: dict[str, Message] = {

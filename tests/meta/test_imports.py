@@ -24,6 +24,8 @@ PROTOCOL_THIRD_PARTIES: dict[str, set[str]] = {
     "": {"msgspec"},
     "transport": {"msgspec", "zmq"},
     "control": {"msgspec", "grpc", "google"},
+    # generate.py, which only developers run
+    "arrays": {"msgspec", "cupy"},
 }
 
 SOURCES = [

@@ -6,8 +6,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import pytest
-from golden.vectors import FOLDER, MESSAGES, RECORDS, VALUES, path_of, read_lines
+from golden.vectors import (
+    ARRAY_VALUES,
+    FOLDER,
+    MESSAGES,
+    RECORDS,
+    VALUES,
+    path_of,
+    read_lines,
+)
 from xpool_protocol import records, values
+from xpool_protocol.arrays.values import read_array_value, write_array_value
 from xpool_protocol.codec import decode, encode
 from xpool_protocol.errors import PeerError
 from xpool_protocol.messages import Message
@@ -18,6 +27,7 @@ from xpool_protocol.wire import Reader, Writer
 Frames = list[bytes]
 GROUPS: dict[str, dict[str, Any]] = {
     "value": VALUES,
+    "array_value": ARRAY_VALUES,
     "record": RECORDS,
     "message": MESSAGES,
 }
@@ -42,11 +52,13 @@ def written(write: Callable[[Writer, Any], None], what: object) -> Frames:
 
 READ: dict[str, Callable[[Frames], object]] = {
     "value": lambda frames: whole(read_value, frames),
+    "array_value": lambda frames: whole(read_array_value, frames),
     "record": lambda frames: whole(read_record, frames),
     "message": decode,
 }
 WRITE: dict[str, Callable[[Any], Frames]] = {
     "value": lambda value: written(write_value, value),
+    "array_value": lambda value: written(write_array_value, value),
     "record": lambda record: written(write_record, record),
     "message": lambda message: [bytes(frame) for frame in encode(message, 1)],
 }

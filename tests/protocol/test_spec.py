@@ -9,6 +9,7 @@ from typing import get_args
 import msgspec
 import pytest
 from xpool_protocol import errors, limits, records, values
+from xpool_protocol.arrays import values as array_values
 from xpool_protocol.codec import HEADER, MAGIC
 from xpool_protocol.connection import LEGAL_FOR_CLIENT, LEGAL_FOR_SERVER, State
 from xpool_protocol.control.token import LeaseClaims
@@ -55,7 +56,7 @@ def error_kinds(kind: type[PoolError] = PoolError) -> list[type[PoolError]]:
 
 
 def test_every_section_is_there() -> None:
-    assert sorted(SECTIONS) == list(range(1, 15))
+    assert sorted(SECTIONS) == list(range(1, 16))
     assert f"version {MAX_VERSION}\n" in SPEC.splitlines(keepends=True)[0]
 
 
@@ -94,6 +95,22 @@ def test_value_tags() -> None:
         if name.startswith("TAG_")
     }
     assert rows == tags
+
+
+def test_array_value_tags() -> None:
+    rows = {name_of(row[1]): int(row[0]) for row in table(15, "array tag")}
+    tags = {
+        name.removeprefix("ARRAY_TAG_"): value
+        for name, value in vars(array_values).items()
+        if name.startswith("ARRAY_TAG_")
+    }
+    assert rows == {"LIST": values.TAG_LIST, **tags}
+
+
+def test_array_dtypes() -> None:
+    text = SECTIONS[15][SECTIONS[15].index("Dtypes of arrays are") :]
+    assert "0 to 7, 9,\n10, 11 and 27 to 29" in text
+    assert {*range(8), 9, 10, 11, 27, 28, 29} == array_values.ARRAY_DTYPES
 
 
 def test_flags() -> None:

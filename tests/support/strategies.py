@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from hypothesis import strategies as st
+from support import array_strategies
 from xpool_protocol import limits, messages, records, values
 from xpool_protocol.group_records import COLLECTIVES, REDUCTIONS
 from xpool_protocol.messages import Message
@@ -43,6 +44,9 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "reduction": (0, len(REDUCTIONS) - 1),
     "root": (0, limits.MAX_RANKS - 1),
     "tag": (0, limits.MAX_TAG),
+    "array_operation": (0, limits.MAX_OPERATIONS - 1),
+    "number": (0, limits.MAX_STORAGE_ID),
+    "first_number": (0, limits.MAX_STORAGE_ID),
 }
 """Least and greatest value of each integer field of a record."""
 
@@ -199,6 +203,19 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.RunPlan, "values"): st.binary(max_size=64),
     (records.RunGraph, "parameters"): _numbers(limits.MAX_STORAGE_ID),
     (records.RunGraph, "results"): _numbers(limits.MAX_STORAGE_ID),
+    (records.DefineArrayOperation, "name"): NAMES,
+    (records.ArrayCall, "results"): array_strategies.RESULTS,
+    **{
+        (kind, name): drawn
+        for kind in (records.ArrayCall, records.ArrayRequest)
+        for name, drawn in (
+            ("arguments", array_strategies.ARGUMENTS),
+            ("keywords", array_strategies.KEYWORDS),
+        )
+    },
+    (records.FreeArrays, "numbers"): _numbers(limits.MAX_STORAGE_ID),
+    (records.ArrayOverStorage, "is_taken"): st.booleans(),
+    (records.ArrayOverStorage, "tensor"): tensors(),
 }
 
 
@@ -227,6 +244,8 @@ def records_of(kind: type[Record]) -> st.SearchStrategy[Any]:
     """Records of one kind, with every field drawn."""
     if kind is records.Write:
         return writes()
+    if kind is records.PutArray:
+        return array_strategies.put_arrays()
     fields = msgspec.structs.fields(kind)
     return st.builds(kind, *[_field_of_record(kind, field) for field in fields])
 

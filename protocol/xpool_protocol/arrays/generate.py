@@ -19,17 +19,39 @@ from typing import Any, Final
 
 PATH: Final = Path(__file__).with_name("api.json")
 
-MODULES: Final = """
-    cupy cupy.linalg cupy.fft cupy.random cupy.polynomial cupy.polynomial.polynomial
-    cupy.lib.stride_tricks cupy.cuda cupy.cuda.runtime cupy.testing cupyx cupyx.linalg
-    cupyx.profiler cupyx.scipy cupyx.scipy.special cupyx.scipy.linalg cupyx.scipy.fft
-    cupyx.scipy.fftpack cupyx.scipy.ndimage cupyx.scipy.signal
-    cupyx.scipy.signal.windows cupyx.scipy.sparse cupyx.scipy.sparse.linalg
-    cupyx.scipy.sparse.csgraph cupyx.scipy.stats cupyx.scipy.interpolate
-    cupyx.scipy.spatial cupyx.scipy.spatial.distance
-""".split()
+MODULES: Final = [
+    "cupy",
+    "cupy.linalg",
+    "cupy.fft",
+    "cupy.random",
+    "cupy.polynomial",
+    "cupy.polynomial.polynomial",
+    "cupy.lib.stride_tricks",
+    "cupy.cuda",
+    "cupy.cuda.runtime",
+    "cupy.testing",
+    "cupyx",
+    "cupyx.linalg",
+    "cupyx.profiler",
+    "cupyx.scipy",
+    "cupyx.scipy.special",
+    "cupyx.scipy.linalg",
+    "cupyx.scipy.fft",
+    "cupyx.scipy.fftpack",
+    "cupyx.scipy.ndimage",
+    "cupyx.scipy.signal",
+    "cupyx.scipy.signal.windows",
+    "cupyx.scipy.sparse",
+    "cupyx.scipy.sparse.linalg",
+    "cupyx.scipy.sparse.csgraph",
+    "cupyx.scipy.stats",
+    "cupyx.scipy.interpolate",
+    "cupyx.scipy.spatial",
+    "cupyx.scipy.spatial.distance",
+]
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+_CLASS: Final = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 
 
 def _signature(found: Any) -> str | None:
@@ -37,7 +59,7 @@ def _signature(found: Any) -> str | None:
         text = str(inspect.signature(found))
     except (TypeError, ValueError):
         return None
-    text = _ADDRESS.sub("", text)
+    text = _CLASS.sub(r"\1", _ADDRESS.sub("", text))
     try:
         compile(f"def f{text}: pass", "signature", "exec")
     except SyntaxError:

@@ -292,10 +292,7 @@ def _read_slice(reader: Reader, depth: int) -> slice:
 def _read_big_int(reader: Reader, depth: int) -> int:
     data = reader.sized(limits.MAX_BIG_INT_NBYTES, "integer")
     value = int.from_bytes(data, "little", signed=True)
-    if (
-        INT64_MIN <= value <= INT64_MAX
-        or (value.bit_length() + 8) // 8 != len(data)
-    ):
+    if INT64_MIN <= value <= INT64_MAX or (value.bit_length() + 8) // 8 != len(data):
         raise PeerError("an integer is not in its shortest form")
     return value
 

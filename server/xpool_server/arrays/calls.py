@@ -252,9 +252,7 @@ class ArrayCalls:
     def _call(self, record: ArrayCall) -> None:
         operation = self._operation(record.array_operation)
         arguments = [self._argument(one) for one in record.arguments]
-        keywords = {
-            name: self._argument(one) for name, one in record.keywords.items()
-        }
+        keywords = {name: self._argument(one) for name, one in record.keywords.items()}
         results = record.results
         if results:
             self._check_room(record)
@@ -286,8 +284,8 @@ class ArrayCalls:
             raise ArgumentInvalid(f"predicted an array, got a {type(array).__name__}")
         if array.shape != result.sizes or array.dtype != DTYPE_OF[result.dtype]:
             raise ArgumentInvalid(
-                f"predicted shape {result.sizes} and dtype {DTYPE_OF[result.dtype]}, got"
-                f" {array.shape} and {array.dtype}"
+                f"predicted shape {result.sizes} and dtype {DTYPE_OF[result.dtype]},"
+                f" got {array.shape} and {array.dtype}"
             )
         self.arrays.add(result.number, array)
 
@@ -369,7 +367,9 @@ class ArrayCalls:
             raise ArgumentInvalid("only an array has items")
         if array.nbytes > limits.MAX_HOST_TENSOR_NBYTES:
             raise ArgumentInvalid("the array is too large to be read at once")
-        return HostTensor(CODE_OF[array.dtype], array.shape, self.library.to_bytes(array))
+        return HostTensor(
+            CODE_OF[array.dtype], array.shape, self.library.to_bytes(array)
+        )
 
     def _describe_all(self, arrays: Any) -> Any:
         return tuple(arrays)
@@ -386,7 +386,7 @@ class ArrayCalls:
 
 
 class _Describer:
-    """Turns a result into what is sent: plain values as they are, the rest by number."""
+    """Turns a result into what is sent: plain values, and numbers for the rest."""
 
     def __init__(
         self, calls: ArrayCalls, first_number: int, named: dict[int, int]
@@ -394,7 +394,7 @@ class _Describer:
         self._arrays, self._library, self._named = calls.arrays, calls.library, named
         self._next, self._end = first_number, first_number + limits.MAX_RESERVED_IDS
 
-    def describe(self, found: Any) -> Any:  # noqa: C901  one case per kind of value
+    def describe(self, found: Any) -> Any:
         if found is None or isinstance(found, HostTensor):
             return found
         if type(found) in (bool, int, float, complex, str, bytes):
@@ -431,7 +431,9 @@ class _Describer:
     def _array(self, array: Any) -> ArrayMeta:
         code = CODE_OF.get(array.dtype)
         if code is None:
-            raise ArgumentInvalid(f"an array of dtype {array.dtype} stays on the server")
+            raise ArgumentInvalid(
+                f"an array of dtype {array.dtype} stays on the server"
+            )
         flags = array.flags
         layout = (
             LAYOUT_C * bool(flags.c_contiguous)

@@ -1,5 +1,7 @@
 """CuPy's names on a CUDA device: CuPy itself."""
 
+# ruff: noqa: D102  the interface in library.py documents the methods
+
 from __future__ import annotations
 
 import importlib
@@ -17,7 +19,7 @@ from xpool_server.arrays.library import ArrayLibrary, lacks
 
 
 class CupyLibrary(ArrayLibrary):
-    """Arrays are ``cupy.ndarray`` objects; their memory is torch's, as all of the slice."""
+    """Arrays are ``cupy.ndarray`` objects, in memory from torch's allocator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class CupyLibrary(ArrayLibrary):
         if not array.flags.c_contiguous:
             raise ArgumentInvalid("only a contiguous array can be a storage")
         flat = array.reshape(-1).view(np.uint8)
-        return torch.from_dlpack(flat).untyped_storage()
+        return torch.utils.dlpack.from_dlpack(flat).untyped_storage()
 
     def argument(self, value: HostTensor) -> Any:
         flat = np.frombuffer(value.data, DTYPE_OF[value.dtype])
@@ -74,13 +76,10 @@ class CupyLibrary(ArrayLibrary):
             return flat[0]
         return self._cupy.asarray(flat.reshape(value.sizes))
 
-    def synchronize(self) -> None:
-        self._cupy.cuda.Device().synchronize()
-
 
 def _allocate(nbytes: int, device: int) -> int:
     return int(torch.cuda.caching_allocator_alloc(nbytes, device))
 
 
 def _free(address: int, device: int) -> None:
-    torch.cuda.caching_allocator_delete(address)
+    torch.cuda.caching_allocator_delete(address)  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from xpool_protocol.errors import OperationUnknown
 class ArrayLibrary(ABC):
     """NumPy with SciPy, or CuPy."""
 
-    array_type: ClassVar[type]
+    array_type: ClassVar[type[Any]]
     """Of its arrays."""
 
     def __init__(self) -> None:
@@ -46,7 +46,9 @@ class ArrayLibrary(ABC):
         """A result as CuPy would return it: scalars of the library become arrays."""
 
     @abstractmethod
-    def from_bytes(self, code: int, sizes: tuple[int, ...], order: str, data: bytes) -> Any:
+    def from_bytes(
+        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+    ) -> Any:
         """A new array of these bytes."""
 
     @abstractmethod
@@ -68,9 +70,6 @@ class ArrayLibrary(ABC):
     @abstractmethod
     def argument(self, value: Any) -> Any:
         """A small array that came by value, as calls want it."""
-
-    def synchronize(self) -> None:
-        """Return when everything has run."""
 
 
 def lacks(name: str, library: str) -> OperationUnknown:

@@ -9,13 +9,48 @@ import numpy as np
 
 # They take a dtype in CuPy, not in NumPy.
 RANDOM_WITH_DTYPE: Final = frozenset(
-    """
-    rand randn random random_sample sample ranf uniform normal standard_normal
-    multivariate_normal lognormal exponential standard_exponential gamma standard_gamma
-    beta binomial negative_binomial poisson chisquare noncentral_chisquare f noncentral_f
-    standard_t standard_cauchy geometric hypergeometric logseries laplace logistic gumbel
-    pareto power rayleigh triangular vonmises wald weibull zipf dirichlet
-    """.split()
+    [
+        "rand",
+        "randn",
+        "random",
+        "random_sample",
+        "sample",
+        "ranf",
+        "uniform",
+        "normal",
+        "standard_normal",
+        "multivariate_normal",
+        "lognormal",
+        "exponential",
+        "standard_exponential",
+        "gamma",
+        "standard_gamma",
+        "beta",
+        "binomial",
+        "negative_binomial",
+        "poisson",
+        "chisquare",
+        "noncentral_chisquare",
+        "f",
+        "noncentral_f",
+        "standard_t",
+        "standard_cauchy",
+        "geometric",
+        "hypergeometric",
+        "logseries",
+        "laplace",
+        "logistic",
+        "gumbel",
+        "pareto",
+        "power",
+        "rayleigh",
+        "triangular",
+        "vonmises",
+        "wald",
+        "weibull",
+        "zipf",
+        "dirichlet",
+    ]
 )
 
 RETURNS_ARRAY: Final = frozenset(
@@ -24,9 +59,7 @@ RETURNS_ARRAY: Final = frozenset(
 """A bool in NumPy."""
 
 
-def copyto(
-    dst: Any, src: Any, casting: Any = "same_kind", where: Any = None
-) -> None:
+def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
     """``where=None`` means everywhere."""
     np.copyto(dst, src, casting=casting, where=True if where is None else where)
 
@@ -36,10 +69,10 @@ def make_array(
     dtype: Any = float,
     memptr: None = None,
     strides: Any = None,
-    order: str = "C",
+    order: Any = "C",
 ) -> Any:
     """``cupy.ndarray(shape)``."""
-    return np.ndarray(shape, dtype, strides=strides, order=order)  # type: ignore[call-overload]
+    return np.ndarray(shape, dtype, strides=strides, order=order)
 
 
 def rsqrt(x: Any, out: Any = None) -> Any:

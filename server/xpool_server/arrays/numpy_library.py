@@ -1,5 +1,7 @@
 """CuPy's names on a CPU: NumPy and SciPy, with CuPy's ways where they differ."""
 
+# ruff: noqa: D102  the interface in library.py documents the methods
+
 from __future__ import annotations
 
 import functools
@@ -23,7 +25,7 @@ _LIBRARY = f"NumPy {np.__version__}"
 class NumpyLibrary(ArrayLibrary):
     """Arrays are ``numpy.ndarray`` objects in this process's memory."""
 
-    array_type: ClassVar[type] = np.ndarray
+    array_type: ClassVar[type[Any]] = np.ndarray
 
     def __init__(self) -> None:
         super().__init__()

@@ -51,9 +51,7 @@ class ArrayTable:
         try:
             found = self._table[number]
         except KeyError:
-            raise HandleUnknown(
-                f"array {number} does not exist or was freed"
-            ) from None
+            raise HandleUnknown(f"array {number} does not exist or was freed") from None
         if type(found) is Fault:
             raise Poisoned(found)
         return found
@@ -111,9 +109,7 @@ class ArrayTable:
         try:
             found = self._table.pop(number)
         except KeyError:
-            raise HandleUnknown(
-                f"array {number} does not exist or was freed"
-            ) from None
+            raise HandleUnknown(f"array {number} does not exist or was freed") from None
         if type(found) is Fault:
             return
         if isinstance(found, self._array_type):

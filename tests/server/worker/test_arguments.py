@@ -372,7 +372,7 @@ def test_what_torch_raises_keeps_its_name_and_text(
 @pytest.mark.parametrize(
     ("error", "code", "exception", "text"),
     [
-        (KeyError("x"), 500, "RuntimeError", "'x'"),
+        (KeyError("x"), 500, "KeyError", "'x'"),
         (UnicodeError(""), 500, "ValueError", "UnicodeError"),
         (MemoryError(), 401, "OutOfMemoryError", "xpool: no memory"),
         (torch.OutOfMemoryError("CUDA"), 401, "OutOfMemoryError", "xpool: CUDA"),

@@ -1,0 +1,325 @@
+"""The device that arrays live on: numbers, records, answers. One in a process.
+
+``post`` is for calls whose results are known, ``call`` for the others. A finalizer runs
+anywhere: it only appends to ``dead``, and what it leaves goes with a later record.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.records import (
+    ARRAY_CALL,
+    ARRAY_REQUEST,
+    DEFINE_ARRAY_OPERATION,
+    FREE_ARRAYS,
+)
+from xpool_protocol.arrays.values import read_array_value
+from xpool_protocol.errors import PeerError, PoolError, UsageError
+from xpool_protocol.wire import Reader
+
+from xpool.cupy.encoding import encode, new_block, uvarint
+from xpool.cupy.faults import OutOfMemoryError, raise_local
+from xpool.session import RemoteFault
+
+if TYPE_CHECKING:
+    from xpool.cupy.geometry import Geometry
+    from xpool.cupy.log import ArrayLog
+    from xpool.session import Session
+
+DEAD_AT_ONCE: Final = 64
+"""Numbers that one record frees."""
+
+ROOM_EVERY: Final = 256
+"""Records between two looks at the queue's length."""
+
+_CALL: Final = bytes((ARRAY_CALL,))
+_REQUEST: Final = bytes((ARRAY_REQUEST,))
+
+WARNINGS: Final[dict[str, type[Warning]]] = {
+    kind.__name__: kind
+    for kind in (
+        UserWarning,
+        DeprecationWarning,
+        FutureWarning,
+        RuntimeWarning,
+        np.exceptions.ComplexWarning,
+        np.exceptions.RankWarning,
+        np.exceptions.VisibleDeprecationWarning,
+    )
+}
+"""What the server's warnings become; any other is a ``UserWarning``."""
+
+
+class ArrayDevice:
+    """One session's arrays."""
+
+    def __init__(self, session: Session, log: ArrayLog) -> None:
+        self.session, self.log = session, log
+        self.dead: deque[tuple[int, int]] = deque()
+        """Numbers that finalizers have left, and what they are charged."""
+        self.allocated_nbytes = 0
+        """Charged for arrays, as far as the client knows."""
+        self.revive: Callable[[Any, Mapping[int, Any]], Any] = lambda value, known: (
+            value
+        )
+        """Makes arrays of what an answer describes; ``ndarray`` sets it."""
+        self._soft_limit_nbytes = session.welcome.memory_nbytes
+        self._operations: dict[str, bytes] = {}
+        self._define_lock = threading.RLock()
+        self._until_room = ROOM_EVERY
+        self._append = log.append
+        self._is_traced = session.is_traced
+        self.audit = Audit(self) if is_audited() else None
+        self._owner_pid = os.getpid()
+
+    # ---- records
+
+    def operation(self, name: str) -> bytes:
+        """The bytes of an operation's number; defined if this is its first use."""
+        found = self._operations.get(name)
+        if found is not None:
+            return found
+        with self._define_lock:
+            if name not in self._operations:
+                number = uvarint(len(self._operations))
+                text = name.encode()
+                self._append(
+                    bytes((DEFINE_ARRAY_OPERATION,))
+                    + number
+                    + uvarint(len(text))
+                    + text
+                )
+                self._operations[name] = number
+            return self._operations[name]
+
+    def head(self, name: str, result_count: int) -> bytes:
+        """The first bytes of a call's record."""
+        return _CALL + self.operation(name) + uvarint(result_count)
+
+    def post(self, record: bytes) -> None:
+        """Queue a record that nobody waits for."""
+        if len(self.dead) >= DEAD_AT_ONCE:
+            self.free_dead()
+        self._until_room -= 1
+        if self._until_room <= 0:
+            self._look_at_queue()
+        number = self._append(record)
+        if self._is_traced:
+            self.session.trace(number)
+
+    def _look_at_queue(self) -> None:
+        self._until_room = ROOM_EVERY
+        if os.getpid() != self._owner_pid:
+            raise RuntimeError("xpool: a forked process has no session")
+        self.log.leave_room()
+
+    def free_dead(self) -> None:
+        """Free what finalizers have left."""
+        while self.dead:
+            numbers: list[bytes] = []
+            charges = 0
+            while self.dead and len(numbers) < 1024:
+                number, charge = self.dead.popleft()
+                numbers.append(uvarint(number))
+                charges += charge
+            self._append(
+                bytes((FREE_ARRAYS,)) + uvarint(len(numbers)) + b"".join(numbers)
+            )
+            # Not before: the server has it until the record comes.
+            self.allocated_nbytes -= charges
+
+    def free_large(self, number: int, charge: int) -> None:
+        """Free one at once, from a finalizer, where that is safe."""
+        if self.log.takes_from_finalizers:
+            self._append(bytes((FREE_ARRAYS, 1)) + uvarint(number))
+            self.allocated_nbytes -= charge
+        else:
+            self.dead.append((number, charge))
+
+    def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run an operation and wait for what it returns.
+
+        Raises:
+            Exception: whatever the operation raised, as CuPy would have.
+        """
+        arguments = encode_arguments(args, kwargs)
+        value = self.request(name, arguments)
+        result, said = value
+        for category, text in said:
+            warnings.warn(text, WARNINGS.get(category, UserWarning), stacklevel=4)
+        return self.revive(result, _named(args, kwargs))
+
+    def request(self, name: str, arguments: bytes) -> Any:
+        """Send a request; its answer's value: the result and warnings."""
+        self._look_at_queue()
+        if self.dead:
+            self.free_dead()
+        operation = self.operation(name)
+        request = self.log.next_request()
+        record = _REQUEST + uvarint(request) + uvarint(new_block()) + operation
+        number = self._append(record + arguments)
+        if self._is_traced:
+            self.session.trace(number)
+        session = self.session
+        try:
+            reply = session.noted(name, lambda: session.wait(request))
+        except (RemoteFault, PoolError) as error:
+            raise_local(error)
+        value = read_array_value(Reader(reply.value))
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise PeerError("the server's answer is malformed")
+        return value
+
+    def synchronize(self) -> None:
+        """Wait until everything has run; raises the first error nobody was told of."""
+        from xpool_protocol.records import FENCE
+
+        self._look_at_queue()
+        request = self.log.next_request()
+        self._append(bytes((FENCE,)) + uvarint(request))
+        session = self.session
+        try:
+            session.noted("synchronize", lambda: session.wait(request))
+        except (RemoteFault, PoolError) as error:
+            raise_local(error)
+
+    # ---- memory
+
+    def charge(self, nbytes: int) -> None:
+        """Count memory that a result takes.
+
+        Raises:
+            OutOfMemoryError: the quota does not hold it.
+        """
+        self.allocated_nbytes += nbytes
+        if self.allocated_nbytes > self._soft_limit_nbytes:
+            self._check_quota(nbytes)
+
+    def _check_quota(self, nbytes: int) -> None:
+        self.free_dead()
+        quota = self.session.welcome.memory_nbytes
+        self._soft_limit_nbytes = quota - self.log.allocated_nbytes()
+        if self.allocated_nbytes > self._soft_limit_nbytes:
+            self.allocated_nbytes -= nbytes
+            raise OutOfMemoryError(
+                f"Out of memory allocating {nbytes:,} bytes (allocated so far:"
+                f" {self.allocated_nbytes:,} bytes, limit set to: {quota:,} bytes)."
+                " Ask for more with `xpool run --memory`"
+            )
+
+
+def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """Arguments and keywords as they stand in a record."""
+    parts = [uvarint(len(args))]
+    parts += [encode(one) for one in args]
+    parts.append(uvarint(len(kwargs)))
+    for name, value in kwargs.items():
+        text = name.encode()
+        parts += (uvarint(len(text)), text, encode(value))
+    return b"".join(parts)
+
+
+def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int, Any]:
+    """Remote objects among arguments, by number."""
+    found: dict[int, Any] = {}
+
+    def look(value: Any) -> None:
+        number = getattr(type(value), "_number", None)
+        if number is not None:
+            found[value._number] = value
+        elif type(value) in (tuple, list):
+            for one in value:
+                look(one)
+
+    for one in (*args, *kwargs.values()):
+        look(one)
+    return found
+
+
+# ---- audit
+
+
+def is_audited() -> bool:
+    """Whether predictions are to be compared one by one: ``XPOOL_AUDIT=1``."""
+    return os.environ.get("XPOOL_AUDIT", "") not in ("", "0")
+
+
+class Audit:
+    """Compares each prediction with the server's truth, and counts."""
+
+    def __init__(self, device: ArrayDevice) -> None:
+        self._device = device
+        self.predictions = 0
+        self.mismatches: list[str] = []
+        self.late_errors: list[str] = []
+        """Calls that failed on the server where CuPy raises at the call."""
+        atexit.register(self.report)
+
+    def report(self) -> None:
+        """Say on the standard error what was found."""
+        lines = [
+            f"xpool: audit: {self.predictions} predictions,"
+            f" {len(self.mismatches)} mismatches, {len(self.late_errors)} late errors"
+        ]
+        lines += [f"  mismatch: {one}" for one in self.mismatches]
+        lines += [f"  late error: {one}" for one in self.late_errors]
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201  asked for
+
+    def check(self, name: str, results: Sequence[tuple[bytes, Geometry]]) -> None:
+        """Ask what some results really are.
+
+        Args:
+            name: the operation.
+            results: the bytes of each one's reference, and its prediction.
+        """
+        refs = b"\x20" + uvarint(len(results)) + b"".join(ref for ref, _ in results)
+        self.predictions += len(results)
+        try:
+            found, _ = self._device.request("xpool.describe", b"\x01" + refs + b"\x00")
+        except Exception as error:  # noqa: BLE001  noted: the audit changes nothing
+            text = f"{name}: {type(error).__name__}: {error}"
+            wrong = self.mismatches if "predicted" in text else self.late_errors
+            wrong.append(text)
+            return
+        for meta, (_, predicted) in zip(found, results, strict=True):
+            if meta.sizes != predicted.shape or meta.dtype != predicted.code:
+                self.mismatches.append(
+                    f"{name}: {meta.sizes} {meta.dtype}, not {predicted.shape}"
+                    f" {predicted.code}"
+                )
+
+
+# ---- the process's device
+
+_devices: list[ArrayDevice] = []
+_opener: list[Callable[[], ArrayDevice]] = []
+
+
+def set_opener(opener: Callable[[], ArrayDevice]) -> None:
+    """Say how the device is made when ``cupy`` is imported."""
+    _opener[:] = [opener]
+
+
+def device() -> ArrayDevice:
+    """The process's device.
+
+    Raises:
+        UsageError: there is no session.
+    """
+    if not _devices:
+        if not _opener:
+            raise UsageError(
+                "no session is open: start the program with `xpool run`, or call"
+                " xpool.init()"
+            )
+        _devices.append(_opener[0]())
+    return _devices[0]

@@ -1,0 +1,200 @@
+"""From Python values to the bytes of ``xpool_protocol.arrays.values``, quickly.
+
+``write_array_value`` is the definition; what is here is its twin for what calls carry.
+"""
+
+from __future__ import annotations
+
+import itertools
+import numbers
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from xpool_protocol import limits
+from xpool_protocol.arrays.values import write_array_value
+from xpool_protocol.wire import Writer
+
+from xpool.cupy.geometry import CODE_OF_CHAR
+
+_FLOAT: Final = struct.Struct("<Bd")
+_COMPLEX: Final = struct.Struct("<Bdd")
+_NONE, _FALSE, _TRUE, _ELLIPSIS = b"\x00", b"\x01", b"\x02", b"\x23"
+
+
+def uvarint(value: int) -> bytes:
+    """As ``Writer.uvarint``."""
+    if value < 0x80:
+        return _BYTES[value]
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_BYTES: Final = [bytes((n,)) for n in range(0x80)]
+_LOW: Final = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14)]
+_highs: dict[int, bytes] = {}
+
+# From here on a number takes at least three bytes, two of which are in a table.
+_numbers: Final = itertools.count(1 << 14)
+_SYNCHRONOUS_FROM: Final = 1 << 40
+_blocks: Final = itertools.count(_SYNCHRONOUS_FROM, limits.MAX_RESERVED_IDS)
+
+
+def new_number() -> tuple[int, bytes]:
+    """A number that no array has, and its bytes."""
+    number = next(_numbers)
+    high = _highs.get(number >> 14)
+    if high is None:
+        high = _highs[number >> 14] = uvarint(number >> 14)
+    return number, _LOW[number & 0x3FFF] + high
+
+
+def new_block() -> int:
+    """The first of ``MAX_RESERVED_IDS`` numbers that nobody else gets."""
+    return next(_blocks)
+
+
+def by_definition(value: Any) -> bytes:
+    """What ``write_array_value`` writes."""
+    writer = Writer()
+    write_array_value(writer, value)
+    return bytes(writer.buffer)
+
+
+_SMALL: Final = {n: by_definition(n) for n in range(-256, 4096)}
+
+
+def encode_int(value: int) -> bytes:
+    """An integer of any size that the wire takes."""
+    found = _SMALL.get(value)
+    return by_definition(int(value)) if found is None else found
+
+
+def encode_float(value: float) -> bytes:
+    """A float."""
+    return _FLOAT.pack(4, value)
+
+
+def _complex(value: complex) -> bytes:
+    return _COMPLEX.pack(5, value.real, value.imag)
+
+
+def _bool(value: bool) -> bytes:
+    return _TRUE if value else _FALSE
+
+
+def _tuple(value: tuple[Any, ...]) -> bytes:
+    return b"\x20" + uvarint(len(value)) + b"".join([encode(one) for one in value])
+
+
+def _list(value: list[Any]) -> bytes:
+    return b"\x07" + uvarint(len(value)) + b"".join([encode(one) for one in value])
+
+
+def _slice(value: slice) -> bytes:
+    return b"\x22" + encode(value.start) + encode(value.stop) + encode(value.step)
+
+
+def _text(value: str) -> bytes:
+    return by_definition(value)
+
+
+def _dict(value: dict[str, Any]) -> bytes:
+    out = b"\x26" + uvarint(len(value))
+    for key, item in value.items():
+        name = key.encode()
+        out += uvarint(len(name)) + name + encode(item)
+    return out
+
+
+def _dtype(value: np.dtype[Any]) -> bytes:
+    code = CODE_OF_CHAR.get(value.char)
+    if code is None:
+        raise ValueError(f"Unsupported dtype {value}")
+    return bytes((11, code))
+
+
+def _host(value: np.ndarray[Any, Any] | np.generic) -> bytes:
+    """A NumPy scalar or a small array, by value."""
+    code = CODE_OF_CHAR.get(value.dtype.char)
+    if code is None:
+        raise ValueError(f"Unsupported dtype {value.dtype}")
+    if value.nbytes > limits.MAX_HOST_TENSOR_NBYTES:
+        raise ValueError("a NumPy array is too large to be an argument: upload it")
+    sizes = b"".join([uvarint(size) for size in value.shape])
+    return bytes((10, code, 0, value.ndim)) + sizes + value.tobytes()
+
+
+def _type(value: type) -> bytes:
+    if value in (bool, int, float, complex):
+        return by_definition(value)
+    return _dtype(np.dtype(value))
+
+
+ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
+    type(None): lambda value: _NONE,
+    bool: _bool,
+    int: encode_int,
+    float: encode_float,
+    complex: _complex,
+    str: _text,
+    bytes: by_definition,
+    tuple: _tuple,
+    list: _list,
+    slice: _slice,
+    dict: _dict,
+    type(...): lambda value: _ELLIPSIS,
+    type: _type,
+    np.ndarray: _host,
+}
+"""By exact type; ``ndarray`` and remote objects add themselves."""
+
+
+def encode(value: Any) -> bytes:
+    """One argument.
+
+    Raises:
+        TypeError: it has no place on the wire.
+        ValueError: it exceeds a limit, or arrays can't have its dtype.
+    """
+    encoder = ENCODERS.get(type(value))
+    if encoder is None:
+        encoder = _encoder_of(value)
+        ENCODERS[type(value)] = encoder
+    return encoder(value)
+
+
+def _encoder_of(value: Any) -> Callable[[Any], bytes]:
+    """For a type that is met for the first time."""
+    for kind, encoder in (
+        (np.generic, _host),
+        (np.dtype, _dtype),
+        (type, _type),
+        (bool, _bool),
+        (int, lambda value: encode_int(int(value))),
+        (float, lambda value: encode_float(float(value))),
+        (complex, lambda value: _complex(complex(value))),
+        (str, lambda value: _text(str(value))),
+        (tuple, _tuple),
+        (list, _list),
+        (range, lambda value: _list(list(value))),
+        (np.ndarray, _host),
+        (numbers.Integral, lambda value: encode_int(int(value))),
+    ):
+        if isinstance(value, kind):
+            return encoder
+    remote = next(
+        (ENCODERS[kind] for kind in type(value).__mro__ if kind in ENCODERS), None
+    )
+    if remote is not None:
+        return remote
+    if callable(value):
+        raise TypeError(
+            "xpool: a function can't run where the arrays are; this call takes one"
+        )
+    raise TypeError(f"Unsupported type {type(value)}")

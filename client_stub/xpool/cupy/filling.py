@@ -1,0 +1,154 @@
+"""Gives a module every public name that CuPy's module of that name has."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import math
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.api import api
+
+from xpool.cupy.functions import function_of
+from xpool.cupy.ufunc import ufunc
+
+HOST: Final = frozenset(
+    [
+        "promote_types",
+        "min_scalar_type",
+        "broadcast_shapes",
+        "issubdtype",
+        "finfo",
+        "iinfo",
+        "dtype",
+        "typename",
+        "mintypecode",
+        "format_float_positional",
+        "format_float_scientific",
+        "set_printoptions",
+        "get_printoptions",
+        "printoptions",
+        "index_exp",
+        "s_",
+        "newaxis",
+        "ndindex",
+        "DataSource",
+        "format_parser",
+    ]
+)
+"""Names of ``cupy`` that have nothing to do with arrays on a device: NumPy's own."""
+
+CLASSES: Final[dict[str, Any]] = {}
+"""Classes that are written by hand, by full name."""
+
+_FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+INSTEAD: Final = {
+    "cupy.fromDlpack": "cupy.from_dlpack",
+    "cupy.product": "cupy.prod",
+    "cupy.msort": "cupy.sort",
+    "cupy.in1d": "cupy.isin",
+    "cupy.trapz": "cupy.trapezoid",
+}
+"""What to use where programs look for a name that CuPy no longer has."""
+
+
+def fill(module: ModuleType) -> None:
+    """Add what the table has and the module has not yet."""
+    name = module.__name__
+    for attribute, what in api().get(name, {}).items():
+        if attribute in module.__dict__:
+            continue
+        if what[0] == "module":
+            full = f"{name}.{attribute}"
+            if full in api():
+                setattr(module, attribute, importlib.import_module(full))
+            continue
+        value = _value(name, attribute, what)
+        if value is not _NOTHING:
+            setattr(module, attribute, value)
+    if "__getattr__" not in module.__dict__:
+        module.__getattr__ = _missing(name)  # type: ignore[method-assign]
+
+
+_NOTHING: Final = object()
+
+
+def _value(module: str, name: str, what: list[Any]) -> Any:
+    full = f"{module}.{name}"
+    if full in CLASSES:
+        return CLASSES[full]
+    local = getattr(np, name, _NOTHING) if module == "cupy" else _NOTHING
+    if name in HOST and local is not _NOTHING:
+        return local
+    match what[0]:
+        case "ufunc":
+            return ufunc(module, name, what[1], what[2])
+        case "function":
+            return function_of(module, name, what[1], what[2])
+        case "exception":
+            return _exception(module, name, what[1])
+        case "class":
+            if isinstance(local, type) and issubclass(local, np.generic):
+                return local
+            if module == "cupy" and name in _RENAMED:
+                return _RENAMED[name]
+            return _not_yet(full, what)
+        case "constant":
+            text = what[1]
+            return _FLOATS[text] if text in _FLOATS else ast.literal_eval(text)
+        case _:
+            return local
+
+
+_RENAMED: Final = {
+    "float_": np.float64,
+    "complex_": np.complex128,
+    "cfloat": np.complex128,
+    "singlecomplex": np.complex64,
+}
+
+
+def _exception(module: str, name: str, bases: list[str]) -> Any:
+    for where in (np.exceptions, np.linalg, np):
+        found = getattr(where, name, None)
+        if isinstance(found, type) and issubclass(found, BaseException):
+            return found
+    import builtins
+
+    base = next(
+        (
+            found
+            for one in bases
+            if isinstance(found := getattr(builtins, one, None), type)
+        ),
+        Exception,
+    )
+    made = type(name, (base,), {"__module__": module})
+    CLASSES[f"{module}.{name}"] = made
+    return made
+
+
+def _not_yet(full: str, what: list[Any]) -> Any:
+    """A class that programs may name, and that says what it lacks when it is used."""
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(f"xpool: {full} is not available in the pool yet")
+
+    module, _, name = full.rpartition(".")
+    doc = what[2] if len(what) > 2 else ""
+    return type(name, (), {"__init__": refuse, "__module__": module, "__doc__": doc})
+
+
+def _missing(module: str) -> Any:
+    def missing(name: str) -> Any:
+        full = f"{module}.{name}"
+        instead = INSTEAD.get(full)
+        hint = f"; use {instead}" if instead else ""
+        if name in api().get(module, {}):
+            hint = ": xpool does not offer it yet"
+        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+    return missing

@@ -1,0 +1,87 @@
+"""Shape and dtype of an array, and how they stand on the wire; one object for each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.values import write_geometry
+from xpool_protocol.wire import Writer
+
+CODE_OF_CHAR: Final[dict[str, int]] = {
+    "B": 0,
+    "b": 1,
+    "h": 2,
+    "i": 3,
+    "l": 4,
+    "q": 4,
+    "e": 5,
+    "f": 6,
+    "d": 7,
+    "F": 9,
+    "D": 10,
+    "?": 11,
+    "H": 27,
+    "I": 28,
+    "L": 29,
+    "Q": 29,
+}
+DTYPE_OF_CODE: Final[dict[int, np.dtype[Any]]] = {
+    code: np.dtype(char) for char, code in reversed(CODE_OF_CHAR.items())
+}
+MAX_KEPT: Final = 1 << 16
+
+
+class Geometry:
+    """What the client knows of an array. Compared by identity: ``geometry`` interns."""
+
+    __slots__ = (
+        "charge_nbytes",
+        "code",
+        "dtype",
+        "nbytes",
+        "ndim",
+        "shape",
+        "size",
+        "wire",
+    )
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.code = CODE_OF_CHAR[dtype.char]
+        self.ndim = len(shape)
+        self.size = math.prod(shape)
+        self.nbytes = self.size * dtype.itemsize
+        self.charge_nbytes = -(-max(self.nbytes, 1) // 512) * 512
+        writer = Writer()
+        write_geometry(writer, self.code, shape)
+        self.wire = bytes(writer.buffer)
+
+
+_KEPT: dict[tuple[tuple[int, ...], str], Geometry] = {}
+
+
+def geometry(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Geometry:
+    """The one object for a shape and a dtype."""
+    key = (shape, dtype.char)
+    found = _KEPT.get(key)
+    if found is None:
+        if len(_KEPT) >= MAX_KEPT:
+            _KEPT.clear()
+        found = _KEPT[key] = Geometry(shape, dtype)
+    return found
+
+
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """A dtype that arrays can have.
+
+    Raises:
+        ValueError: arrays of it can't be, as in CuPy.
+        TypeError: it is no dtype.
+    """
+    found = np.dtype(dtype)
+    if found.char not in CODE_OF_CHAR or not found.isnative:
+        raise ValueError(f"Unsupported dtype {found}")
+    return found

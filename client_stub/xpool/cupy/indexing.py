@@ -1,0 +1,113 @@
+"""Basic indexing by hand-written rules: the shape of ``a[key]``, without the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+INDEX_TYPES = frozenset({int, slice, type(None), type(...)})
+
+
+class NoRule(Exception):  # noqa: N818  a state
+    """The client can't tell what comes out, or what error: ask the server."""
+
+
+def view_shape(shape: tuple[int, ...], key: Any) -> tuple[int, ...]:
+    """Shape of ``a[key]`` where the key is basic.
+
+    Raises:
+        NoRule: it is not.
+        IndexError: out of bounds, or too many indices.
+    """
+    kind = type(key)
+    if kind is int:
+        if not shape:
+            raise IndexError(
+                "too many indices for array: array is 0-dimensional, but 1 were indexed"
+            )
+        if not -shape[0] <= key < shape[0]:
+            raise IndexError(
+                f"Index {key} is out of bounds for axis 0 with size {shape[0]}"
+            )
+        return shape[1:]
+    if kind is slice and shape:
+        return (_length(key, shape[0]), *shape[1:])
+    return _tuple_shape(shape, key if kind is tuple else (key,))
+
+
+def _tuple_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...]:
+    consumed, has_ellipsis = 0, False
+    for one in key:
+        kind = type(one)
+        if kind is int or kind is slice:
+            consumed += 1
+        elif one is Ellipsis:
+            if has_ellipsis:
+                raise IndexError("an index can only have a single ellipsis ('...')")
+            has_ellipsis = True
+        elif one is not None:
+            raise NoRule
+    if consumed > len(shape):
+        raise IndexError(
+            f"too many indices for array: array is {len(shape)}-dimensional, but"
+            f" {consumed} were indexed"
+        )
+    out: list[int] = []
+    at = 0
+    for one in key:
+        if one is None:
+            out.append(1)
+        elif one is Ellipsis:
+            skipped = len(shape) - consumed
+            out += shape[at : at + skipped]
+            at += skipped
+        elif type(one) is int:
+            if not -shape[at] <= one < shape[at]:
+                raise IndexError(
+                    f"Index {one} is out of bounds for axis {at} with size {shape[at]}"
+                )
+            at += 1
+        else:
+            out.append(_length(one, shape[at]))
+            at += 1
+    out += shape[at:]
+    return tuple(out)
+
+
+def _length(key: slice, size: int) -> int:
+    start, stop, step = key.start, key.stop, key.step
+    if start is None and stop is None and (step is None or step == 1):
+        return size
+    for part in (start, stop, step):
+        if part is not None and type(part) is not int:
+            raise NoRule
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    return len(range(*key.indices(size)))
+
+
+def assignment_fits(
+    dtype: np.dtype[Any], shape: tuple[int, ...], value: Any, given: tuple[int, ...]
+) -> bool:
+    """Whether an assignment to a basic view can't fail on the server."""
+    kind = type(value)
+    if kind is int:
+        if dtype.kind in "iu":
+            info = _INFO[dtype.char]
+            return info.min <= value <= info.max
+        return -(1 << 63) <= value < 1 << 64
+    is_complex = kind is complex or getattr(value, "dtype", dtype).kind == "c"
+    if is_complex and dtype.kind != "c":
+        return False
+    if given == shape or not given:
+        return True
+    if len(given) > len(shape):
+        return False
+    return all(
+        one in (1, size)
+        for one, size in zip(reversed(given), reversed(shape), strict=False)
+    )
+
+
+_INFO = {char: np.iinfo(char) for char in "bBhHiIlLqQ"}

@@ -1,0 +1,161 @@
+"""Where array records go: the session's one log, native or in Python."""
+
+# ruff: noqa: D102  the protocol documents the methods
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any, Protocol
+
+from xpool_protocol import limits
+from xpool_protocol.records import Read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xpool.native.device import NativeDevice
+    from xpool.session import Session
+    from xpool.torch.python_log import PythonLog
+
+
+class ArrayLog(Protocol):
+    """The session's log as the array stub uses it."""
+
+    takes_from_finalizers: bool
+    """``append`` may be called while another call of it is under way in this thread."""
+
+    @property
+    def append(self) -> Callable[[bytes], int]:
+        """Appends one encoded record; its operation number. Never waits."""
+
+    def next_request(self) -> int:
+        """A request id."""
+
+    def next_storage(self) -> int:
+        """A storage id."""
+
+    def leave_room(self) -> None:
+        """Wait while too much is queued.
+
+        Raises:
+            RuntimeError: the session is over.
+        """
+
+    def write(self, storage: int, data: memoryview) -> None:
+        """Fill a storage."""
+
+    def read(self, storage: int, to: memoryview) -> None:
+        """Fetch a storage's bytes."""
+
+    def allocated_nbytes(self) -> int:
+        """What storages take from the quota, as the client knows it."""
+
+
+class NativeArrayLog:
+    """The log in C++, which torch's stub shares."""
+
+    takes_from_finalizers = True
+
+    def __init__(self, device: NativeDevice) -> None:
+        path = str(device.process.path)
+        # Appending needs no thread to let go of Python's lock: it copies some bytes.
+        quick, waiting = ctypes.PyDLL(path), ctypes.CDLL(path)
+        index, self._device = device.index, device
+        append = quick.xpool_array_append
+        append.argtypes = [ctypes.c_int32, ctypes.c_char_p, ctypes.c_uint64]
+        append.restype = ctypes.c_uint64
+
+        def append_record(record: bytes) -> int:
+            number: int = append(index, record, len(record))
+            return number
+
+        self.append: Callable[[bytes], int] = append_record
+        self._index = index
+        self._next_request = quick.xpool_array_request
+        self._next_storage = quick.xpool_array_storage
+        for function in (self._next_request, self._next_storage):
+            function.argtypes, function.restype = [ctypes.c_int32], ctypes.c_uint64
+        self._leave_room = waiting.xpool_array_leave_room
+        self._leave_room.argtypes = [ctypes.c_int32]
+        self._leave_room.restype = ctypes.c_char_p
+        self._write, self._read = waiting.xpool_array_write, waiting.xpool_array_read
+        for function in (self._write, self._read):
+            function.argtypes = [
+                ctypes.c_int32,
+                ctypes.c_uint64,
+                ctypes.c_void_p,
+                ctypes.c_uint64,
+            ]
+            function.restype = ctypes.c_char_p
+
+    def next_request(self) -> int:
+        return int(self._next_request(self._index))
+
+    def next_storage(self) -> int:
+        return int(self._next_storage(self._index))
+
+    def leave_room(self) -> None:
+        _raise(self._leave_room(self._index))
+
+    def write(self, storage: int, data: memoryview) -> None:
+        _raise(self._write(self._index, storage, _address(data), data.nbytes))
+
+    def read(self, storage: int, to: memoryview) -> None:
+        _raise(self._read(self._index, storage, _address(to), to.nbytes))
+
+    def allocated_nbytes(self) -> int:
+        return self._device.memory()["allocated"]
+
+
+def _address(view: memoryview) -> int:
+    import numpy as np
+
+    return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+
+def _raise(error: bytes | None) -> None:
+    if error is not None:
+        raise RuntimeError(error.decode(errors="replace"))
+
+
+class PythonArrayLog:
+    """The log in Python, where there is no native library."""
+
+    takes_from_finalizers = False
+
+    def __init__(self, log: PythonLog, session: Session) -> None:
+        self._log, self._session = log, session
+        self.append: Callable[[bytes], int] = log.append_encoded
+
+    def next_request(self) -> int:
+        return self._log.next_request()
+
+    def next_storage(self) -> int:
+        return self._log.next_storage()
+
+    def leave_room(self) -> None:
+        if self._session.link.over is not None:
+            raise RuntimeError(f"xpool: {self._session.link.over}")
+        self._session.link.wait_for_room()
+
+    def write(self, storage: int, data: memoryview) -> None:
+        step = limits.TRANSFER_NBYTES
+        for at in range(0, data.nbytes, step):
+            self._session.link.wait_for_room()
+            self._log.append_write(storage, at, data[at : at + step])
+
+    def read(self, storage: int, to: memoryview) -> None:
+        step = limits.TRANSFER_NBYTES
+        for at in range(0, to.nbytes, step):
+            length = min(step, to.nbytes - at)
+            request = self._log.next_request()
+            self._log.append(Read(request, storage, at, length))
+            for payload in self._session.wait(request).payloads:
+                part: Any = memoryview(payload)
+                if part.nbytes > to.nbytes - at:
+                    raise RuntimeError("xpool: the server sent more bytes than asked")
+                to[at : at + part.nbytes] = part
+                at += part.nbytes
+
+    def allocated_nbytes(self) -> int:
+        return 0

@@ -1,0 +1,69 @@
+"""The methods of ``ndarray`` that functions of the same name do, or that only ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from xpool_protocol.arrays.api import api
+
+from xpool.cupy import functions
+from xpool.cupy.device import device
+from xpool.cupy.functions import RULES, signature_of
+from xpool.cupy.ndarray import index_of, ndarray
+
+IN_PLACE = frozenset({"sort", "partition", "put", "fill", "scatter_add"})
+
+
+def _by_function(name: str) -> Callable[..., Any]:
+    full = f"cupy.{name}"
+
+    def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        return functions.call(full, (self, *args), kwargs)
+
+    return method
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    full = f"ndarray.{name}"
+    takes_index = name.startswith("scatter_")
+
+    def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        if takes_index and args:
+            args = (index_of(args[0]), *args[1:])
+        return device().call(full, (self, *args), kwargs)
+
+    return method
+
+
+def _matmul(a: Any, b: Any) -> Any:
+    if isinstance(b, np.ndarray):
+        raise TypeError(f"Unsupported type {type(b)}")
+    return functions.call("cupy.matmul", (a, b), {})
+
+
+def _matmul_in_place(a: Any, b: Any) -> Any:
+    return functions.call("cupy.matmul", (a, b), {"out": a})
+
+
+def complete() -> None:
+    """Give ``ndarray`` every public method that CuPy's has."""
+    for name, operator in (
+        ("__matmul__", _matmul),
+        ("__rmatmul__", lambda a, b: _matmul(b, a)),
+        ("__imatmul__", _matmul_in_place),
+    ):
+        setattr(ndarray, name, operator)
+    members = api()["cupy"]["ndarray"][3]
+    for name, what in members.items():
+        if name in ndarray.__dict__ or what is None:
+            continue
+        has_rule = f"cupy.{name}" in RULES and name not in IN_PLACE
+        method = _by_function(name) if has_rule else _asking(name)
+        method.__name__, method.__qualname__ = name, f"ndarray.{name}"
+        method.__doc__ = what[1]
+        signature = signature_of(what[0])
+        if signature is not None:
+            method.__signature__ = signature  # type: ignore[attr-defined]
+        setattr(ndarray, name, method)

@@ -1,0 +1,167 @@
+"""Functions that move items or join arrays, and ``where``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpool.cupy.functions import rule
+from xpool.cupy.geometry import Geometry, geometry
+from xpool.cupy.indexing import NoRule
+from xpool.cupy.ndarray import as_shape, ndarray, normalized_axes, normalized_axis
+from xpool.cupy.ufunc import operand_dtype, result_shape
+
+
+def _arrays(given: Any) -> list[ndarray]:
+    if not isinstance(given, list | tuple) or not given:
+        raise NoRule
+    if any(type(one) is not ndarray for one in given):
+        raise NoRule
+    return list(given)
+
+
+@rule("cupy.concatenate")
+def concatenate(
+    tup: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = None
+) -> Geometry:
+    """Arrays one behind the other."""
+    given = _arrays(tup)
+    if out is not None or dtype is not None or axis is None or casting is not None:
+        raise NoRule
+    first = given[0]._geo.shape
+    at = normalized_axis(axis, len(first))
+    around = (first[:at], first[at + 1 :])
+    for one in given:
+        shape = one._geo.shape
+        if len(shape) != len(first) or (shape[:at], shape[at + 1 :]) != around:
+            raise NoRule
+    total = sum(one._geo.shape[at] for one in given)
+    dtypes = [one._geo.dtype for one in given]
+    return geometry((*around[0], total, *around[1]), np.result_type(*dtypes))
+
+
+@rule("cupy.stack")
+def stack(
+    tup: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = None
+) -> Geometry:
+    """Arrays along a new axis."""
+    given = _arrays(tup)
+    if out is not None or dtype is not None or casting is not None:
+        raise NoRule
+    shape = given[0]._geo.shape
+    if any(one._geo.shape != shape for one in given):
+        raise NoRule
+    at = normalized_axis(axis, len(shape) + 1)
+    dtypes = [one._geo.dtype for one in given]
+    return geometry((*shape[:at], len(given), *shape[at:]), np.result_type(*dtypes))
+
+
+@rule("cupy.where")
+def where(condition: Any, x: Any = None, y: Any = None) -> Geometry:
+    """Items of one array or another."""
+    if x is None or y is None or type(condition) is not ndarray:
+        raise NoRule
+    given = [one for one in (condition, x, y) if type(one) is ndarray]
+    kinds = [operand_dtype(one) for one in (x, y)]
+    if any(isinstance(one, type) for one in kinds):
+        raise NoRule
+    return geometry(
+        result_shape([one._geo.shape for one in given]), np.result_type(*kinds)
+    )
+
+
+@rule("cupy.broadcast_to", is_view=True)
+def broadcast_to(array: Any, shape: Any) -> Geometry:
+    """A view of a larger shape."""
+    if type(array) is not ndarray:
+        raise NoRule
+    new = as_shape(shape)
+    if result_shape([array._geo.shape, new]) != new:
+        raise NoRule
+    return geometry(new, array._geo.dtype)
+
+
+@rule("cupy.expand_dims", is_view=True)
+def expand_dims(a: Any, axis: Any) -> Geometry:
+    """A view with further axes of length one."""
+    if type(a) is not ndarray:
+        raise NoRule
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    ndim = a._geo.ndim + len(axes)
+    over = normalized_axes(axes, ndim)
+    rest = iter(a._geo.shape)
+    new = [1 if at in over else next(rest) for at in range(ndim)]
+    return geometry(tuple(new), a._geo.dtype)
+
+
+@rule("cupy.moveaxis", is_view=True)
+def moveaxis(a: Any, source: Any, destination: Any) -> Geometry:
+    """A view with axes moved."""
+    if type(a) is not ndarray:
+        raise NoRule
+    ndim = a._geo.ndim
+    from_ = normalized_axes(
+        source if isinstance(source, tuple | list) else (source,), ndim
+    )
+    to = normalized_axes(
+        destination if isinstance(destination, tuple | list) else (destination,), ndim
+    )
+    if len(from_) != len(to):
+        raise NoRule
+    order = [at for at in range(ndim) if at not in from_]
+    for where_to, where_from in sorted(zip(to, from_, strict=True)):
+        order.insert(where_to, where_from)
+    return geometry(tuple([a._geo.shape[at] for at in order]), a._geo.dtype)
+
+
+@rule("cupy.flip", "cupy.fliplr", "cupy.flipud", is_view=True)
+def flip(m: Any, axis: Any = None) -> Geometry:
+    """A view with axes reversed."""
+    if type(m) is not ndarray or m._geo.ndim < 2:
+        raise NoRule
+    if axis is not None:
+        normalized_axes(axis if isinstance(axis, tuple) else (axis,), m._geo.ndim)
+    return m._geo
+
+
+@rule("cupy.roll")
+def roll(a: Any, shift: Any, axis: Any = None) -> Geometry:
+    """Items moved round."""
+    if type(a) is not ndarray or type(shift) is not int:
+        raise NoRule
+    if axis is not None:
+        normalized_axis(axis, a._geo.ndim)
+    return a._geo
+
+
+@rule("cupy.tile")
+def tile(A: Any, reps: Any) -> Geometry:  # noqa: N803  CuPy's name
+    """An array repeated."""
+    if type(A) is not ndarray:
+        raise NoRule
+    times = as_shape(reps)
+    if min(times, default=0) < 0:
+        raise NoRule
+    ndim = max(len(times), A._geo.ndim)
+    shape = (1,) * (ndim - A._geo.ndim) + A._geo.shape
+    times = (1,) * (ndim - len(times)) + times
+    new = [one * many for one, many in zip(shape, times, strict=True)]
+    return geometry(tuple(new), A._geo.dtype)
+
+
+@rule("cupy.tril", "cupy.triu")
+def triangle(m: Any, k: Any = 0) -> Geometry:
+    """A triangle of a matrix."""
+    if type(m) is not ndarray or m._geo.ndim < 2 or type(k) is not int:
+        raise NoRule
+    return m._geo
+
+
+@rule("cupy.sort")
+def sort(a: Any, axis: Any = -1, kind: Any = None) -> Geometry:
+    """Items in order."""
+    if type(a) is not ndarray or axis is None or kind is not None or not a._geo.shape:
+        raise NoRule
+    normalized_axis(axis, a._geo.ndim)
+    return a._geo

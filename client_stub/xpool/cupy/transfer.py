@@ -1,0 +1,165 @@
+"""Bytes between host and device, and what becomes an array."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.records import (
+    ARRAY_OVER_STORAGE,
+    PUT_ARRAY,
+    STORAGE_OVER_ARRAY,
+)
+from xpool_protocol.records import ALLOCATE, FREE
+from xpool_protocol.values import HostTensor, Tensor, row_major_strides, write_tensor
+from xpool_protocol.wire import Writer
+
+from xpool.cupy import ndarray as arrays
+from xpool.cupy.device import device
+from xpool.cupy.encoding import uvarint
+from xpool.cupy.geometry import check_dtype, geometry
+
+if TYPE_CHECKING:
+    from xpool.cupy.ndarray import ndarray
+
+INLINE_NBYTES: Final = 32 << 10
+"""Up to here an array's bytes stand in one record."""
+
+BY_VALUE_NBYTES: Final = 256 << 10
+"""Up to here a download is one answer."""
+
+
+@functools.cache
+def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    """A class for a result whose items have names."""
+    return collections.namedtuple(name, fields, rename=True)
+
+
+def upload(host: np.ndarray[Any, Any]) -> ndarray:
+    """An array on the device with a host array's items; Fortran order is kept."""
+    dtype = check_dtype(host.dtype)
+    is_fortran = host.flags.f_contiguous and not host.flags.c_contiguous
+    dense = host.T if is_fortran else np.ascontiguousarray(host).reshape(host.shape)
+    geo = geometry(host.shape, dtype)
+    array = arrays.made(geo, geo.charge_nbytes)
+    where = device()
+    number = array._ref[1:]
+    if dense.nbytes <= INLINE_NBYTES:
+        order = b"\x01" if is_fortran else b"\x00"
+        data = dense.tobytes()
+        record = number + geo.wire + order + uvarint(len(data)) + data
+        where.post(bytes((PUT_ARRAY,)) + record)
+        return array
+    storage = where.log.next_storage()
+    name = uvarint(storage)
+    where.post(bytes((ALLOCATE,)) + name + uvarint(dense.nbytes))
+    where.log.write(storage, _bytes_of(dense))
+    strides = row_major_strides(host.shape[::-1] if is_fortran else host.shape)
+    writer = Writer()
+    tensor = Tensor(
+        storage, geo.code, host.shape, strides[::-1] if is_fortran else strides
+    )
+    write_tensor(writer, tensor)
+    where.post(bytes((ARRAY_OVER_STORAGE,)) + number + b"\x01" + bytes(writer.buffer))
+    return array
+
+
+def _bytes_of(dense: Any) -> memoryview:
+    return memoryview(dense.reshape(-1).view(np.uint8))
+
+
+def download(array: ndarray) -> np.ndarray[Any, Any]:
+    """A copy in host memory, in row-major order."""
+    geo, where = array._geo, device()
+    if geo.nbytes <= BY_VALUE_NBYTES:
+        value, _ = where.request("xpool.get", b"\x01" + array._ref + b"\x00")
+        assert isinstance(value, HostTensor)
+        flat = np.frombuffer(bytearray(value.data), geo.dtype)
+        return flat.reshape(geo.shape)
+    dense: Any = array
+    if not array.flags.c_contiguous:
+        dense = arrays.posted("cupy.ascontiguousarray", geo, (array,))
+    host = np.empty(geo.shape, geo.dtype)
+    storage = where.log.next_storage()
+    name = uvarint(storage)
+    where.post(bytes((STORAGE_OVER_ARRAY,)) + name + dense._ref[1:])
+    try:
+        where.log.read(storage, _bytes_of(host))
+    except RuntimeError:
+        # The array's own error, if it has one, in its own class.
+        where.request("xpool.describe", b"\x01\x20\x01" + dense._ref + b"\x00")
+        raise
+    finally:
+        where.post(bytes((FREE,)) + name)
+    return host
+
+
+def has_remote(value: Any) -> bool:
+    """Whether an array is somewhere in nested lists."""
+    if isinstance(value, arrays.ndarray):
+        return True
+    return isinstance(value, list | tuple) and any(map(has_remote, value))
+
+
+def host_array(value: Any, dtype: Any = None, order: str = "K", ndmin: int = 0) -> Any:
+    """A NumPy array of what a program passes.
+
+    Raises:
+        ValueError: arrays can't have its dtype.
+    """
+    host = np.array(value, dtype=dtype, order=order, ndmin=ndmin, copy=None)  # type: ignore[call-overload]
+    if host.dtype.kind in "OVSUmM":
+        raise ValueError(f"Unsupported dtype {host.dtype}")
+    return host
+
+
+def as_array(
+    value: Any,
+    dtype: Any = None,
+    copy: Any = None,
+    order: str | None = "K",
+    ndmin: int = 0,
+) -> ndarray:
+    """An array of anything: another array, host data, lists of both."""
+    order = "K" if order is None else order
+    wanted = None if dtype is None else check_dtype(dtype)
+    if isinstance(value, arrays.ndarray):
+        return _of_array(value, wanted, copy, order, ndmin)
+    if has_remote(value):
+        keywords = {} if wanted is None else {"dtype": wanted}
+        found = device().call("cupy.array", (value,), {"ndmin": ndmin, **keywords})
+        return _reordered(found, order)
+    for convert in FOREIGN:
+        found = convert(value)
+        if found is not None:
+            return _of_array(found, wanted, copy, order, ndmin)
+    if wanted is None and isinstance(value, np.ndarray):
+        check_dtype(value.dtype)
+    return upload(host_array(value, wanted, order, ndmin))
+
+
+FOREIGN: list[Any] = []
+"""Functions that make an array of another library's object, or return None."""
+
+
+def _of_array(value: ndarray, dtype: Any, copy: Any, order: str, ndmin: int) -> ndarray:
+    changes = dtype is not None and dtype != value.dtype
+    if ndmin > value.ndim:
+        shape = (1,) * (ndmin - value.ndim) + value.shape
+        made = value.copy(order=order) if copy is True and not changes else value
+        return _of_array(made.reshape(shape), dtype, None, order, 0)
+    if changes:
+        return value.astype(dtype, order=order)
+    if copy:
+        return value.copy(order=order)
+    return value if order in ("K", "A") else _reordered(value, order)
+
+
+def _reordered(value: ndarray, order: str) -> ndarray:
+    if order == "C" and not value.flags.c_contiguous:
+        return value.copy(order="C")
+    if order == "F" and not value.flags.f_contiguous:
+        return value.copy(order="F")
+    return value

@@ -1,0 +1,514 @@
+"""Universal functions: dtypes and shapes by NumPy's rules, kept per pair of geometries.
+
+The operators of ``ndarray`` are the hot path: one look into a dictionary, some bytes
+put together, one record.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.api import UFUNC_METHODS
+
+from xpool.cupy import ndarray as arrays
+from xpool.cupy.device import device, encode_arguments
+from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, uvarint
+from xpool.cupy.geometry import CODE_OF_CHAR, Geometry, check_dtype, geometry
+from xpool.cupy.indexing import NoRule
+from xpool.cupy.ndarray import ndarray
+
+MAX_PLANS: Final = 1 << 14
+_BOOL: Final = np.dtype("?")
+_INTEGERS: Final = {char: np.iinfo(char) for char in "bBhHiIlLqQ"}
+_SCALARS: Final = (int, float, complex)
+
+
+class Plan:
+    """What a call with operands of known geometries returns."""
+
+    __slots__ = ("bounds", "charge", "geo", "head", "tail")
+
+    def __init__(
+        self, uf: ufunc, geo: Geometry, bounds: tuple[int, int] | None
+    ) -> None:
+        self.geo = geo
+        self.head = device().head(uf.full_name, 1)
+        self.tail = geo.wire + uvarint(uf.nin)
+        self.charge = geo.charge_nbytes
+        self.bounds = bounds
+        """Least and greatest Python integer that the operand's dtype holds."""
+
+
+class ufunc:  # noqa: N801  CuPy's name
+    """Universal function."""
+
+    def __init__(self, module: str, name: str, types: Sequence[str], doc: str) -> None:
+        """One of CuPy's.
+
+        Args:
+            module: where it stands.
+            name: as it is called there.
+            types: its loops: ``'ff->f'``.
+            doc: one line.
+        """
+        inputs, outputs = types[0].split("->")
+        self.nin, self.nout = len(inputs), len(outputs)
+        self.nargs = self.nin + self.nout
+        self.__name__ = name
+        self.name = f"cupy_{name}"
+        self.types = list(types)
+        self.full_name = f"{module}.{name}"
+        self.__doc__ = doc
+        self.__module__ = module
+        self._outputs = frozenset("".join(one.split("->")[1] for one in types))
+        self._inputs = [one.split("->")[0] for one in types]
+        self._local = _local(module, name, self.nin, self.nout)
+        self._dtypes: dict[Any, tuple[np.dtype[Any], ...] | None] = {}
+        self._plans: dict[Any, Plan] = {}
+
+    @property
+    def ntypes(self) -> int:
+        """How many loops there are."""
+        return len(self.types)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"<ufunc '{self.name}'>"
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in UFUNC_METHODS:
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
+        full = f"{self.full_name}.{name}"
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if name == "at":
+                args = (args[0], arrays.index_of(args[1]), *args[2:])
+            elif name == "reduceat" and isinstance(args[1], list | tuple):
+                args = (args[0], arrays.index_of(list(args[1])), *args[2:])
+            check_operands(args)
+            return device().call(full, args, kwargs)
+
+        method.__name__ = name
+        return method
+
+    # ---- the hot path
+
+    def plan(self, key: tuple[Any, Any]) -> Plan | None:
+        """The plan for two operands; None if only a full call can tell.
+
+        Args:
+            key: a ``Geometry`` each, or a Python type for a scalar.
+
+        Raises:
+            TypeError: there is no loop for these dtypes.
+            ValueError: the shapes can't be broadcast.
+        """
+        if self._local is None:
+            return None
+        operands = [one.dtype if type(one) is Geometry else one for one in key]
+        dtypes = self.result_dtypes(
+            tuple(_BOOL if one is bool else one for one in operands)
+        )
+        if dtypes is None or len(dtypes) != 1:
+            return None
+        shape = result_shape([one.shape for one in key if type(one) is Geometry])
+        bounds = None
+        if int in key:
+            (other,) = (one.dtype for one in key if type(one) is Geometry)
+            if other.kind in "iu":
+                info = _INTEGERS[other.char]
+                bounds = (info.min, info.max)
+            else:
+                bounds = (-(1 << 63), (1 << 63) - 1)
+            if self.__name__ in ("power", "float_power"):
+                bounds = (max(bounds[0], 0), bounds[1])
+        made = Plan(self, geometry(shape, dtypes[0]), bounds)
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        self._plans[key] = made
+        return made
+
+    # ---- the full call
+
+    def __call__(
+        self,
+        *args: Any,
+        out: Any = None,
+        where: Any = None,
+        axes: Any = None,
+        axis: Any = None,
+        keepdims: Any = None,
+        casting: str = "same_kind",
+        order: Any = None,
+        dtype: Any = None,
+        subok: Any = None,
+        signature: Any = None,
+        extobj: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Apply it to arrays and scalars."""
+        if kwargs:
+            raise TypeError(f"{self.name}() got an unexpected keyword argument")
+        inputs, outs = self._split(args, out)
+        handlers = [
+            one
+            for one in (*inputs, *outs)
+            if type(one) is not ndarray
+            and not isinstance(one, np.generic | np.ndarray)
+            and hasattr(type(one), "__array_ufunc__")
+        ]
+        for one in handlers:
+            found = type(one).__array_ufunc__(one, self, "__call__", *inputs)
+            if found is not NotImplemented:
+                return found
+        check_operands(inputs)
+        if isinstance(where, np.ndarray):
+            raise TypeError(f"Unsupported type {type(where)}")
+        keywords: dict[str, Any] = {}
+        if dtype is not None:
+            keywords["dtype"] = check_dtype(dtype)
+        if casting != "same_kind":
+            keywords["casting"] = casting
+        if where is not None:
+            keywords["where"] = where
+        if order is not None:
+            keywords["order"] = order
+        try:
+            return self._predicted(inputs, outs, keywords)
+        except NoRule:
+            pass
+        if outs and any(one is not None for one in outs):
+            keywords["out"] = outs[0] if len(outs) == 1 else tuple(outs)
+        found = device().call(self.full_name, inputs, keywords)
+        return outs[0] if len(outs) == 1 and outs[0] is not None else found
+
+    def _split(
+        self, args: Sequence[Any], out: Any
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Inputs and outputs, whether given by position or by name."""
+        if not self.nin <= len(args) <= self.nargs:
+            raise TypeError(
+                f"Wrong number of arguments for {self.name!r}: expected {self.nin} to"
+                f" {self.nargs}, got {len(args)}"
+            )
+        outs: tuple[Any, ...] = ()
+        if out is not None:
+            outs = out if isinstance(out, tuple) else (out,)
+            if len(outs) != self.nout:
+                raise ValueError(
+                    "The 'out' tuple must have exactly one entry per ufunc output"
+                )
+        if len(args) > self.nin:
+            if outs:
+                raise ValueError(
+                    "Cannot specify 'out' as both a positional and keyword argument"
+                )
+            args, outs = args[: self.nin], tuple(args[self.nin :])
+        for one in outs:
+            if one is not None and not isinstance(one, ndarray):
+                raise TypeError("return arrays must be of ArrayType")
+        return args, outs
+
+    def _predicted(
+        self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
+    ) -> Any:
+        if self._local is None or keywords or None in map(_kind_of, inputs):
+            raise NoRule
+        if any(one is None for one in outs):
+            raise NoRule
+        operands = tuple([operand_dtype(one) for one in inputs])
+        dtypes = self.result_dtypes(operands)
+        if dtypes is None:
+            raise NoRule
+        self._check_integers(inputs)
+        shape = result_shape([one._geo.shape for one in inputs if type(one) is ndarray])
+        if outs:
+            return self._into(inputs, outs, dtypes, shape)
+        geos = [geometry(shape, one) for one in dtypes]
+        if len(geos) == 1:
+            return arrays.posted(self.full_name, geos[0], inputs)
+        return tuple(arrays.posted_many(self.full_name, geos, inputs, {}))
+
+    def _into(
+        self,
+        inputs: Sequence[Any],
+        outs: Sequence[ndarray],
+        dtypes: Sequence[np.dtype[Any]],
+        shape: tuple[int, ...],
+    ) -> Any:
+        for one, dtype in zip(outs, dtypes, strict=False):
+            if not np.can_cast(dtype, one.dtype, "same_kind"):
+                raise TypeError(
+                    f"output (typecode {dtype.char!r}) could not be coerced to provided"
+                    f" output parameter (typecode {one.dtype.char!r}) according to the"
+                    ' casting rule "same_kind"'
+                )
+            if one.shape != shape and result_shape([one.shape, shape]) != one.shape:
+                raise ValueError("Out shape is mismatched")
+        where = device()
+        out = outs[0] if len(outs) == 1 else tuple(outs)
+        arguments = encode_arguments(inputs, {"out": out})
+        where.post(where.head(self.full_name, 0) + arguments)
+        return out
+
+    def _check_integers(self, inputs: Sequence[Any]) -> None:
+        """A Python integer must fit the dtype of its partners.
+
+        Raises:
+            NoRule: it may not; the server says what CuPy would.
+        """
+        if not any(type(one) is int for one in inputs):
+            return
+        found = [one for one in inputs if type(one) is not int]
+        dtypes = [operand_dtype(one) for one in found]
+        kinds = [
+            one for one in dtypes if isinstance(one, np.dtype) and one.kind in "iu"
+        ]
+        for value in inputs:
+            if type(value) is int:
+                if self.__name__ in ("power", "float_power") and value < 0:
+                    raise NoRule
+                for dtype in kinds:
+                    info = _INTEGERS[dtype.char]
+                    if not info.min <= value <= info.max:
+                        raise NoRule
+                if not -(1 << 63) <= value < 1 << 63:
+                    raise NoRule
+
+    def result_dtypes(
+        self, operands: tuple[Any, ...]
+    ) -> tuple[np.dtype[Any], ...] | None:
+        """Dtypes of the results; None where the server has to say.
+
+        Raises:
+            TypeError: there is no loop for these.
+        """
+        try:
+            return self._dtypes[operands]
+        except KeyError:
+            found = self._dtypes[operands] = self._resolve(operands)
+            return found
+
+    def _resolve(self, operands: tuple[Any, ...]) -> tuple[np.dtype[Any], ...] | None:
+        assert self._local is not None
+        if all(isinstance(one, type) for one in operands):
+            if self.nout != 1:
+                return None
+            ones = [one(1) for one in operands]
+            return (np.asarray(self._local(*ones)).dtype,)
+        every = self._local.resolve_dtypes(operands + (None,) * self.nout)
+        results = every[self.nin :]
+        if any(one.char not in CODE_OF_CHAR for one in results):
+            raise TypeError(
+                f"Wrong type ({', '.join(map(str, operands))}) of arguments for"
+                f" {self.name}"
+            )
+        return tuple(results)
+
+
+ufunc.__module__ = "cupy"
+
+
+def _local(module: str, name: str, nin: int, nout: int) -> np.ufunc | None:
+    """NumPy's ufunc of that name, if it resolves dtypes for this one."""
+    if module != "cupy":
+        return _special(name, nin, nout) if module == "cupyx.scipy.special" else None
+    found = getattr(np, name, None)
+    if isinstance(found, np.ufunc) and found.signature is None:
+        return found if (found.nin, found.nout) == (nin, nout) else None
+    return None
+
+
+def _special(name: str, nin: int, nout: int) -> np.ufunc | None:
+    try:
+        import scipy.special
+    except ImportError:  # the client needs no SciPy: calls then wait
+        return None
+    found = getattr(scipy.special, name, None)
+    if isinstance(found, np.ufunc) and (found.nin, found.nout) == (nin, nout):
+        return found
+    return None
+
+
+def operand_dtype(value: Any) -> Any:
+    """A dtype, or a Python type for a weak scalar, as ``resolve_dtypes`` wants it."""
+    kind = type(value)
+    if kind is ndarray:
+        return value._geo.dtype
+    if kind is bool:
+        return _BOOL
+    if kind in _SCALARS:
+        return kind
+    if isinstance(value, np.generic):
+        return value.dtype
+    for one in _SCALARS:
+        if isinstance(value, one):
+            return one
+    raise TypeError(f"Unsupported type {kind}")
+
+
+def _kind_of(value: Any) -> Any:
+    return True if value is not None else None
+
+
+def check_operands(values: Sequence[Any]) -> None:
+    """Refuse host arrays, as CuPy does.
+
+    Raises:
+        TypeError: one is among the values.
+    """
+    for one in values:
+        if isinstance(one, np.ndarray):
+            raise TypeError(f"Unsupported type {type(one)}")
+
+
+def result_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that all of these are broadcast to.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not shapes:
+        return ()
+    first = shapes[0]
+    for one in shapes:
+        if one != first:
+            break
+    else:
+        return first
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        text = " ".join(map(str, shapes))
+        raise ValueError(
+            f"operands could not be broadcast together with shapes {text}"
+        ) from None
+
+
+# ---- operators
+
+BINARY: Final = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "true_divide",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "power",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "left_shift",
+    "rshift": "right_shift",
+    "divmod": "divmod",
+}
+COMPARE: Final = {
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+    "eq": "equal",
+    "ne": "not_equal",
+}
+UNARY: Final = {
+    "neg": "negative",
+    "abs": "absolute",
+    "invert": "invert",
+    "pos": "positive",
+}
+
+
+def _is_operand(value: Any) -> bool:
+    return isinstance(
+        value, ndarray | int | float | complex | np.generic | np.ndarray
+    ) or hasattr(value, "__cuda_array_interface__")
+
+
+def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
+    plans = uf._plans
+    make = object.__new__
+    where = device()
+    encoders: dict[type, Callable[[Any], bytes]] = {
+        float: encode_float,
+        int: encode_int,
+        bool: ENCODERS[bool],
+    }
+
+    def operate(a: ndarray, b: Any) -> Any:
+        kind = type(b)
+        if kind is ndarray:
+            key: Any = (a._geo, b._geo)
+            ref = b._ref
+        elif kind in encoders:
+            key = (a._geo, kind)
+            ref = encoders[kind](b)
+        elif _is_operand(b):
+            return uf(b, a) if reflected else uf(a, b)
+        else:
+            return NotImplemented
+        if reflected:
+            key = key[::-1]
+        plan = plans.get(key) or uf.plan(key)
+        if plan is None or where.audit is not None:
+            return uf(b, a) if reflected else uf(a, b)
+        bounds = plan.bounds
+        if bounds is not None and not bounds[0] <= b <= bounds[1]:
+            return uf(b, a) if reflected else uf(a, b)
+        where.charge(plan.charge)
+        array = make(ndarray)
+        array._number, wire = new_number()
+        array._ref = b"\x21" + wire
+        array._geo = plan.geo
+        array._base = array._layout = None
+        array._charge = plan.charge
+        if reflected:
+            where.post(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
+        else:
+            where.post(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
+        return array
+
+    return operate
+
+
+def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    def operate(a: ndarray, b: Any) -> Any:
+        return uf(a, b, out=a) if _is_operand(b) else NotImplemented
+
+    return operate
+
+
+def _unary(uf: ufunc) -> Callable[[ndarray], Any]:
+    return lambda a: uf(a)
+
+
+def add_operators(ufuncs: dict[str, ufunc]) -> None:
+    """Give ``ndarray`` its operators.
+
+    Args:
+        ufuncs: those of ``cupy``, by name.
+    """
+    for operator, name in BINARY.items():
+        uf = ufuncs[name]
+        setattr(ndarray, f"__{operator}__", _binary(uf, reflected=False))
+        setattr(ndarray, f"__r{operator}__", _binary(uf, reflected=True))
+        if operator != "divmod":
+            setattr(ndarray, f"__i{operator}__", _in_place(uf))
+    for operator, name in COMPARE.items():
+        setattr(ndarray, f"__{operator}__", _binary(ufuncs[name], reflected=False))
+    for operator, name in UNARY.items():
+        setattr(ndarray, f"__{operator}__", _unary(ufuncs[name]))
+    ndarray.__hash__ = None  # type: ignore[assignment]
