@@ -32,6 +32,10 @@ def init(
     memory: str | None = None,
     devices: int | None = None,
     mode: str | None = None,
+    priority: str | None = None,
+    queue: str | None = None,
+    time_limit: str | None = None,
+    require: str | None = None,
 ) -> None:
     """Lease slices and make them this process's CUDA devices.
 
@@ -45,6 +49,10 @@ def init(
         memory: quota, ``"8GiB"``.
         devices: how many devices, each with such a slice.
         mode: ``"elastic"`` or ``"capped"``.
+        priority: ``"high"``, ``"normal"`` or ``"low"``.
+        queue: how long to wait for a device: ``"10m"``, ``"forever"`` or ``"no"``.
+        time_limit: the session is ended after so long: ``"2h"``.
+        require: which devices will do: ``"model=a100,memory=40GiB"``.
 
     Raises:
         UsageError: torch is imported already, or a value makes no sense.
@@ -69,6 +77,10 @@ def init(
         "memory": memory,
         "devices": None if devices is None else str(devices),
         "mode": mode,
+        "priority": priority,
+        "queue": queue,
+        "time_limit": time_limit,
+        "require": require,
     }
     settings = job_settings(flags, os.environ, Path.cwd())
     if alone.is_wanted():

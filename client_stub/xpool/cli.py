@@ -124,6 +124,52 @@ Mode: TypeAlias = Annotated[
         show_default="XPOOL_MODE or elastic",
     ),
 ]
+Priority: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="high|normal|low",
+        help="Who goes first in the queue, and who may be asked to leave.",
+        show_default="XPOOL_PRIORITY or normal",
+    ),
+]
+Queue: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="How long to wait for a device: 10m, forever, or no.",
+        show_default="XPOOL_QUEUE or forever",
+    ),
+]
+TimeLimit: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="The job is ended after so long: those who wait can be told when, and it"
+        " may go before others where it is over in time.",
+        show_default="XPOOL_TIME_LIMIT or none",
+    ),
+]
+Place: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|pack|spread",
+        help="Where to put it: where it is missed least, on full devices, or on"
+        " empty ones.",
+        show_default="XPOOL_PLACE or auto",
+    ),
+]
+SameServer: TypeAlias = Annotated[
+    bool,
+    typer.Option("--same-server", help="All devices on one server, or none."),
+]
+Require: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,...",
+        help="Which devices will do: kind, model, arch, memory, server, label.NAME.",
+        show_default="XPOOL_REQUIRE or any",
+    ),
+]
 
 
 @app.command(cls=ProgramCommand)
@@ -134,6 +180,12 @@ def run(
     devices: Devices = None,
     registry: Registry = None,
     mode: Mode = None,
+    priority: Priority = None,
+    queue: Queue = None,
+    time_limit: TimeLimit = None,
+    place: Place = None,
+    same_server: SameServer = False,
+    require: Require = None,
     stats_json: Annotated[
         Path | None,
         typer.Option(
@@ -146,13 +198,23 @@ def run(
     """Run a program on a slice of a device of the pool.
 
     The program needs no change: what it does on device "cuda" is done by a pool
-    server. The slice is given back when the program ends.
+    server. The slice is given back when the program ends. While no device has room
+    the job stands in the registry's queue.
     """
     from xpool.config import job_settings
     from xpool.launched import launcher_arguments, run_launcher
     from xpool.run import exit_like, run_job
 
-    settings = job_settings(_flags(registry, slice_, memory, devices, mode))
+    flags = {
+        **_flags(registry, slice_, memory, devices, mode),
+        "priority": priority,
+        "queue": queue,
+        "time_limit": time_limit,
+        "place": place,
+        "same_server": "yes" if same_server else None,
+        "require": require,
+    }
+    settings = job_settings(flags)
     launcher = launcher_arguments(program)
     if launcher is not None:
         exit_like(run_launcher(settings, launcher))

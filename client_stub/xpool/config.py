@@ -9,8 +9,8 @@ import getpass
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +20,18 @@ from xpool_protocol.quantities import nbytes_from_text, share_from_text
 CONFIG_VARIABLE: Final = "XPOOL_CONFIG"
 CONFIG_FILE: Final = "xpool.toml"
 MODES: Final = ("elastic", "capped")
+PRIORITIES: Final = ("high", "normal", "low")
+PLACES: Final = ("auto", "pack", "spread")
+SWITCH: Final = ("yes", "no")
+REQUIREMENTS: Final = ("kind", "model", "arch", "memory", "server")
+FOREVER_MS: Final = 30 * 24 * 3600 * 1000
+"""The registry keeps nobody in its queue for longer than a month."""
+
 MAX_DEVICES: Final = 64
 """Of one job; the registry has the same bound, and the native library room for it."""
 
+_UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 _REGISTRY: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
 
 
@@ -46,6 +55,12 @@ SETTINGS: Final = {
         Setting("devices", "XPOOL_DEVICES", "1"),
         Setting("mode", "XPOOL_MODE", "elastic"),
         Setting("tenant", "XPOOL_TENANT", ""),
+        Setting("priority", "XPOOL_PRIORITY", "normal"),
+        Setting("queue", "XPOOL_QUEUE", "forever"),
+        Setting("time_limit", "XPOOL_TIME_LIMIT", ""),
+        Setting("place", "XPOOL_PLACE", "auto"),
+        Setting("same_server", "XPOOL_SAME_SERVER", "no"),
+        Setting("require", "XPOOL_REQUIRE", ""),
     )
 }
 
@@ -66,6 +81,17 @@ class JobSettings:
 
     mode: str = "elastic"
     tenant: str = "anonymous"
+    priority: str = "normal"
+    wait_ms: int = 0
+    """How long it may stand in the queue; 0: now or never."""
+
+    limit_ms: int = 0
+    """How long it takes at most; 0: nobody knows."""
+
+    place: str = "auto"
+    same_server: bool = False
+    wanted: dict[str, str] = field(default_factory=dict)
+    """Which devices will do; see ``require_from_text``."""
 
 
 def job_settings(
@@ -92,8 +118,14 @@ def job_settings(
         share_percent=share_from_text(texts["slice"]),
         memory_nbytes=nbytes_from_text(memory) if memory else 0,
         device_count=_device_count(texts["devices"]),
-        mode=_mode(texts["mode"]),
+        mode=_one_of("mode", texts["mode"], MODES),
         tenant=texts["tenant"] or _user(),
+        priority=_one_of("priority", texts["priority"], PRIORITIES),
+        wait_ms=_wait_ms(texts["queue"]),
+        limit_ms=ms_from_text(texts["time_limit"]) if texts["time_limit"] else 0,
+        place=_one_of("place", texts["place"], PLACES),
+        same_server=_one_of("same_server", texts["same_server"], SWITCH) == "yes",
+        wanted=require_from_text(texts["require"]),
     )
 
 
@@ -155,10 +187,60 @@ def _device_count(text: str) -> int:
     return int(text)
 
 
-def _mode(text: str) -> str:
-    if text not in MODES:
-        raise UsageError(f"mode {text!r} is unknown: write {' or '.join(MODES)}")
+def _one_of(key: str, text: str, known: Sequence[str]) -> str:
+    if text not in known:
+        raise UsageError(f"{key} {text!r} is unknown: write {' or '.join(known)}")
     return text
+
+
+def _wait_ms(text: str) -> int:
+    if text in ("no", "0"):
+        return 0
+    return FOREVER_MS if text == "forever" else min(ms_from_text(text), FOREVER_MS)
+
+
+def ms_from_text(text: str) -> int:
+    """Milliseconds named by a text like ``90s``, ``10m``, ``2h`` or ``1.5d``.
+
+    Raises:
+        UsageError: not a duration, or none of a positive length.
+
+    >>> ms_from_text("10m"), ms_from_text("1.5h")
+    (600000, 5400000)
+    """
+    match = _DURATION.fullmatch(text)
+    ms = round(float(match[1]) * _UNITS_MS[match[2]]) if match else 0
+    if not ms:
+        raise UsageError(
+            f"{text!r} is not a duration: write a number and a unit,"
+            " for instance 90s, 10m, 2h or 1d"
+        )
+    return ms
+
+
+def require_from_text(text: str) -> dict[str, str]:
+    """Which devices will do: ``model=a100,memory=40GiB,label.zone=b``.
+
+    Keys are ``kind``, ``model``, ``arch``, ``memory`` (of the whole device, at
+    least), ``server`` and ``label.NAME``; memory is given back in bytes.
+
+    Raises:
+        UsageError: another key, or no value.
+
+    >>> require_from_text("kind=cuda, memory=1KiB")
+    {'kind': 'cuda', 'memory': '1024'}
+    """
+    wanted = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        key, _, value = part.partition("=")
+        is_label = key.startswith("label.") and len(key) > len("label.")
+        if not value or not (is_label or key in REQUIREMENTS):
+            raise UsageError(
+                f"require {part!r} makes no sense: write KEY=VALUE with a key of"
+                f" {', '.join(REQUIREMENTS)} or label.NAME"
+            )
+        wanted[key] = str(nbytes_from_text(value)) if key == "memory" else value
+    return wanted
 
 
 def _user() -> str:

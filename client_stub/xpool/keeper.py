@@ -11,12 +11,13 @@ import argparse
 import contextlib
 import os
 import platform
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -39,6 +40,7 @@ from xpool.lease_pipe import (
     child_line,
     line_from,
 )
+from xpool.waiting_turn import leases_when_granted, request_from
 
 if TYPE_CHECKING:
     from xpool_protocol.control import registry_pb2 as pb
@@ -83,25 +85,22 @@ class LeaseKeeper:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self, client_text: str) -> list[Lease]:
-        """Get the leases, one for each device.
+    def acquire(
+        self, client_text: str, is_wanted: Callable[[], bool] = lambda: True
+    ) -> list[Lease]:
+        """Get the leases, one for each device; waits for them if that is wanted.
 
         Args:
             client_text: who asks, for people.
+            is_wanted: false once nobody wants them any more.
 
         Raises:
+            ClosedError: nobody wants them any more.
             PoolError: why there are none.
         """
-        wish = self._settings
+        request = request_from(self._settings, secrets.token_hex(16), client_text)
         with self._client(ACQUIRE_TIMEOUT_S) as client:
-            self._leases = client.acquire_group(
-                tenant=wish.tenant,
-                share_percent=wish.share_percent,
-                device_count=wish.device_count,
-                memory_nbytes=wish.memory_nbytes,
-                mode=wish.mode,
-                client=client_text,
-            )
+            self._leases = leases_when_granted(client, request, is_wanted=is_wanted)
         return [lease_from_wire(lease) for lease in self._leases]
 
     def keep(self) -> None:
@@ -153,6 +152,13 @@ class LeaseKeeper:
         with contextlib.suppress(ConnectionResetError):
             while self._channel.recv(MAX_LINE_NBYTES):
                 pass
+
+    def is_listened_to(self) -> bool:
+        """Whether the child's end of the pipe is still open."""
+        with contextlib.suppress(BlockingIOError):
+            peeked = self._channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+            return bool(peeked)
+        return True
 
     def refuse(self, error: PoolError) -> None:
         """Tell the child that there is no lease."""
@@ -254,12 +260,7 @@ def start_keeper(settings: JobSettings, program: str = "") -> LeasePipe:
         subprocess.Popen(
             [
                 *(sys.executable, "-m", "xpool.keeper", str(theirs.fileno())),
-                *("--registry", settings.registry),
-                *("--share-percent", str(settings.share_percent)),
-                *("--devices", str(settings.device_count)),
-                *("--memory-nbytes", str(settings.memory_nbytes)),
-                *("--mode", settings.mode),
-                *("--tenant", settings.tenant),
+                *("--settings", msgspec.json.encode(settings).decode()),
                 *("--client", client_text(os.getpid(), program or sys.argv[0])),
             ],
             stdin=subprocess.DEVNULL,
@@ -275,22 +276,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``python -m xpool.keeper``, for ``start_keeper`` alone."""
     parser = argparse.ArgumentParser(prog="xpool.keeper", description=__doc__)
     parser.add_argument("fd", type=int)
-    parser.add_argument("--registry", required=True)
-    parser.add_argument("--share-percent", type=int, required=True)
-    parser.add_argument("--devices", type=int, required=True)
-    parser.add_argument("--memory-nbytes", type=int, required=True)
-    parser.add_argument("--mode", required=True)
-    parser.add_argument("--tenant", required=True)
+    parser.add_argument("--settings", required=True)
     parser.add_argument("--client", required=True)
     args = parser.parse_args(argv)
-    settings = JobSettings(
-        registry=args.registry,
-        share_percent=args.share_percent,
-        device_count=args.devices,
-        memory_nbytes=args.memory_nbytes,
-        mode=args.mode,
-        tenant=args.tenant,
-    )
+    settings = msgspec.json.decode(args.settings, type=JobSettings)
     signal.signal(signal.SIGTERM, _leave)
     with socket.socket(fileno=args.fd) as channel:
         return _keep(
@@ -300,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep(keeper: LeaseKeeper, client: str) -> int:
     try:
-        keeper.acquire(client)
+        keeper.acquire(client, keeper.is_listened_to)
         keeper.keep()
         keeper.wait_for_hangup()
     except PoolError as error:

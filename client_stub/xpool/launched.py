@@ -69,6 +69,12 @@ def environment_of(settings: JobSettings) -> dict[str, str]:
         "devices": "1",
         "mode": settings.mode,
         "tenant": settings.tenant,
+        "priority": settings.priority,
+        "queue": f"{settings.wait_ms / 1000:.3f}s" if settings.wait_ms else "no",
+        "time_limit": f"{settings.limit_ms / 1000:.3f}s" if settings.limit_ms else "",
+        "place": settings.place,
+        "same_server": "yes" if settings.same_server else "no",
+        "require": ",".join(f"{key}={value}" for key, value in settings.wanted.items()),
     }
     return {SETTINGS[key].variable: text for key, text in texts.items()}
 

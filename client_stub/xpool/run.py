@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from xpool_protocol.errors import PoolError, UsageError
+from xpool_protocol.errors import ClosedError, PoolError, UsageError
 
 from xpool.config import JobSettings
 from xpool.keeper import LeaseKeeper, client_text
@@ -89,9 +89,12 @@ def run_job(
         passed_on.child = child
         keeper = LeaseKeeper(settings, ours, wants_statistics=stats_json is not None)
         try:
-            leases = keeper.acquire(client_text(child.pid, _name(program)))
+            who = client_text(child.pid, _name(program))
+            leases = keeper.acquire(who, lambda: child.poll() is None)
             keeper.keep()
             status = child.wait()
+        except ClosedError:  # it ended while it waited: its own doing
+            leases, status = [], child.wait()
         finally:
             # Whatever went wrong above: the program does not run without its lease.
             child.kill()

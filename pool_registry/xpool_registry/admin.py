@@ -66,7 +66,7 @@ def nodes_listing(client: RegistryClient) -> Listing:
                 node.address,
                 str(node.device_count),
                 str(node.lease_count),
-                f"{_age(node.heard_ms_ago / 1000)} ago",
+                f"{age(node.heard_ms_ago / 1000)} ago",
             )
             for node in nodes
         ],
@@ -136,7 +136,7 @@ def leases_listing(client: RegistryClient) -> Listing:
                 f"{info.lease.share_percent}% {info.lease.mode}",
                 text_from_nbytes(info.lease.memory_nbytes),
                 info.session.state if info.HasField("session") else "-",
-                _age(now_s - info.granted_at_s),
+                age(now_s - info.granted_at_s),
             )
             for info in leases
         ],
@@ -194,7 +194,7 @@ def _state_of(alive: bool) -> str:
     return "alive" if alive else "silent"
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
     """A duration for people, in its largest unit."""
     for unit, length_s in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= length_s:

@@ -27,6 +27,7 @@ from xpool_registry.settings import (
 )
 
 MODES = ("elastic", "capped")
+PRIORITIES = ("high", "normal", "low")
 POLICIES = ("auto", "pack", "spread")
 MAX_LABELS = 32
 
@@ -114,6 +115,10 @@ def check_acquire(command: AcquireLease) -> None:
     check_number("memory_nbytes", command.memory_nbytes, 0, MAX_NBYTES)
     if command.ttl_ms:
         ttl_ms_checked(command.ttl_ms)
+    if command.priority not in PRIORITIES:
+        raise UsageError(
+            f"priority is {command.priority[:40]!r}; it must be high, normal or low"
+        )
     if command.mode not in MODES:
         raise UsageError(f"mode is {command.mode[:40]!r}; it must be elastic or capped")
 

@@ -80,8 +80,8 @@ def registry(
 
     # One core decides; BLAS would start a thread for each of the others.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with _one_sentence(), held_back():
-        _quiet_grpc()
+    with one_sentence(), held_back():
+        quiet_grpc()
         from xpool_registry.daemon import configure_logging, serve
         from xpool_registry.settings import Settings, ms_from_text, ttl_ms_checked
 
@@ -140,8 +140,8 @@ def leases(
 def _show(
     address: str, listing_of: Callable[[RegistryClient], Listing], *, as_json: bool
 ) -> None:
-    with _one_sentence():
-        _quiet_grpc()
+    with one_sentence():
+        quiet_grpc()
         from xpool_protocol.control.rpc import RegistryClient
 
         from xpool_registry.admin import text_of
@@ -152,7 +152,7 @@ def _show(
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     """A refusal goes to stderr; 2 if the call was wrong, 1 if the pool refused."""
     try:
         yield
@@ -161,6 +161,10 @@ def _one_sentence() -> Iterator[None]:
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
 
 
-def _quiet_grpc() -> None:
+def quiet_grpc() -> None:
     """Our sentence says it; gRPC's own lines on stderr would bury it."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+# Further commands of ``admin_app``, which must exist first.
+from xpool_registry import admin_cli as admin_cli  # noqa: E402

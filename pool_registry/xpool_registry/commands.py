@@ -61,6 +61,7 @@ class AcquireLease:
     ttl_ms: int = 0
     mode: str = "elastic"
     client: str = ""
+    priority: str = "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,34 @@ class AcquireGroup:
 
     same_node: bool = False
     constraints: Constraints = NO_CONSTRAINTS
+    ticket: str = ""
+    """Random, of the client's making: with it the same request may be sent again."""
+
+    wait_ms: int = 0
+    """How long it may stand in the queue; 0: it is granted now or refused."""
+
+    limit_ms: int = 0
+    """How long its leases last at most; 0: as long as they are renewed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """Leave the queue, and give back what was granted meanwhile."""
+
+    ticket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTenant:
+    """Decide on a tenant or a group; see ``TenantSet``."""
+
+    name: str
+    parent: str = ""
+    weight: float = 1.0
+    quota_percent: int = 0
+    limit_percent: int = 0
+    limit_nbytes: int = 0
+    preemptions_per_hour: int = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import structlog
 from xpool_protocol.control.serving import RegistryServer
 from xpool_protocol.errors import UsageError
 
+from xpool_registry.admin_service import AdminService
 from xpool_registry.keys import SigningKey
 from xpool_registry.registry import Registry, Ticker
 from xpool_registry.service import RegistryService
@@ -54,7 +55,7 @@ def serve(
         store = SqliteStore(store_path)
         try:
             registry = Registry(store, _key_of(store), settings, new_id)
-            server.start(RegistryService(registry))
+            server.start(RegistryService(registry), AdminService(registry))
             ticker = Ticker(registry)
             on_ready(f"{host}:{server.port}")
             signal.sigwait(STOP_SIGNALS)

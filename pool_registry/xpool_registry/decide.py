@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from xpool_protocol.errors import (
     EpochStale,
     LeaseExpired,
@@ -21,7 +20,6 @@ from xpool_protocol.errors import (
 )
 
 from xpool_registry.bounds import (
-    check_acquire_group,
     check_heartbeat,
     check_join,
     check_text,
@@ -36,7 +34,6 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
-from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     LeaseEnded,
     LeaseGranted,
@@ -47,7 +44,9 @@ from xpool_registry.events import (
     RegistryEvent,
     SessionReport,
 )
-from xpool_registry.placement import MAX_DEVICES_NAMED, DeviceOffer, refusal
+from xpool_registry.looking import refusal_of
+from xpool_registry.queueing import request_from
+from xpool_registry.schedule import schedule
 from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
 from xpool_registry.state import State
 
@@ -55,6 +54,7 @@ Facts = list[RegistryEvent | Observation]
 
 EXPIRED = "expired"
 RELEASED = "released"
+TIME_LIMIT = "time limit"
 RESTARTED = "server restarted"
 
 
@@ -214,116 +214,16 @@ def acquire_group(
         NoCapacity: not so many devices have that much free; nothing is taken.
         UsageError: a value out of bounds.
     """
-    check_acquire_group(command)
-    demand = demand_of(command)
-    may = state.living(at.now_ns, settings.dead_after_ms)
-    spots = state.placers[command.policy].place(demand, may)
-    if spots is None:
-        raise NoCapacity(refusal_of(state, demand, at.now_ns, settings))
-    return granted(state, command, spots, lease_ids, at, settings)
-
-
-def demand_of(command: AcquireGroup) -> Demand:
-    """What a client's wish means to placement."""
-    return Demand(
-        share_milli=command.slice.share_percent * 10,
-        device_count=command.device_count,
-        memory_nbytes=command.slice.memory_nbytes,
-        same_node=command.same_node,
-        constraints=command.constraints,
-    )
-
-
-def granted(
-    state: State,
-    command: AcquireGroup,
-    spots: Sequence[Spot],
-    lease_ids: Sequence[str],
-    at: Moment,
-    settings: Settings,
-) -> list[LeaseGranted]:
-    """The leases of devices that were chosen."""
-    assert len(lease_ids) == command.device_count == len(spots)
+    request = request_from(command, "", at, settings)
+    assert len(lease_ids) == command.device_count
     assert not state.leases.keys() & set(lease_ids), "ids are random, never twice"
-    wish, fleet = command.slice, state.fleet
-    leases = []
-    for i, (lease_id, spot) in enumerate(zip(lease_ids, spots, strict=True)):
-        total_nbytes = int(fleet.total_nbytes[spot])
-        memory_nbytes = wish.memory_nbytes or total_nbytes * wish.share_percent // 100
-        leases.append(
-            LeaseGranted(
-                lease_id=lease_id,
-                epoch=state.last_epoch + 1 + i,
-                tenant=wish.tenant,
-                client=wish.client,
-                node_name=fleet.nodes[spot.row].name,
-                device_index=fleet.device_index(*spot),
-                share_percent=wish.share_percent,
-                memory_nbytes=memory_nbytes,
-                mode=wish.mode,
-                ttl_ms=wish.ttl_ms or settings.default_ttl_ms,
-                at_s=at.wall_s,
-                group_id=lease_ids[0] if command.device_count > 1 else "",
-                group_size=command.device_count,
-            )
-        )
-    return leases
-
-
-def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:
-    """Every device of the pool with what no lease has of it."""
-    fleet = state.fleet
-    living = state.living(now_ns, settings.dead_after_ms)
-    return [
-        offer_of(state, Spot(row, column), now_ns, is_alive=bool(living[row]))
-        for row, node in enumerate(fleet.nodes)
-        for column in range(len(node.devices))
-    ]
-
-
-def offer_of(
-    state: State,
-    spot: Spot,
-    now_ns: int,
-    *,
-    is_alive: bool,
-    demand: Demand | None = None,
-) -> DeviceOffer:
-    """One device, and what keeps a demand off it."""
-    fleet = state.fleet
-    node = fleet.nodes[spot.row]
-    device = node.devices[spot.column]
-    return DeviceOffer(
-        node_name=node.name,
-        device_index=device.index,
-        memory_nbytes=device.memory_nbytes,
-        free_share_percent=int(fleet.free_milli[spot]) // 10,
-        free_nbytes=int(fleet.free_nbytes[spot]),
-        silence_ms=None if is_alive else state.silence_ms(node.name, now_ns),
-        ruled_out=demand.constraints.rules_out(node, device) if demand else "",
+    ids = iter(lease_ids)
+    plan = schedule(
+        state, at, settings, lambda: next(ids), extra=request, only_extra=True
     )
-
-
-def refusal_of(state: State, demand: Demand, now_ns: int, settings: Settings) -> str:
-    """Why a demand does not fit now; names the devices that come nearest."""
-    fleet = state.fleet
-    living = state.living(now_ns, settings.dead_after_ms) & fleet.is_open
-    allowed = demand.mask(fleet)
-    fitting = demand.fits(fleet, slice(None), allowed) & living[:, None]
-    # In front: alive and admitted, then the most free share; of equals by row.
-    is_far = ~living[:, None] if allowed is None else ~(living[:, None] & allowed)
-    order = np.where(fleet.exists, is_far * 10_000 - fleet.free_milli, 1 << 40)
-    nearest = np.argsort(order, axis=None, kind="stable")[:MAX_DEVICES_NAMED]
-    total = int(fleet.exists.sum())
-    spots = [
-        Spot(*(int(i) for i in np.unravel_index(flat, order.shape)))
-        for flat in nearest[:total]
-    ]
-    named = [
-        offer_of(state, spot, now_ns, is_alive=bool(living[spot.row]), demand=demand)
-        for spot in spots
-    ]
-    return refusal(demand, named, total, int(fitting.sum()))
+    if "" not in plan.granted:
+        raise NoCapacity(refusal_of(state, request, plan.reasons[""], at, settings))
+    return plan.granted[""]
 
 
 def renew(state: State, command: RenewLease, at: Moment) -> LeaseRenewed:
@@ -371,8 +271,16 @@ def release(state: State, command: ReleaseLease, at: Moment) -> LeaseEnded | Non
 
 
 def expire(state: State, at: Moment) -> list[LeaseEnded]:
-    """Leases whose time has run out."""
-    return [_end_of(lease, EXPIRED, at) for lease in state.due(at.now_ns)]
+    """Leases whose time has run out, or that reached their limit."""
+    ends: dict[str, LeaseEnded] = {}
+    for lease in state.due(at.now_ns):
+        limit_ns = state.limits_ns.get(lease.lease_id)
+        is_at_limit = limit_ns is not None and limit_ns <= at.now_ns
+        reason = (
+            f"{TIME_LIMIT} of {lease.limit_ms / 1000:g} s" if is_at_limit else EXPIRED
+        )
+        ends[lease.lease_id] = _end_of(lease, reason, at)
+    return list(ends.values())
 
 
 def _end_of(lease: LeaseGranted, reason: str, at: Moment) -> LeaseEnded:

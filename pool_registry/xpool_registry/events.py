@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import msgspec
 
+from xpool_registry.demand import NO_CONSTRAINTS, Constraints
+
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """One device as its node offered it."""
@@ -70,6 +72,15 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     """The same for leases that were granted together: the first one's id."""
 
     group_size: int = 1
+    priority: str = "normal"
+    request_id: str = ""
+    """The request that it answers, if its client may ask for it again."""
+
+    limit_ms: int = 0
+    """It ends so long after it was granted, renewed or not; 0: no limit."""
+
+    waited_ms: int = 0
+    """How long its request stood in the queue."""
 
 
 class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):
@@ -81,7 +92,96 @@ class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):
     at_s: float
 
 
-StoredEvent = RegistryCreated | NodeJoined | LeaseGranted | LeaseEnded
+class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queued"):
+    """Somebody waits for a slice of each of several devices."""
+
+    request_id: str
+    """Follows from the ticket that its client keeps, and does not tell it."""
+
+    tenant: str
+    client: str
+    priority: str
+    share_percent: int
+    memory_nbytes: int
+    device_count: int
+    mode: str
+    ttl_ms: int
+    wait_ms: int
+    """It leaves the queue so long after it came."""
+
+    limit_ms: int = 0
+    """Its leases end so long after they are granted; 0: no limit."""
+
+    policy: str = "auto"
+    same_node: bool = False
+    constraints: Constraints = NO_CONSTRAINTS
+    at_s: float
+
+
+class RequestLeft(RegistryEvent, frozen=True, kw_only=True, tag="request_left"):
+    """It waits no longer, and got nothing."""
+
+    request_id: str
+    reason: str
+    at_s: float
+
+
+class StartPromised(RegistryEvent, frozen=True, kw_only=True, tag="start_promised"):
+    """A waiting request will start at that time at the latest, on those devices.
+
+    Nothing is started meanwhile that would make it later; a lost server may.
+    """
+
+    request_id: str
+    starts_at_s: float
+    devices: tuple[tuple[str, int], ...]
+    """Node and device index of each."""
+
+    is_firm: bool = True
+    """False: the devices are kept, but nobody knows when they will be free."""
+
+    at_s: float
+
+
+class TenantSet(RegistryEvent, frozen=True, kw_only=True, tag="tenant_set"):
+    """What an admin has decided on a tenant, or on a group of tenants."""
+
+    name: str
+    parent: str = ""
+    """The group that it belongs to."""
+
+    weight: float = 1.0
+    quota_percent: int = 0
+    """Guaranteed: percent of one device, so 250 is two and a half devices."""
+
+    limit_percent: int = 0
+    """Never more than that at once; 0: no limit."""
+
+    limit_nbytes: int = 0
+    preemptions_per_hour: int = 60
+    """How many leases of others its requests may end."""
+
+    at_s: float
+
+
+class TenantRemoved(RegistryEvent, frozen=True, kw_only=True, tag="tenant_removed"):
+    """It is as any tenant that nobody has decided on."""
+
+    name: str
+    at_s: float
+
+
+StoredEvent = (
+    RegistryCreated
+    | NodeJoined
+    | LeaseGranted
+    | LeaseEnded
+    | RequestQueued
+    | RequestLeft
+    | StartPromised
+    | TenantSet
+    | TenantRemoved
+)
 """Every kind of event, for the store's decoder."""
 
 
@@ -119,5 +219,11 @@ class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str
 
 
-Observation = NodeHeard | LeaseRenewed
+class RequestAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The client of a waiting request proved that it lives."""
+
+    request_id: str
+
+
+Observation = NodeHeard | LeaseRenewed | RequestAsked
 """Every kind of fact that is not stored."""

@@ -10,44 +10,74 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
-from xpool_protocol.errors import PoolError, UsageError
+from xpool_protocol.errors import LeaseExpired, NoCapacity, PoolError, UsageError
 
 from xpool_registry import decide
-from xpool_registry.bounds import check_acquire_group
 from xpool_registry.commands import (
     AcquireGroup,
     AcquireLease,
+    CancelRequest,
     JoinNode,
     Moment,
     ReleaseLease,
     RenewLease,
+    SetTenant,
     TakeHeartbeat,
 )
 from xpool_registry.events import (
     Device,
     DeviceLoad,
+    LeaseEnded,
     LeaseGranted,
     NodeJoined,
     Observation,
     RegistryCreated,
     RegistryEvent,
+    RequestAsked,
+    RequestLeft,
+    RequestQueued,
     SessionReport,
+    StartPromised,
+    TenantRemoved,
+    TenantSet,
 )
 from xpool_registry.keys import SigningKey
+from xpool_registry.looking import offers, refusal_of
 from xpool_registry.placement import DeviceOffer
-from xpool_registry.settings import Settings
+from xpool_registry.queueing import (
+    check_may_wait,
+    check_ticket,
+    leave,
+    request_from,
+    request_id_of,
+    set_tenant,
+)
+from xpool_registry.schedule import in_order, schedule
+from xpool_registry.settings import MAX_ENDED_LEASES, Settings
 from xpool_registry.state import Held, State
 from xpool_registry.store import Store
+from xpool_registry.tenancy import TenantView, check_same_tenant, tenants_of
 
 Clock = Callable[[], Moment]
 
 # Sessions of leases that we do not know are logged once, not once a second; this
 # many, then the memory of them starts anew.
 _MAX_STRANGERS = 10_000
+
+# A look at the queue ends when it has promised something; each class has one head.
+MAX_PASSES = 4
+
+PASS_EVERY_NS = 1_000_000_000
+"""Time alone may help somebody: a promise comes due, a quota's past fades."""
+
+ASK_AGAIN_FIRST_MS = 200
+ASK_AGAIN_MS = 1000
+"""So often clients that wait ask again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -68,6 +98,29 @@ class HeldLease(NamedTuple):
     """Only its holder gets one."""
 
     session: SessionReport | None = None
+
+
+class QueuePlace(NamedTuple):
+    """Where a request stands, as its client or an admin is told."""
+
+    request: RequestQueued
+    place: int
+    """1 is the next."""
+
+    waiting_count: int
+    reason: str
+    starts_at_s: float
+    """Wall clock: promised for then at the latest; 0: nobody knows."""
+
+    waited_ms: int
+    ask_again_ms: int
+
+
+class Answer(NamedTuple):
+    """Leases, or a place in the queue."""
+
+    leases: list[HeldLease]
+    place: QueuePlace | None = None
 
 
 class HeartbeatAnswer(NamedTuple):
@@ -120,8 +173,17 @@ class Registry:
         self._lock = threading.Lock()
         self._silent: set[str] = set()
         self._strangers: set[str] = set()
+        #: Set when a look at the queue may help somebody.
+        self.freed = threading.Event()
+        self._is_dirty = True
+        self._passed_ns = 0
+        self._order: list[str] = []
+        self._reasons: dict[str, str] = {}
+        self._gone: dict[str, str] = {}
         at = clock()
-        self._state = State.from_events(store.load(), at.now_ns)
+        self._state = State.from_events(
+            store.load(), at.now_ns, at.wall_s, self.settings
+        )
         self.registry_id = self._created(at).registry_id
 
     def _created(self, at: Moment) -> RegistryCreated:
@@ -176,26 +238,188 @@ class Registry:
     # ---- leases ----
 
     def acquire(self, command: AcquireLease) -> HeldLease:
-        """See ``decide.acquire``."""
-        with self._lock:
-            at = self._clock()
-            self._commit(decide.expire(self._state, at), at)
-            lease = decide.acquire(
-                self._state, command, self._new_id(), at, self.settings
-            )
-            self._commit([lease], at)
-            return self._held(lease, at, with_token=True)
+        """One slice, now or never; see ``ask``."""
+        return self.acquire_group(AcquireGroup(slice=command, device_count=1))[0]
 
     def acquire_group(self, command: AcquireGroup) -> list[HeldLease]:
-        """See ``decide.acquire_group``; stored as one, or not at all."""
+        """Slices of several devices, now or never; see ``ask``."""
+        answer = self.ask(replace(command, wait_ms=0))
+        assert answer.place is None
+        return answer.leases
+
+    def ask(self, command: AcquireGroup) -> Answer:
+        """Grant a request, or tell where it stands in the queue.
+
+        With a ticket the same may be asked again and is granted once.
+
+        Raises:
+            NoCapacity: it cannot be granted now and may not wait, or never can.
+            LeaseExpired: it was granted, and its leases are over.
+            UsageError: a value out of bounds.
+        """
         with self._lock:
             at = self._clock()
             self._commit(decide.expire(self._state, at), at)
-            check_acquire_group(command)  # so many ids are made because of it
-            ids = [self._new_id() for _ in range(command.device_count)]
-            leases = decide.acquire_group(self._state, command, ids, at, self.settings)
-            self._commit(leases, at)
-            return [self._held(lease, at, with_token=True) for lease in leases]
+            request_id = ""
+            if command.ticket:
+                check_ticket(command.ticket)
+                request_id = request_id_of(command.ticket)
+                known = self._known(request_id, command, at)
+                if known is not None:
+                    return known
+            request = request_from(command, request_id, at, self.settings)
+            leases = self._grant_or_none(request, at)
+            if leases is not None:
+                return Answer([self._held(one, at, with_token=True) for one in leases])
+            if not command.wait_ms:
+                reason = self._reasons.pop(request_id, "")
+                raise NoCapacity(
+                    refusal_of(self._state, request, reason, at, self.settings)
+                )
+            check_may_wait(self._state, request)
+            self._commit([request], at)
+            self._is_dirty = True  # whoever heads the queue gets a promise
+            self.freed.set()
+            return Answer([], self._place_of(request, at))
+
+    def _known(
+        self, request_id: str, command: AcquireGroup, at: Moment
+    ) -> Answer | None:
+        """The answer to a request that was asked before; None: it was not."""
+        state = self._state
+        waiting = state.waiting.get(request_id)
+        if waiting is not None:
+            check_same_tenant(waiting.tenant, command.slice.tenant)
+            self._commit([RequestAsked(request_id=request_id)], at)
+            return Answer([], self._place_of(waiting, at))
+        live = state.of_request.get(request_id)
+        if live:
+            leases = [*live.values()]
+            check_same_tenant(leases[0].tenant, command.slice.tenant)
+            return Answer([self._held(one, at, with_token=True) for one in leases])
+        gone = self._gone.get(request_id)
+        if gone is not None:
+            raise LeaseExpired(f"this request is over ({gone}): ask anew")
+        return None
+
+    def _grant_or_none(
+        self, request: RequestQueued, at: Moment
+    ) -> list[LeaseGranted] | None:
+        """Let it start now if nobody is before it, or it fits beside them."""
+        if self._is_dirty and self._state.waiting:
+            self._pass(at)
+        plan = schedule(
+            self._state,
+            at,
+            self.settings,
+            self._new_id,
+            extra=request,
+            only_extra=True,
+        )
+        self._reasons.update(plan.reasons)
+        self._commit(plan.facts, at)
+        return plan.granted.get(request.request_id)
+
+    def _pass(self, at: Moment) -> None:
+        """Let those start who can; see ``schedule``."""
+        self._is_dirty = False
+        for _ in range(MAX_PASSES):
+            plan = schedule(self._state, at, self.settings, self._new_id)
+            self._reasons = plan.reasons
+            self._commit(plan.facts, at)
+            if not any(isinstance(one, StartPromised) for one in plan.facts):
+                break
+        self._passed_ns = at.now_ns
+        self._order = [
+            one.request_id
+            for one in in_order(self._state, self._state.shares(at.wall_s))
+        ]
+
+    def _place_of(self, request: RequestQueued, at: Moment) -> QueuePlace:
+        state, request_id = self._state, request.request_id
+        order = self._order
+        promise = state.promises.get(request_id)
+        place = order.index(request_id) + 1 if request_id in order else len(order) + 1
+        return QueuePlace(
+            request=request,
+            place=place,
+            waiting_count=len(state.waiting),
+            reason=self._why(request, place, at),
+            starts_at_s=promise.starts_at_s if promise else 0.0,
+            waited_ms=max(0, int((at.wall_s - request.at_s) * 1000)),
+            ask_again_ms=ASK_AGAIN_MS if place > 1 else ASK_AGAIN_FIRST_MS,
+        )
+
+    def _why(self, request: RequestQueued, place: int, at: Moment) -> str:
+        """Why it waits, for people; of the next in detail."""
+        reason = self._reasons.get(request.request_id, "it has just come")
+        if place > 1 or request.request_id in self._state.promises:
+            return reason
+        return refusal_of(self._state, request, reason, at, self.settings)
+
+    def cancel(self, command: CancelRequest) -> bool:
+        """Leave the queue and give back what was granted; true if there was any."""
+        check_ticket(command.ticket)
+        request_id = request_id_of(command.ticket)
+        with self._lock:
+            at = self._clock()
+            if request_id in self._state.waiting:
+                left = RequestLeft(
+                    request_id=request_id, reason="cancelled", at_s=at.wall_s
+                )
+                self._commit([left], at)
+                return True
+            live = [*self._state.of_request.get(request_id, {}).values()]
+            ends = [
+                ended
+                for one in live
+                if (ended := decide.release(self._state, _release_of(one), at))
+            ]
+            self._commit(ends, at)
+            return bool(ends)
+
+    def queue(self) -> list[QueuePlace]:
+        """All that wait, in the order in which they are served."""
+        with self._lock:
+            at = self._clock()
+            if self._state.waiting:
+                self._pass(at)
+            waiting = self._state.waiting
+            return [
+                self._place_of(waiting[request_id], at)
+                for request_id in self._order
+                if request_id in waiting
+            ]
+
+    def set_tenant(self, command: SetTenant) -> None:
+        """See ``queueing.set_tenant``."""
+        with self._lock:
+            at = self._clock()
+            self._commit([set_tenant(self._state, command, at)], at)
+
+    def remove_tenant(self, name: str) -> bool:
+        """Forget what was decided on a tenant; false if nothing was.
+
+        Raises:
+            UsageError: it is a group, and has members.
+        """
+        with self._lock:
+            at = self._clock()
+            if name not in self._state.tenants:
+                return False
+            members = [
+                one.name for one in self._state.tenants.values() if one.parent == name
+            ]
+            if members:
+                raise UsageError(f"{name} is the group of {', '.join(members[:6])}")
+            self._commit([TenantRemoved(name=name, at_s=at.wall_s)], at)
+            return True
+
+    def tenants(self) -> list[TenantView]:
+        """All that are known or hold something, with shares of use and of right."""
+        with self._lock:
+            at = self._clock()
+            return tenants_of(self._state, at)
 
     def renew(self, command: RenewLease) -> HeldLease:
         """See ``decide.renew``."""
@@ -235,7 +459,7 @@ class Registry:
         with self._lock:
             now_ns = self._clock().now_ns
             held = self._state.held()
-            offers = decide.offers(self._state, now_ns, self.settings)
+            found = offers(self._state, now_ns, self.settings)
             loads = self._loads()
             return [
                 DeviceView(
@@ -244,7 +468,7 @@ class Registry:
                     lease_count=held.get(offer.key, Held()).lease_count,
                     load=loads.get(offer.key),
                 )
-                for offer in sorted(offers, key=lambda offer: offer.key)
+                for offer in sorted(found, key=lambda offer: offer.key)
             ]
 
     def leases(self) -> list[HeldLease]:
@@ -268,6 +492,10 @@ class Registry:
         with self._lock:
             at = self._clock()
             self._commit(decide.expire(self._state, at), at)
+            self._commit(leave(self._state, at), at)
+            is_due = at.now_ns - self._passed_ns >= PASS_EVERY_NS
+            if self._state.waiting and (self._is_dirty or is_due):
+                self._pass(at)
             silent = {
                 name
                 for name in self._state.nodes
@@ -288,8 +516,24 @@ class Registry:
             self._store.append(events)
         for fact in facts:
             self._state.apply(fact, at.now_ns)
+            self._remember(fact)
         for event in events:
             _log.info("registry event", **_fields(event))
+
+    def _remember(self, fact: RegistryEvent | Observation) -> None:
+        """What asks for another look at the queue, and who got nothing of it."""
+        match fact:
+            case LeaseEnded() | NodeJoined() | TenantSet() | TenantRemoved():
+                self._is_dirty = True
+            case RequestLeft(request_id=request_id, reason=reason):
+                self._is_dirty = True
+                self._gone[request_id] = reason
+                if len(self._gone) > MAX_ENDED_LEASES:
+                    del self._gone[next(iter(self._gone))]
+            case _:
+                return
+        if self._state.waiting:
+            self.freed.set()
 
     def _held(
         self, lease: LeaseGranted, at: Moment, *, with_token: bool = False
@@ -341,6 +585,7 @@ class Ticker:
 
     # A lease ends at most this late, and a silent node is noted so.
     INTERVAL_S = 0.2
+    PAUSE_S = 0.01
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -353,14 +598,26 @@ class Ticker:
     def stop(self) -> None:
         """End the thread; returns when it has."""
         self._stopping.set()
+        self._registry.freed.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self.INTERVAL_S):
+        while not self._stopping.is_set():
+            self._registry.freed.wait(self.INTERVAL_S)
+            self._registry.freed.clear()
+            # Many leases that end together are one look at the queue.
+            if self._stopping.wait(self.PAUSE_S):
+                return
             try:
                 self._registry.tick()
             except PoolError as error:  # the store: try again, nothing was applied
                 _log.error("tick failed", error=str(error))
+
+
+def _release_of(lease: LeaseGranted) -> ReleaseLease:
+    return ReleaseLease(
+        lease_id=lease.lease_id, epoch=lease.epoch, reason="its request was cancelled"
+    )
 
 
 def _fields(event: RegistryEvent) -> dict[str, object]:

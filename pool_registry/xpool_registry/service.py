@@ -9,7 +9,14 @@ import structlog
 from xpool_protocol.control import registry_pb2 as pb
 
 from xpool_registry import commands, events
-from xpool_registry.registry import DeviceView, HeldLease, NodeView, Registry
+from xpool_registry.demand import Constraints
+from xpool_registry.registry import (
+    DeviceView,
+    HeldLease,
+    NodeView,
+    QueuePlace,
+    Registry,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +36,7 @@ class RegistryService:
                 address=request.address,
                 devices=tuple(_device_from_wire(device) for device in request.devices),
                 version=request.version,
+                labels=tuple(sorted(request.labels.items())),
             )
         )
         return pb.JoinReply(
@@ -63,11 +71,16 @@ class RegistryService:
 
     def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
         """A client asks for slices of several devices."""
-        command = commands.AcquireGroup(
-            slice=_wish_from_wire(request.slice), device_count=request.device_count
+        answer = self._registry.ask(group_from_wire(request))
+        return pb.LeaseGroup(
+            leases=[_wire_from_lease(held) for held in answer.leases],
+            queue=_wire_from_place(answer.place) if answer.place else None,
         )
-        leases = self._registry.acquire_group(command)
-        return pb.LeaseGroup(leases=[_wire_from_lease(held) for held in leases])
+
+    def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
+        """A client leaves the queue."""
+        command = commands.CancelRequest(ticket=request.ticket)
+        return pb.CancelReply(was_live=self._registry.cancel(command))
 
     def renew(self, request: pb.RenewRequest) -> pb.Lease:
         """A lease's holder is alive."""
@@ -107,6 +120,40 @@ class RegistryService:
         _log.error("call failed", exc_info=error)
 
 
+def group_from_wire(request: pb.AcquireGroupRequest) -> commands.AcquireGroup:
+    """A client's wish."""
+    wanted = request.wanted
+    return commands.AcquireGroup(
+        slice=_wish_from_wire(request.slice),
+        device_count=request.device_count,
+        policy=request.policy or "auto",
+        same_node=request.same_node,
+        constraints=Constraints(
+            kind=wanted.kind,
+            model=wanted.model,
+            architecture=wanted.architecture,
+            min_memory_nbytes=wanted.min_memory_nbytes,
+            labels=tuple(sorted(wanted.labels.items())),
+            node_name=wanted.node_name,
+        ),
+        ticket=request.ticket,
+        wait_ms=request.wait_ms,
+        limit_ms=request.limit_ms,
+    )
+
+
+def _wire_from_place(place: QueuePlace) -> pb.QueuePlace:
+    return pb.QueuePlace(
+        request_id=place.request.request_id,
+        place=place.place,
+        waiting_count=place.waiting_count,
+        reason=place.reason,
+        starts_at_s=place.starts_at_s,
+        ask_again_ms=place.ask_again_ms,
+        waited_ms=place.waited_ms,
+    )
+
+
 def _wish_from_wire(request: pb.AcquireRequest) -> commands.AcquireLease:
     return commands.AcquireLease(
         tenant=request.tenant,
@@ -115,6 +162,7 @@ def _wish_from_wire(request: pb.AcquireRequest) -> commands.AcquireLease:
         ttl_ms=request.ttl_ms,
         mode=request.mode,
         client=request.client,
+        priority=request.priority or "normal",
     )
 
 
@@ -124,6 +172,7 @@ def _device_from_wire(device: pb.Device) -> events.Device:
         kind=device.kind,
         name=device.name,
         memory_nbytes=device.memory_nbytes,
+        architecture=device.architecture,
     )
 
 
@@ -170,6 +219,8 @@ def _wire_from_lease(held: HeldLease) -> pb.Lease:
         ttl_ms=lease.ttl_ms,
         expires_in_ms=held.expires_in_ms,
         group_id=lease.group_id,
+        priority=lease.priority,
+        limit_ms=lease.limit_ms,
     )
 
 

@@ -34,6 +34,18 @@ MAX_NODES = 4096
 MAX_SESSIONS = 16_384
 """Per heartbeat, live or ended; keeps one message below its 4 MiB."""
 
+MAX_WAIT_MS = 30 * 24 * 3600 * 1000
+"""In the queue: a month."""
+
+MAX_LIMIT_MS = 366 * 24 * 3600 * 1000
+
+MAX_WAITING = 20_000
+"""Requests in the queue; a client that asks in a loop must not fill the memory."""
+
+MAX_WAITING_OF_TENANT = 5_000
+
+MAX_TENANTS = 10_000
+
 MAX_ENDED_LEASES = 10_000
 """Remembered after their end, so that a node that was cut off can be told.
 
@@ -56,6 +68,16 @@ class Settings:
 
     default_ttl_ms: int = 15_000
     """For clients that name none: outlives a short network fault."""
+
+    request_ttl_ms: int = 30_000
+    """A waiting request whose client has not asked for so long is dropped."""
+
+    half_life_s: float = 4 * 3600.0
+    """After so long, past use counts half as much for whose turn it is."""
+
+    hold_after_ms: int = 120_000
+    """A request that heads the queue so long, with no end of those before it known,
+    has devices kept free for it."""
 
 
 def ms_from_text(text: str) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xpool_registry.demand import Demand
+from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     Device,
     DeviceLoad,
@@ -27,13 +27,20 @@ from xpool_registry.events import (
     Observation,
     RegistryCreated,
     RegistryEvent,
+    RequestAsked,
+    RequestLeft,
+    RequestQueued,
     SessionReport,
+    StartPromised,
+    TenantRemoved,
+    TenantSet,
 )
+from xpool_registry.fairshare import Amount, Book, Shares
 from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
 from xpool_registry.mix import Learning
 from xpool_registry.placer import Placer
 from xpool_registry.policies import BestFit, Spread
-from xpool_registry.settings import MAX_ENDED_LEASES
+from xpool_registry.settings import MAX_ENDED_LEASES, Settings
 
 NS_PER_MS = 1_000_000
 NEVER_NS = -(1 << 62)
@@ -81,10 +88,21 @@ class Held(NamedTuple):
     lease_count: int = 0
 
 
+class Promise(NamedTuple):
+    """What is kept for a waiting request."""
+
+    spots: tuple[Spot, ...]
+    starts_ns: int | None
+    """When it starts at the latest; None: nobody knows."""
+
+    starts_at_s: float
+
+
 class State:
     """Mutated only through ``apply``; everybody else reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
         self.created: RegistryCreated | None = None
         self.nodes: dict[str, NodeJoined] = {}
         #: Live leases, oldest first.
@@ -104,22 +122,45 @@ class State:
             "pack": Placer(self.fleet, BestFit()),
             "spread": Placer(self.fleet, Spread()),
         }
+        #: Requests in the queue, oldest first.
+        self.waiting: dict[str, RequestQueued] = {}
+        self.promises: dict[str, Promise] = {}
+        self.tenants: dict[str, TenantSet] = {}
+        self.books: dict[str, Book] = {}
+        #: Live leases of each request.
+        self.of_request: dict[str, dict[str, LeaseGranted]] = {}
+        #: When each waiting request is dropped: its client is silent, or time is up.
+        self.silent_ns: dict[str, int] = {}
+        self.out_ns: dict[str, int] = {}
+        #: When leases with a limit end, renewed or not.
+        self.limits_ns: dict[str, int] = {}
+        #: While events are replayed: what time it is by now.
+        self._wall_s: float | None = None
         self._by_node: dict[str, dict[str, LeaseGranted]] = {}
         self._due: list[tuple[int, str]] = []
 
     @classmethod
-    def from_events(cls, events: Iterable[RegistryEvent], now_ns: int) -> State:
+    def from_events(
+        cls,
+        events: Iterable[RegistryEvent],
+        now_ns: int,
+        wall_s: float | None = None,
+        settings: Settings | None = None,
+    ) -> State:
         """The state after a restart.
 
-        Every live lease gets one fresh TTL, and no node counts as heard yet: it
-        may have died while the registry was away.
+        Every live lease gets one fresh TTL, every waiting request a fresh time to
+        ask again, and no node counts as heard yet: it may have died while the
+        registry was away. Limits and promises go on by the wall clock ``wall_s``.
         """
-        state = cls()
+        state = cls(settings)
+        state._wall_s = wall_s
         for event in events:
             state.apply(event, now_ns)
         for name in state.nodes:
             state.beats[name] = Beat(now_ns, is_heard=False)
             state.fleet.hear(state.fleet.row_of[name], NEVER_NS)
+        state._wall_s = None
         return state
 
     def apply(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
@@ -129,14 +170,31 @@ class State:
                 self.created = fact
             case NodeJoined():
                 self._join(fact, now_ns)
-            case LeaseGranted():
-                self._grant(fact, now_ns)
-            case LeaseEnded():
-                self._end(fact)
             case NodeHeard():
                 self._hear(fact, now_ns)
+            case LeaseGranted():
+                self._grant(fact, now_ns)
             case LeaseRenewed():
                 self._extend(self.leases[fact.lease_id], now_ns)
+            case LeaseEnded():
+                self._end(fact)
+            case _:
+                self._apply_to_queue(fact, now_ns)
+
+    def _apply_to_queue(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
+        match fact:
+            case RequestQueued():
+                self._queue(fact, now_ns)
+            case RequestAsked():
+                self.silent_ns[fact.request_id] = self._request_deadline(now_ns)
+            case RequestLeft():
+                self._leave(fact.request_id)
+            case StartPromised():
+                self._promise(fact, now_ns)
+            case TenantSet():
+                self.tenants[fact.name] = fact
+            case TenantRemoved():
+                self.tenants.pop(fact.name, None)
             case _:
                 raise TypeError(f"no rule to apply a {type(fact).__name__}")
 
@@ -160,6 +218,9 @@ class State:
             )
         )
         self.fleet.hear(row, now_ns)
+        for request_id, promise in list(self.promises.items()):
+            if any(spot.row == row for spot in promise.spots):
+                del self.promises[request_id]  # those devices are others now
         for lease in self.leases_on(event.node_name):
             self._book(lease, 1)
 
@@ -169,6 +230,16 @@ class State:
         self.last_epoch = max(self.last_epoch, lease.epoch)
         self._extend(lease, now_ns)
         self._book(lease, 1)
+        self._charge(lease, 1, lease.at_s)
+        if lease.limit_ms:
+            elapsed_ms = self._elapsed_ms(lease.at_s)
+            left_ns = max(0, lease.limit_ms - elapsed_ms) * NS_PER_MS
+            self.limits_ns[lease.lease_id] = now_ns + left_ns
+            heapq.heappush(self._due, (now_ns + left_ns, lease.lease_id))
+        if lease.request_id:
+            leases = self.of_request.setdefault(lease.request_id, {})
+            leases[lease.lease_id] = lease
+            self._leave(lease.request_id)
         if lease.group_id in ("", lease.lease_id):
             self.learning.learn(
                 Demand(
@@ -176,6 +247,61 @@ class State:
                     device_count=lease.group_size,
                 )
             )
+
+    def _charge(self, lease: LeaseGranted, factor: int, at_s: float) -> None:
+        book = self.books.setdefault(lease.tenant, Book())
+        book.advance(at_s, self._settings.half_life_s)
+        milli = lease.share_percent * 10
+        book.change(Amount(milli, lease.memory_nbytes), factor)
+
+    def _elapsed_ms(self, since_s: float) -> int:
+        """Since an event that is replayed; of one that happens now, nothing."""
+        if self._wall_s is None:
+            return 0
+        return max(0, int((self._wall_s - since_s) * 1000))
+
+    # ---- the queue ----
+
+    def _request_deadline(self, now_ns: int) -> int:
+        return now_ns + self._settings.request_ttl_ms * NS_PER_MS
+
+    def _queue(self, request: RequestQueued, now_ns: int) -> None:
+        self.waiting[request.request_id] = request
+        self.silent_ns[request.request_id] = self._request_deadline(now_ns)
+        left_ms = max(0, request.wait_ms - self._elapsed_ms(request.at_s))
+        self.out_ns[request.request_id] = now_ns + left_ms * NS_PER_MS
+
+    def _leave(self, request_id: str) -> None:
+        self.waiting.pop(request_id, None)
+        self.silent_ns.pop(request_id, None)
+        self.out_ns.pop(request_id, None)
+        self.promises.pop(request_id, None)
+
+    def _promise(self, event: StartPromised, now_ns: int) -> None:
+        wait_ms = int((event.starts_at_s - event.at_s) * 1000)
+        left_ms = wait_ms - self._elapsed_ms(event.at_s)
+        spots = []
+        for name, index in event.devices:
+            row = self.fleet.row_of[name]
+            spots.append(Spot(row, self.fleet.column(row, index)))
+        self.promises[event.request_id] = Promise(
+            spots=tuple(spots),
+            starts_ns=now_ns + left_ms * NS_PER_MS if event.is_firm else None,
+            starts_at_s=event.starts_at_s if event.is_firm else 0.0,
+        )
+
+    def shares(self, wall_s: float) -> Shares:
+        """Who has how much of the pool now, and had lately."""
+        for book in self.books.values():
+            book.advance(wall_s, self._settings.half_life_s)
+        capacity = Amount(
+            float(self.fleet.exists.sum()) * 1000, float(self.fleet.total_nbytes.sum())
+        )
+        return Shares(self.tenants, self.books, capacity)
+
+    def ends_ns(self, lease: LeaseGranted) -> int | None:
+        """When a lease ends at the latest; None: nobody knows."""
+        return self.limits_ns.get(lease.lease_id)
 
     def _book(self, lease: LeaseGranted, sign: int) -> None:
         """Take a lease's slice from the fleet, or give it back with -1."""
@@ -224,7 +350,8 @@ class State:
         while self._due and self._due[0][0] <= now_ns:
             entry = heapq.heappop(self._due)
             # An entry of an ended lease, or from before a renewal, says nothing.
-            if self.deadlines_ns.get(entry[1]) == entry[0]:
+            times = (self.deadlines_ns.get(entry[1]), self.limits_ns.get(entry[1]))
+            if entry[0] in times and entry not in kept:
                 found.append(self.leases[entry[1]])
                 kept.append(entry)
         for entry in kept:  # looking changes nothing: they are due until they end
@@ -236,6 +363,13 @@ class State:
         if lease is not None:
             del self._by_node[lease.node_name][lease.lease_id]
             self._book(lease, -1)
+            self._charge(lease, -1, event.at_s)
+            self.limits_ns.pop(lease.lease_id, None)
+            leases = self.of_request.get(lease.request_id)
+            if leases is not None:
+                del leases[lease.lease_id]
+                if not leases:
+                    del self.of_request[lease.request_id]
         self.deadlines_ns.pop(event.lease_id, None)
         self.ended.pop(event.lease_id, None)
         self.ended[event.lease_id] = event

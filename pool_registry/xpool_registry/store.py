@@ -24,7 +24,10 @@ from xpool_protocol.errors import BrokenError, UsageError
 
 from xpool_registry.events import RegistryEvent, StoredEvent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# Everything that version 1 could hold means the same in version 2.
+_READABLE = (1, SCHEMA_VERSION)
 
 # "xprg": tells our files from another program's (PRAGMA application_id).
 APPLICATION_ID = 0x78707267
@@ -142,7 +145,7 @@ class SqliteStore:
         is_new = (application_id, version, tables) == (0, 0, 0)
         if not is_new and application_id != APPLICATION_ID:
             raise UsageError(f"{self.path} is another program's database: it was left")
-        if not is_new and version != SCHEMA_VERSION:
+        if not is_new and version not in _READABLE:
             raise UsageError(
                 f"the store {self.path} has schema version {version}, this registry"
                 f" reads version {SCHEMA_VERSION}: use the matching release"
@@ -152,6 +155,8 @@ class SqliteStore:
         if is_new:
             database.executescript(_CREATE)
             return
+        if version != SCHEMA_VERSION:
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         verdicts = [row[0] for row in database.execute("PRAGMA quick_check")]
         if verdicts != ["ok"]:
             raise self._damaged(verdicts[0])

@@ -190,7 +190,6 @@ EXCEPTIONS: Final = frozenset(
         "KeyError",
         "OverflowError",
         "StopIteration",
-        "CompileException",
     }
 )
 """Exception names a Fault may carry; any other becomes RuntimeError."""

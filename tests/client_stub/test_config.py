@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from xpool.config import CONFIG_VARIABLE, JobSettings, job_settings
+from xpool.config import CONFIG_VARIABLE, FOREVER_MS, JobSettings, job_settings
 from xpool_protocol.errors import UsageError
 
 
@@ -15,6 +15,7 @@ def test_defaults(tmp_path: Path) -> None:
         memory_nbytes=0,
         mode="elastic",
         tenant="ann",
+        wait_ms=FOREVER_MS,
     )
 
 
@@ -78,3 +79,44 @@ def test_senseless_files(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize("address", ["host:7700", "10.0.0.1:1", "[::1]:65535"])
 def test_addresses(tmp_path: Path, address: str) -> None:
     assert job_settings({"registry": address}, {}, tmp_path).registry == address
+
+
+def test_how_a_job_waits_and_where_it_may_run(tmp_path: Path) -> None:
+    flags = {
+        "priority": "high",
+        "queue": "10m",
+        "time_limit": "1.5h",
+        "place": "spread",
+        "same_server": "yes",
+        "require": "model=a100, memory=40GiB,label.zone=b",
+    }
+    settings = job_settings(flags, {}, tmp_path)
+    assert (settings.priority, settings.place) == ("high", "spread")
+    assert (settings.wait_ms, settings.limit_ms) == (600_000, 5_400_000)
+    assert settings.same_server
+    assert settings.wanted == {
+        "model": "a100",
+        "memory": str(40 << 30),
+        "label.zone": "b",
+    }
+    assert job_settings({"queue": "no"}, {}, tmp_path).wait_ms == 0
+    assert job_settings({"queue": "900d"}, {}, tmp_path).wait_ms == FOREVER_MS
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"priority": "urgent"},
+        {"queue": "10"},
+        {"queue": "0s"},
+        {"time_limit": "soon"},
+        {"place": "here"},
+        {"same_server": "maybe"},
+        {"require": "colour=red"},
+        {"require": "model="},
+        {"require": "label.=x"},
+    ],
+)
+def test_wishes_that_make_no_sense(tmp_path: Path, flags: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        job_settings(flags, {}, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_ranks_resolve_the_same_settings(tmp_path: Path) -> None:
         device_count=2,
         mode="capped",
         tenant="ada",
+        priority="low",
+        wait_ms=90_000,
+        limit_ms=60_500,
+        place="pack",
+        same_server=True,
+        wanted={"memory": "1024", "label.zone": "b"},
     )
     found = job_settings({}, environment_of(settings), tmp_path)
     assert found.device_count == 1
@@ -54,6 +61,7 @@ def test_ranks_resolve_the_same_settings(tmp_path: Path) -> None:
         "ada",
         "127.0.0.1:7",
     )
+    assert found == dataclasses.replace(settings, device_count=1)
     plain = JobSettings(registry="127.0.0.1:7", tenant="ada")
     assert job_settings({}, environment_of(plain), tmp_path) == plain
 

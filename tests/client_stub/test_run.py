@@ -14,6 +14,7 @@ import psutil
 import pytest
 from support.pool import SUPPORT, Member, Pool
 from support.waiting import eventually
+from xpool_protocol.control.admin_rpc import AdminClient
 
 PLAIN_RUN = str(SUPPORT / "plain_run.py")
 
@@ -174,10 +175,42 @@ def test_without_a_registry_there_is_one_sentence(shared: Pool) -> None:
 def test_without_room_there_is_one_sentence_with_the_reasons(shared: Pool) -> None:
     with shared.client() as client:
         lease = client.acquire(tenant="other", share_percent=80, ttl_ms=60_000)
-        done = run(shared, "--slice", "30%", "-c", "print('ran')")
+        done = run(shared, "--queue", "no", "--slice", "30%", "-c", "print('ran')")
         client.release(lease.lease_id, lease.epoch)
     one_sentence(done, "30%", "20%", "one")
     assert done.returncode == 1
+
+
+def test_what_never_fits_is_not_waited_for(shared: Pool) -> None:
+    done = run(shared, "--devices", "9", "-c", "print('ran')")
+    one_sentence(done, "never 9 devices of this pool could hold")
+    assert done.returncode == 1
+
+
+def test_without_room_a_job_waits_and_then_runs(pool: Pool) -> None:
+    with pool.client() as client:
+        lease = client.acquire(tenant="other", share_percent=80, ttl_ms=60_000)
+        argv = [sys.executable, PLAIN_RUN, "run", "--registry", pool.registry]
+        job = pool.start("job", [*argv, "--slice", "30%", "-c", "print('ran')"])
+        eventually(lambda: "xpool: waiting, place 1 of 1" in job.logged(), "a line", 20)
+        assert job.process.poll() is None
+        assert "no device has 30%" in job.logged()
+        client.release(lease.lease_id, lease.epoch)
+    assert job.process.wait(20) == 0
+    assert "ran" in job.said()
+    eventually(lambda: not pool.leases(), "the lease is released", 5)
+
+
+def test_a_job_that_is_ended_while_it_waits_leaves_the_queue(pool: Pool) -> None:
+    with AdminClient(pool.registry) as client:
+        client.acquire(tenant="other", share_percent=80, ttl_ms=60_000)
+        argv = [sys.executable, PLAIN_RUN, "run", "--registry", pool.registry]
+        job = pool.start("job", [*argv, "--slice", "30%", "-c", "print('ran')"])
+        eventually(lambda: len(client.list_queue()) == 1, "it waits", 20)
+        pool.kill("job", signal.SIGTERM)
+        assert job.process.wait(10) == -signal.SIGTERM
+        assert client.list_queue() == []
+        assert "ran" not in job.said()
 
 
 def test_a_full_command_line_without_program_is_a_usage_error(shared: Pool) -> None:

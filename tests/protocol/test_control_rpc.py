@@ -52,6 +52,9 @@ class Refuser:
     def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
         return pb.LeaseGroup(leases=[pb.Lease(epoch=1)] * request.device_count)
 
+    def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
+        return pb.CancelReply(was_live=request.ticket == "live")
+
     def renew(self, request: pb.RenewRequest) -> pb.Lease:
         return pb.Lease(lease_id=request.lease_id, epoch=request.epoch)
 

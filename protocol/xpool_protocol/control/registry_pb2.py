@@ -1,4 +1,4 @@
-# Written by python -m xpool_protocol.control.generate; change registry.proto instead.
+# Written by python -m xpool_protocol.control.generate; change the .proto file instead.
 # ruff: noqa
 # fmt: off
 # mypy: ignore-errors
@@ -28,67 +28,83 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%xpool_protocol/control/registry.proto\x12\x11xpool.registry.v1\"J\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\"\x7f\n\x0bJoinRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x19.xpool.registry.v1.Device\x12\x0f\n\x07version\x18\x05 \x01(\t\"e\n\tJoinReply\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12\x13\n\x0bregistry_id\x18\x03 \x01(\t\x12\x10\n\x08\x64oor_key\x18\x04 \x01(\x0c\"]\n\nDeviceLoad\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bused_nbytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_percent\x18\x03 \x01(\x01\x12\x15\n\rsession_count\x18\x04 \x01(\r\"\x99\x03\n\rSessionReport\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x05 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x06 \x01(\x04\x12\x15\n\rshare_percent\x18( \x01(\r\x12\x15\n\rmemory_nbytes\x18) \x01(\x04\x12\x0c\n\x04mode\x18* \x01(\t\x12\x10\n\x08priority\x18+ \x01(\t\x12\x0f\n\x07refusal\x18, \x01(\t\x12\x11\n\tdevice_ns\x18- \x01(\x04\x12\x12\n\nwaiting_ns\x18. \x01(\x04\x12\x13\n\x0bsent_nbytes\x18/ \x01(\x04\x12\x17\n\x0flongest_hold_ns\x18\x30 \x01(\x04\x12\x13\n\x0bgot_percent\x18\x31 \x01(\x01\x12\x17\n\x0foverhead_nbytes\x18\x32 \x01(\x04\x12-\n\x05usage\x18\x33 \x03(\x0b\x32\x1e.xpool.registry.v1.UsageSecond\"\xa0\x01\n\x0bUsageSecond\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x04\x12\x11\n\tdevice_ns\x18\x02 \x01(\x04\x12\x12\n\nwaiting_ns\x18\x03 \x01(\x04\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0bsent_nbytes\x18\x06 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x07 \x01(\x04\"m\n\nEndedLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\x04last\x18( \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"\xc6\x01\n\x10HeartbeatRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12,\n\x05loads\x18\x03 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\x12\x32\n\x08sessions\x18\x04 \x03(\x0b\x32 .xpool.registry.v1.SessionReport\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.xpool.registry.v1.EndedLease\".\n\nLeaseToEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa4\x01\n\x0eHeartbeatReply\x12\x31\n\nend_leases\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.LeaseToEnd\x12\x13\n\x0bmust_rejoin\x18\x02 \x01(\x08\x12/\n\x06slices\x18( \x03(\x0b\x32\x1f.xpool.registry.v1.SliceOfLease\x12\x19\n\x11next_heartbeat_ms\x18) \x01(\r\"}\n\x0cSliceOfLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rshare_percent\x18\x03 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\t\"\x8e\x01\n\x0e\x41\x63quireRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rshare_percent\x18\x02 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x03 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\x12\x10\n\x08priority\x18( \x01(\t\"\xa2\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x06 \x01(\r\x12\x13\n\x0b\x64\x65vice_kind\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x08 \x01(\t\x12\x15\n\rshare_percent\x18\t \x01(\r\x12\x15\n\rmemory_nbytes\x18\n \x01(\x04\x12\x0c\n\x04mode\x18\x0b \x01(\t\x12\x0e\n\x06ttl_ms\x18\x0c \x01(\x04\x12\x15\n\rexpires_in_ms\x18\r \x01(\x04\x12\x10\n\x08group_id\x18\x0e \x01(\t\x12\x10\n\x08priority\x18( \x01(\t\"]\n\x13\x41\x63quireGroupRequest\x12\x30\n\x05slice\x18\x01 \x01(\x0b\x32!.xpool.registry.v1.AcquireRequest\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\r\"6\n\nLeaseGroup\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.xpool.registry.v1.Lease\"/\n\x0cRenewRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"A\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\" \n\x0cReleaseReply\x12\x10\n\x08was_live\x18\x01 \x01(\x08\"\x12\n\x10ListNodesRequest\"\xa0\x01\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x61live\x18\x05 \x01(\x08\x12\x14\n\x0cheard_ms_ago\x18\x06 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x07 \x01(\r\x12\x13\n\x0blease_count\x18\x08 \x01(\r\"<\n\x0eListNodesReply\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.xpool.registry.v1.NodeInfo\"\x14\n\x12ListDevicesRequest\"\xd3\x01\n\nDeviceInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.xpool.registry.v1.Device\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x1a\n\x12\x66ree_share_percent\x18\x04 \x01(\r\x12\x1a\n\x12\x66ree_memory_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0blease_count\x18\x06 \x01(\r\x12+\n\x04load\x18\x07 \x01(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\"B\n\x10ListDevicesReply\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceInfo\"\x13\n\x11ListLeasesRequest\"\x9d\x01\n\tLeaseInfo\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.xpool.registry.v1.Lease\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x14\n\x0cgranted_at_s\x18\x04 \x01(\x01\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"?\n\x0fListLeasesReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.xpool.registry.v1.LeaseInfo2\xe3\x05\n\x0cPoolRegistry\x12\x44\n\x04Join\x12\x1e.xpool.registry.v1.JoinRequest\x1a\x1c.xpool.registry.v1.JoinReply\x12S\n\tHeartbeat\x12#.xpool.registry.v1.HeartbeatRequest\x1a!.xpool.registry.v1.HeartbeatReply\x12\x46\n\x07\x41\x63quire\x12!.xpool.registry.v1.AcquireRequest\x1a\x18.xpool.registry.v1.Lease\x12U\n\x0c\x41\x63quireGroup\x12&.xpool.registry.v1.AcquireGroupRequest\x1a\x1d.xpool.registry.v1.LeaseGroup\x12\x42\n\x05Renew\x12\x1f.xpool.registry.v1.RenewRequest\x1a\x18.xpool.registry.v1.Lease\x12M\n\x07Release\x12!.xpool.registry.v1.ReleaseRequest\x1a\x1f.xpool.registry.v1.ReleaseReply\x12S\n\tListNodes\x12#.xpool.registry.v1.ListNodesRequest\x1a!.xpool.registry.v1.ListNodesReply\x12Y\n\x0bListDevices\x12%.xpool.registry.v1.ListDevicesRequest\x1a#.xpool.registry.v1.ListDevicesReply\x12V\n\nListLeases\x12$.xpool.registry.v1.ListLeasesRequest\x1a\".xpool.registry.v1.ListLeasesReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%xpool_protocol/control/registry.proto\x12\x11xpool.registry.v1\"`\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\x12\x14\n\x0c\x61rchitecture\x18< \x01(\t\"\xea\x01\n\x0bJoinRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12*\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x19.xpool.registry.v1.Device\x12\x0f\n\x07version\x18\x05 \x01(\t\x12:\n\x06labels\x18< \x03(\x0b\x32*.xpool.registry.v1.JoinRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"e\n\tJoinReply\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12\x13\n\x0bregistry_id\x18\x03 \x01(\t\x12\x10\n\x08\x64oor_key\x18\x04 \x01(\x0c\"]\n\nDeviceLoad\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bused_nbytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_percent\x18\x03 \x01(\x01\x12\x15\n\rsession_count\x18\x04 \x01(\r\"\x99\x03\n\rSessionReport\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x05 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x06 \x01(\x04\x12\x15\n\rshare_percent\x18( \x01(\r\x12\x15\n\rmemory_nbytes\x18) \x01(\x04\x12\x0c\n\x04mode\x18* \x01(\t\x12\x10\n\x08priority\x18+ \x01(\t\x12\x0f\n\x07refusal\x18, \x01(\t\x12\x11\n\tdevice_ns\x18- \x01(\x04\x12\x12\n\nwaiting_ns\x18. \x01(\x04\x12\x13\n\x0bsent_nbytes\x18/ \x01(\x04\x12\x17\n\x0flongest_hold_ns\x18\x30 \x01(\x04\x12\x13\n\x0bgot_percent\x18\x31 \x01(\x01\x12\x17\n\x0foverhead_nbytes\x18\x32 \x01(\x04\x12-\n\x05usage\x18\x33 \x03(\x0b\x32\x1e.xpool.registry.v1.UsageSecond\"\xa0\x01\n\x0bUsageSecond\x12\x0c\n\x04\x61t_s\x18\x01 \x01(\x04\x12\x11\n\tdevice_ns\x18\x02 \x01(\x04\x12\x12\n\nwaiting_ns\x18\x03 \x01(\x04\x12\x14\n\x0c\x65xecuted_ops\x18\x04 \x01(\x04\x12\x17\n\x0freceived_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0bsent_nbytes\x18\x06 \x01(\x04\x12\x18\n\x10\x61llocated_nbytes\x18\x07 \x01(\x04\"m\n\nEndedLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\x04last\x18( \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"\xc6\x01\n\x10HeartbeatRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12,\n\x05loads\x18\x03 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\x12\x32\n\x08sessions\x18\x04 \x03(\x0b\x32 .xpool.registry.v1.SessionReport\x12,\n\x05\x65nded\x18\x05 \x03(\x0b\x32\x1d.xpool.registry.v1.EndedLease\".\n\nLeaseToEnd\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa4\x01\n\x0eHeartbeatReply\x12\x31\n\nend_leases\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.LeaseToEnd\x12\x13\n\x0bmust_rejoin\x18\x02 \x01(\x08\x12/\n\x06slices\x18( \x03(\x0b\x32\x1f.xpool.registry.v1.SliceOfLease\x12\x19\n\x11next_heartbeat_ms\x18) \x01(\r\"}\n\x0cSliceOfLease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rshare_percent\x18\x03 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\t\"\x8e\x01\n\x0e\x41\x63quireRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rshare_percent\x18\x02 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x03 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x04 \x01(\x04\x12\x0c\n\x04mode\x18\x05 \x01(\t\x12\x0e\n\x06\x63lient\x18\x06 \x01(\t\x12\x10\n\x08priority\x18( \x01(\t\"\xb4\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65vice_index\x18\x06 \x01(\r\x12\x13\n\x0b\x64\x65vice_kind\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x08 \x01(\t\x12\x15\n\rshare_percent\x18\t \x01(\r\x12\x15\n\rmemory_nbytes\x18\n \x01(\x04\x12\x0c\n\x04mode\x18\x0b \x01(\t\x12\x0e\n\x06ttl_ms\x18\x0c \x01(\x04\x12\x15\n\rexpires_in_ms\x18\r \x01(\x04\x12\x10\n\x08group_id\x18\x0e \x01(\t\x12\x10\n\x08priority\x18( \x01(\t\x12\x10\n\x08limit_ms\x18< \x01(\x04\"\xde\x01\n\x13\x41\x63quireGroupRequest\x12\x30\n\x05slice\x18\x01 \x01(\x0b\x32!.xpool.registry.v1.AcquireRequest\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\r\x12\x0e\n\x06ticket\x18< \x01(\t\x12\x0f\n\x07wait_ms\x18= \x01(\x04\x12\x10\n\x08limit_ms\x18> \x01(\x04\x12\x0e\n\x06policy\x18? \x01(\t\x12\x11\n\tsame_node\x18@ \x01(\x08\x12)\n\x06wanted\x18\x41 \x01(\x0b\x32\x19.xpool.registry.v1.Wanted\"\xcf\x01\n\x06Wanted\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x19\n\x11min_memory_nbytes\x18\x04 \x01(\x04\x12\x35\n\x06labels\x18\x05 \x03(\x0b\x32%.xpool.registry.v1.Wanted.LabelsEntry\x12\x11\n\tnode_name\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x94\x01\n\nQueuePlace\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\r\x12\x15\n\rwaiting_count\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0bstarts_at_s\x18\x05 \x01(\x01\x12\x14\n\x0c\x61sk_again_ms\x18\x06 \x01(\r\x12\x11\n\twaited_ms\x18\x07 \x01(\x04\"\x1f\n\rCancelRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"\x1f\n\x0b\x43\x61ncelReply\x12\x10\n\x08was_live\x18\x01 \x01(\x08\"d\n\nLeaseGroup\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.xpool.registry.v1.Lease\x12,\n\x05queue\x18< \x01(\x0b\x32\x1d.xpool.registry.v1.QueuePlace\"/\n\x0cRenewRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\"A\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\" \n\x0cReleaseReply\x12\x10\n\x08was_live\x18\x01 \x01(\x08\"\x12\n\x10ListNodesRequest\"\xa0\x01\n\x08NodeInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\r\n\x05\x61live\x18\x05 \x01(\x08\x12\x14\n\x0cheard_ms_ago\x18\x06 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x07 \x01(\r\x12\x13\n\x0blease_count\x18\x08 \x01(\r\"<\n\x0eListNodesReply\x12*\n\x05nodes\x18\x01 \x03(\x0b\x32\x1b.xpool.registry.v1.NodeInfo\"\x14\n\x12ListDevicesRequest\"\xd3\x01\n\nDeviceInfo\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12)\n\x06\x64\x65vice\x18\x02 \x01(\x0b\x32\x19.xpool.registry.v1.Device\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x1a\n\x12\x66ree_share_percent\x18\x04 \x01(\r\x12\x1a\n\x12\x66ree_memory_nbytes\x18\x05 \x01(\x04\x12\x13\n\x0blease_count\x18\x06 \x01(\r\x12+\n\x04load\x18\x07 \x01(\x0b\x32\x1d.xpool.registry.v1.DeviceLoad\"B\n\x10ListDevicesReply\x12.\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1d.xpool.registry.v1.DeviceInfo\"\x13\n\x11ListLeasesRequest\"\x9d\x01\n\tLeaseInfo\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.xpool.registry.v1.Lease\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x14\n\x0cgranted_at_s\x18\x04 \x01(\x01\x12\x31\n\x07session\x18\x05 \x01(\x0b\x32 .xpool.registry.v1.SessionReport\"?\n\x0fListLeasesReply\x12,\n\x06leases\x18\x01 \x03(\x0b\x32\x1c.xpool.registry.v1.LeaseInfo2\xaf\x06\n\x0cPoolRegistry\x12\x44\n\x04Join\x12\x1e.xpool.registry.v1.JoinRequest\x1a\x1c.xpool.registry.v1.JoinReply\x12S\n\tHeartbeat\x12#.xpool.registry.v1.HeartbeatRequest\x1a!.xpool.registry.v1.HeartbeatReply\x12\x46\n\x07\x41\x63quire\x12!.xpool.registry.v1.AcquireRequest\x1a\x18.xpool.registry.v1.Lease\x12U\n\x0c\x41\x63quireGroup\x12&.xpool.registry.v1.AcquireGroupRequest\x1a\x1d.xpool.registry.v1.LeaseGroup\x12J\n\x06\x43\x61ncel\x12 .xpool.registry.v1.CancelRequest\x1a\x1e.xpool.registry.v1.CancelReply\x12\x42\n\x05Renew\x12\x1f.xpool.registry.v1.RenewRequest\x1a\x18.xpool.registry.v1.Lease\x12M\n\x07Release\x12!.xpool.registry.v1.ReleaseRequest\x1a\x1f.xpool.registry.v1.ReleaseReply\x12S\n\tListNodes\x12#.xpool.registry.v1.ListNodesRequest\x1a!.xpool.registry.v1.ListNodesReply\x12Y\n\x0bListDevices\x12%.xpool.registry.v1.ListDevicesRequest\x1a#.xpool.registry.v1.ListDevicesReply\x12V\n\nListLeases\x12$.xpool.registry.v1.ListLeasesRequest\x1a\".xpool.registry.v1.ListLeasesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'xpool_protocol.control.registry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_JOINREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WANTED_LABELSENTRY']._loaded_options = None
+  _globals['_WANTED_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_DEVICE']._serialized_start=60
-  _globals['_DEVICE']._serialized_end=134
-  _globals['_JOINREQUEST']._serialized_start=136
-  _globals['_JOINREQUEST']._serialized_end=263
-  _globals['_JOINREPLY']._serialized_start=265
-  _globals['_JOINREPLY']._serialized_end=366
-  _globals['_DEVICELOAD']._serialized_start=368
-  _globals['_DEVICELOAD']._serialized_end=461
-  _globals['_SESSIONREPORT']._serialized_start=464
-  _globals['_SESSIONREPORT']._serialized_end=873
-  _globals['_USAGESECOND']._serialized_start=876
-  _globals['_USAGESECOND']._serialized_end=1036
-  _globals['_ENDEDLEASE']._serialized_start=1038
-  _globals['_ENDEDLEASE']._serialized_end=1147
-  _globals['_HEARTBEATREQUEST']._serialized_start=1150
-  _globals['_HEARTBEATREQUEST']._serialized_end=1348
-  _globals['_LEASETOEND']._serialized_start=1350
-  _globals['_LEASETOEND']._serialized_end=1396
-  _globals['_HEARTBEATREPLY']._serialized_start=1399
-  _globals['_HEARTBEATREPLY']._serialized_end=1563
-  _globals['_SLICEOFLEASE']._serialized_start=1565
-  _globals['_SLICEOFLEASE']._serialized_end=1690
-  _globals['_ACQUIREREQUEST']._serialized_start=1693
-  _globals['_ACQUIREREQUEST']._serialized_end=1835
-  _globals['_LEASE']._serialized_start=1838
-  _globals['_LEASE']._serialized_end=2128
-  _globals['_ACQUIREGROUPREQUEST']._serialized_start=2130
-  _globals['_ACQUIREGROUPREQUEST']._serialized_end=2223
-  _globals['_LEASEGROUP']._serialized_start=2225
-  _globals['_LEASEGROUP']._serialized_end=2279
-  _globals['_RENEWREQUEST']._serialized_start=2281
-  _globals['_RENEWREQUEST']._serialized_end=2328
-  _globals['_RELEASEREQUEST']._serialized_start=2330
-  _globals['_RELEASEREQUEST']._serialized_end=2395
-  _globals['_RELEASEREPLY']._serialized_start=2397
-  _globals['_RELEASEREPLY']._serialized_end=2429
-  _globals['_LISTNODESREQUEST']._serialized_start=2431
-  _globals['_LISTNODESREQUEST']._serialized_end=2449
-  _globals['_NODEINFO']._serialized_start=2452
-  _globals['_NODEINFO']._serialized_end=2612
-  _globals['_LISTNODESREPLY']._serialized_start=2614
-  _globals['_LISTNODESREPLY']._serialized_end=2674
-  _globals['_LISTDEVICESREQUEST']._serialized_start=2676
-  _globals['_LISTDEVICESREQUEST']._serialized_end=2696
-  _globals['_DEVICEINFO']._serialized_start=2699
-  _globals['_DEVICEINFO']._serialized_end=2910
-  _globals['_LISTDEVICESREPLY']._serialized_start=2912
-  _globals['_LISTDEVICESREPLY']._serialized_end=2978
-  _globals['_LISTLEASESREQUEST']._serialized_start=2980
-  _globals['_LISTLEASESREQUEST']._serialized_end=2999
-  _globals['_LEASEINFO']._serialized_start=3002
-  _globals['_LEASEINFO']._serialized_end=3159
-  _globals['_LISTLEASESREPLY']._serialized_start=3161
-  _globals['_LISTLEASESREPLY']._serialized_end=3224
-  _globals['_POOLREGISTRY']._serialized_start=3227
-  _globals['_POOLREGISTRY']._serialized_end=3966
+  _globals['_DEVICE']._serialized_end=156
+  _globals['_JOINREQUEST']._serialized_start=159
+  _globals['_JOINREQUEST']._serialized_end=393
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_start=348
+  _globals['_JOINREQUEST_LABELSENTRY']._serialized_end=393
+  _globals['_JOINREPLY']._serialized_start=395
+  _globals['_JOINREPLY']._serialized_end=496
+  _globals['_DEVICELOAD']._serialized_start=498
+  _globals['_DEVICELOAD']._serialized_end=591
+  _globals['_SESSIONREPORT']._serialized_start=594
+  _globals['_SESSIONREPORT']._serialized_end=1003
+  _globals['_USAGESECOND']._serialized_start=1006
+  _globals['_USAGESECOND']._serialized_end=1166
+  _globals['_ENDEDLEASE']._serialized_start=1168
+  _globals['_ENDEDLEASE']._serialized_end=1277
+  _globals['_HEARTBEATREQUEST']._serialized_start=1280
+  _globals['_HEARTBEATREQUEST']._serialized_end=1478
+  _globals['_LEASETOEND']._serialized_start=1480
+  _globals['_LEASETOEND']._serialized_end=1526
+  _globals['_HEARTBEATREPLY']._serialized_start=1529
+  _globals['_HEARTBEATREPLY']._serialized_end=1693
+  _globals['_SLICEOFLEASE']._serialized_start=1695
+  _globals['_SLICEOFLEASE']._serialized_end=1820
+  _globals['_ACQUIREREQUEST']._serialized_start=1823
+  _globals['_ACQUIREREQUEST']._serialized_end=1965
+  _globals['_LEASE']._serialized_start=1968
+  _globals['_LEASE']._serialized_end=2276
+  _globals['_ACQUIREGROUPREQUEST']._serialized_start=2279
+  _globals['_ACQUIREGROUPREQUEST']._serialized_end=2501
+  _globals['_WANTED']._serialized_start=2504
+  _globals['_WANTED']._serialized_end=2711
+  _globals['_WANTED_LABELSENTRY']._serialized_start=348
+  _globals['_WANTED_LABELSENTRY']._serialized_end=393
+  _globals['_QUEUEPLACE']._serialized_start=2714
+  _globals['_QUEUEPLACE']._serialized_end=2862
+  _globals['_CANCELREQUEST']._serialized_start=2864
+  _globals['_CANCELREQUEST']._serialized_end=2895
+  _globals['_CANCELREPLY']._serialized_start=2897
+  _globals['_CANCELREPLY']._serialized_end=2928
+  _globals['_LEASEGROUP']._serialized_start=2930
+  _globals['_LEASEGROUP']._serialized_end=3030
+  _globals['_RENEWREQUEST']._serialized_start=3032
+  _globals['_RENEWREQUEST']._serialized_end=3079
+  _globals['_RELEASEREQUEST']._serialized_start=3081
+  _globals['_RELEASEREQUEST']._serialized_end=3146
+  _globals['_RELEASEREPLY']._serialized_start=3148
+  _globals['_RELEASEREPLY']._serialized_end=3180
+  _globals['_LISTNODESREQUEST']._serialized_start=3182
+  _globals['_LISTNODESREQUEST']._serialized_end=3200
+  _globals['_NODEINFO']._serialized_start=3203
+  _globals['_NODEINFO']._serialized_end=3363
+  _globals['_LISTNODESREPLY']._serialized_start=3365
+  _globals['_LISTNODESREPLY']._serialized_end=3425
+  _globals['_LISTDEVICESREQUEST']._serialized_start=3427
+  _globals['_LISTDEVICESREQUEST']._serialized_end=3447
+  _globals['_DEVICEINFO']._serialized_start=3450
+  _globals['_DEVICEINFO']._serialized_end=3661
+  _globals['_LISTDEVICESREPLY']._serialized_start=3663
+  _globals['_LISTDEVICESREPLY']._serialized_end=3729
+  _globals['_LISTLEASESREQUEST']._serialized_start=3731
+  _globals['_LISTLEASESREQUEST']._serialized_end=3750
+  _globals['_LEASEINFO']._serialized_start=3753
+  _globals['_LEASEINFO']._serialized_end=3910
+  _globals['_LISTLEASESREPLY']._serialized_start=3912
+  _globals['_LISTLEASESREPLY']._serialized_end=3975
+  _globals['_POOLREGISTRY']._serialized_start=3978
+  _globals['_POOLREGISTRY']._serialized_end=4793
 # @@protoc_insertion_point(module_scope)

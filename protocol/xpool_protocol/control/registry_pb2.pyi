@@ -1,4 +1,4 @@
-# Written by python -m xpool_protocol.control.generate; change registry.proto instead.
+# Written by python -m xpool_protocol.control.generate; change the .proto file instead.
 # ruff: noqa
 # fmt: off
 # mypy: ignore-errors
@@ -11,30 +11,41 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Device(_message.Message):
-    __slots__ = ("index", "kind", "name", "memory_nbytes")
+    __slots__ = ("index", "kind", "name", "memory_nbytes", "architecture")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     index: int
     kind: str
     name: str
     memory_nbytes: int
-    def __init__(self, index: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., memory_nbytes: _Optional[int] = ...) -> None: ...
+    architecture: str
+    def __init__(self, index: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., memory_nbytes: _Optional[int] = ..., architecture: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("node_name", "boot_id", "address", "devices", "version")
+    __slots__ = ("node_name", "boot_id", "address", "devices", "version", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NODE_NAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     node_name: str
     boot_id: str
     address: str
     devices: _containers.RepeatedCompositeFieldContainer[Device]
     version: str
-    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., version: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("public_key", "heartbeat_interval_ms", "registry_id", "door_key")
@@ -199,7 +210,7 @@ class AcquireRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority")
+    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority", "limit_ms")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +226,7 @@ class Lease(_message.Message):
     EXPIRES_IN_MS_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_MS_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     token: str
@@ -230,21 +242,89 @@ class Lease(_message.Message):
     expires_in_ms: int
     group_id: str
     priority: str
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
+    limit_ms: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ..., limit_ms: _Optional[int] = ...) -> None: ...
 
 class AcquireGroupRequest(_message.Message):
-    __slots__ = ("slice", "device_count")
+    __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted")
     SLICE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_MS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SAME_NODE_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
     slice: AcquireRequest
     device_count: int
-    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ...) -> None: ...
+    ticket: str
+    wait_ms: int
+    limit_ms: int
+    policy: str
+    same_node: bool
+    wanted: Wanted
+    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ..., ticket: _Optional[str] = ..., wait_ms: _Optional[int] = ..., limit_ms: _Optional[int] = ..., policy: _Optional[str] = ..., same_node: _Optional[bool] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ...) -> None: ...
+
+class Wanted(_message.Message):
+    __slots__ = ("kind", "model", "architecture", "min_memory_nbytes", "labels", "node_name")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    MIN_MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    model: str
+    architecture: str
+    min_memory_nbytes: int
+    labels: _containers.ScalarMap[str, str]
+    node_name: str
+    def __init__(self, kind: _Optional[str] = ..., model: _Optional[str] = ..., architecture: _Optional[str] = ..., min_memory_nbytes: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., node_name: _Optional[str] = ...) -> None: ...
+
+class QueuePlace(_message.Message):
+    __slots__ = ("request_id", "place", "waiting_count", "reason", "starts_at_s", "ask_again_ms", "waited_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_S_FIELD_NUMBER: _ClassVar[int]
+    ASK_AGAIN_MS_FIELD_NUMBER: _ClassVar[int]
+    WAITED_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    place: int
+    waiting_count: int
+    reason: str
+    starts_at_s: float
+    ask_again_ms: int
+    waited_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., place: _Optional[int] = ..., waiting_count: _Optional[int] = ..., reason: _Optional[str] = ..., starts_at_s: _Optional[float] = ..., ask_again_ms: _Optional[int] = ..., waited_ms: _Optional[int] = ...) -> None: ...
+
+class CancelRequest(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: str
+    def __init__(self, ticket: _Optional[str] = ...) -> None: ...
+
+class CancelReply(_message.Message):
+    __slots__ = ("was_live",)
+    WAS_LIVE_FIELD_NUMBER: _ClassVar[int]
+    was_live: bool
+    def __init__(self, was_live: _Optional[bool] = ...) -> None: ...
 
 class LeaseGroup(_message.Message):
-    __slots__ = ("leases",)
+    __slots__ = ("leases", "queue")
     LEASES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
-    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ...) -> None: ...
+    queue: QueuePlace
+    def __init__(self, leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., queue: _Optional[_Union[QueuePlace, _Mapping]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("lease_id", "epoch")

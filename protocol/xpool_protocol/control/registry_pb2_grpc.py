@@ -1,4 +1,4 @@
-# Written by python -m xpool_protocol.control.generate; change registry.proto instead.
+# Written by python -m xpool_protocol.control.generate; change the .proto file instead.
 # ruff: noqa
 # fmt: off
 # mypy: ignore-errors
@@ -58,6 +58,11 @@ class PoolRegistryStub:
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.FromString,
                 _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/xpool.registry.v1.PoolRegistry/Cancel',
+                request_serializer=xpool__protocol_dot_control_dot_registry__pb2.CancelRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.CancelReply.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/xpool.registry.v1.PoolRegistry/Renew',
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.RenewRequest.SerializeToString,
@@ -111,6 +116,13 @@ class PoolRegistryServicer:
 
     def AcquireGroup(self, request, context):
         """A client asks for such a slice of each of several devices: all of them or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """A client leaves the queue; what was granted meanwhile is given back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,6 +182,11 @@ def add_PoolRegistryServicer_to_server(servicer, server):
                     servicer.AcquireGroup,
                     request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.CancelRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_registry__pb2.CancelReply.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -305,6 +322,33 @@ class PoolRegistry:
             '/xpool.registry.v1.PoolRegistry/AcquireGroup',
             xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
             xpool__protocol_dot_control_dot_registry__pb2.LeaseGroup.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.registry.v1.PoolRegistry/Cancel',
+            xpool__protocol_dot_control_dot_registry__pb2.CancelRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_registry__pb2.CancelReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -239,6 +239,22 @@ class RegistryClient:
         )
         return list(self._call(pb.LeaseGroup, self._stub.AcquireGroup, request).leases)
 
+    def ask(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
+        """As ``acquire_group``, but may wait: then the reply has a place in the queue.
+
+        Ask again with the same ticket after ``queue.ask_again_ms``.
+
+        Raises:
+            NoCapacity: it may not wait, or waiting would never help.
+            LeaseExpired: it left the queue, or its leases are over.
+        """
+        return self._call(pb.LeaseGroup, self._stub.AcquireGroup, request)
+
+    def cancel(self, ticket: str) -> bool:
+        """Leave the queue; gives back what was granted. True if there was any."""
+        request = pb.CancelRequest(ticket=ticket)
+        return self._call(pb.CancelReply, self._stub.Cancel, request).was_live
+
     def renew(self, lease_id: str, epoch: int) -> pb.Lease:
         """One more TTL, and a fresh token.
 

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from xpool_protocol.control import admin_pb2 as admin
+from xpool_protocol.control import admin_pb2_grpc, registry_pb2_grpc
 from xpool_protocol.control import registry_pb2 as pb
-from xpool_protocol.control import registry_pb2_grpc
 from xpool_protocol.control.rpc import MESSAGE_OPTIONS, status_from_error
 from xpool_protocol.errors import PoolError, UsageError
 
@@ -43,6 +44,9 @@ class RegistryHandler(Protocol):
     def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
         """A client asks for slices of several devices."""
 
+    def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
+        """A client leaves the queue."""
+
     def renew(self, request: pb.RenewRequest) -> pb.Lease:
         """A lease's holder is alive."""
 
@@ -62,6 +66,37 @@ class RegistryHandler(Protocol):
         """A call failed for a reason that is a bug: log it, with its traceback."""
 
 
+class AdminHandler(Protocol):
+    """What a registry answers admins. Called from several threads at once."""
+
+    def list_queue(self, request: admin.ListQueueRequest) -> admin.ListQueueReply:
+        """All that wait."""
+
+    def list_tenants(self, request: admin.ListTenantsRequest) -> admin.ListTenantsReply:
+        """All that hold something, wait or are known."""
+
+    def set_tenant(self, request: admin.Tenant) -> admin.SetTenantReply:
+        """Decide on a tenant."""
+
+    def remove_tenant(
+        self, request: admin.RemoveTenantRequest
+    ) -> admin.RemoveTenantReply:
+        """Forget what was decided."""
+
+
+class _AdminServicer:
+    """gRPC's view of an admin handler."""
+
+    def __init__(
+        self, handler: AdminHandler, unexpected: Callable[[Exception], None]
+    ) -> None:
+        adapt = _adapter(unexpected)
+        self.ListQueue = adapt(handler.list_queue)
+        self.ListTenants = adapt(handler.list_tenants)
+        self.SetTenant = adapt(handler.set_tenant)
+        self.RemoveTenant = adapt(handler.remove_tenant)
+
+
 class _Servicer:
     """gRPC's view of a handler: same methods, other names and errors."""
 
@@ -71,6 +106,7 @@ class _Servicer:
         self.Heartbeat = adapt(handler.heartbeat)
         self.Acquire = adapt(handler.acquire)
         self.AcquireGroup = adapt(handler.acquire_group)
+        self.Cancel = adapt(handler.cancel)
         self.Renew = adapt(handler.renew)
         self.Release = adapt(handler.release)
         self.ListNodes = adapt(handler.list_nodes)
@@ -124,8 +160,14 @@ class RegistryServer:
                 " of this machine's; choose another with --listen"
             ) from error
 
-    def start(self, handler: RegistryHandler) -> None:
-        """Answer calls with ``handler`` from now on."""
+    def start(
+        self, handler: RegistryHandler, admin_handler: AdminHandler | None = None
+    ) -> None:
+        """Answer calls from now on; without an admin's handler not those of admins."""
+        if admin_handler is not None:
+            admin_pb2_grpc.add_PoolAdminServicer_to_server(  # type: ignore[no-untyped-call]
+                _AdminServicer(admin_handler, handler.unexpected), self._server
+            )
         registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
             _Servicer(handler), self._server
         )

@@ -1,0 +1,172 @@
+"""Whose turn it is: hierarchical dominant-resource fairness over decayed use.
+
+A tenant's *dominant share* is the larger of its parts of the pool's devices and of
+the pool's memory, each as the mean of what it holds now and of what it held lately;
+the past counts half as much after each half-life. Groups of tenants share first, the
+tenants of a group share what the group gets.
+
+Source:
+    Ghodsi et al., "Dominant Resource Fairness", NSDI 2011; Bhattacharya et al.,
+    "Hierarchical Scheduling for Diverse Datacenter Workloads", SoCC 2013.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from xpool_registry.events import TenantSet
+
+MAX_DEPTH: Final = 8
+"""Of groups in groups; a longer chain has a ring in it."""
+
+
+class Amount(NamedTuple):
+    """Of both resources: thousandths of devices, and bytes of their memory."""
+
+    milli: float = 0.0
+    nbytes: float = 0.0
+
+    def plus(self, other: Amount, factor: float = 1.0) -> Amount:
+        """This and so much of the other."""
+        return Amount(
+            self.milli + factor * other.milli, self.nbytes + factor * other.nbytes
+        )
+
+
+@dataclass(slots=True)
+class Book:
+    """What one tenant holds and has held."""
+
+    held: Amount = field(default_factory=Amount)
+    recent: Amount = field(default_factory=Amount)
+    """Mean of what was held, the past halving every half-life."""
+
+    at_s: float = 0.0
+
+    def advance(self, at_s: float, half_life_s: float) -> None:
+        """Let time pass; a clock that went backwards lets none pass."""
+        elapsed_s = at_s - self.at_s
+        if self.at_s and elapsed_s > 0:
+            kept = 0.5 ** (elapsed_s / half_life_s)
+            self.recent = Amount(*(kept * one for one in self.recent)).plus(
+                self.held, 1 - kept
+            )
+        self.at_s = max(at_s, self.at_s)
+
+    def change(self, amount: Amount, factor: float) -> None:
+        """Hold so much more, or less with a negative factor."""
+        self.held = self.held.plus(amount, factor)
+
+
+Key = tuple[tuple[int, float, str], ...]
+"""One entry for each level from the top; the smallest key is next."""
+
+
+class Shares:
+    """Who has how much, as of one moment; tentative changes are possible.
+
+    Args:
+        tenants: what is known of tenants and groups; others weigh 1.
+        books: of the tenants, brought up to now.
+        capacity: of the pool.
+    """
+
+    def __init__(
+        self,
+        tenants: Mapping[str, TenantSet],
+        books: Mapping[str, Book],
+        capacity: Amount,
+    ) -> None:
+        self._tenants = tenants
+        self._capacity = capacity
+        self._held: dict[str, Amount] = {}
+        self._recent: dict[str, Amount] = {}
+        for name, book in books.items():
+            for one in self.chain(name):
+                self._held[one] = self._held.get(one, Amount()).plus(book.held)
+                self._recent[one] = self._recent.get(one, Amount()).plus(book.recent)
+
+    def chain(self, tenant: str) -> list[str]:
+        """The tenant, its group, that one's group, and so on."""
+        names = [tenant]
+        while len(names) < MAX_DEPTH:
+            known = self._tenants.get(names[-1])
+            if known is None or not known.parent:
+                break
+            names.append(known.parent)
+        return names
+
+    def add(self, tenant: str, amount: Amount) -> None:
+        """The tenant gets so much, for the keys to come."""
+        for name in self.chain(tenant):
+            self._held[name] = self._held.get(name, Amount()).plus(amount)
+
+    def held(self, name: str) -> Amount:
+        """What a tenant or group holds."""
+        return self._held.get(name, Amount())
+
+    def dominant(self, name: str) -> float:
+        """The dominant share of a tenant or group, 0 to 1."""
+        held = self._held.get(name, Amount())
+        recent = self._recent.get(name, Amount())
+        return max(
+            (now + past) / 2 / total if total else 0.0
+            for now, past, total in zip(held, recent, self._capacity, strict=True)
+        )
+
+    def key(self, tenant: str) -> Key:
+        """Its place in the order: the tenant with the smallest key is next."""
+        return tuple(self._level(name) for name in reversed(self.chain(tenant)))
+
+    def _level(self, name: str) -> tuple[int, float, str]:
+        known = self._tenants.get(name)
+        weight = known.weight if known else 1.0
+        dominant = self.dominant(name)
+        quota_milli = known.quota_percent * 10 if known else 0
+        if quota_milli and self.held(name).milli < quota_milli and self._capacity.milli:
+            # Below what it is guaranteed: before everybody who is not.
+            return (0, dominant * self._capacity.milli / quota_milli, name)
+        return (1, dominant / weight, name)
+
+    def over_limit(self, tenant: str, amount: Amount) -> str:
+        """Which limit that would break, for people; empty if none."""
+        for name in self.chain(tenant):
+            known = self._tenants.get(name)
+            if known is None:
+                continue
+            after = self.held(name).plus(amount)
+            if known.limit_percent and after.milli > known.limit_percent * 10:
+                return (
+                    f"{name} may hold {known.limit_percent}% of devices at once and"
+                    f" holds {self.held(name).milli / 10:g}%"
+                )
+            if known.limit_nbytes and after.nbytes > known.limit_nbytes:
+                return f"{name} may hold no more device memory at once"
+        return ""
+
+
+def rights(tenants: Mapping[str, TenantSet], names: Iterable[str]) -> dict[str, float]:
+    """What part of the pool each tenant has a right to while all of them want it.
+
+    Weights alone, level by level; guaranteed quotas come on top of it.
+    """
+    shares = Shares(tenants, {}, Amount())
+    children: dict[str, set[str]] = {}
+    for name in names:
+        above = ""
+        for one in reversed(shares.chain(name)):
+            children.setdefault(above, set()).add(one)
+            above = one
+    result: dict[str, float] = {}
+
+    def share_out(parent: str, part: float) -> None:
+        below = children.get(parent, set())
+        weights = {one: tenants[one].weight if one in tenants else 1.0 for one in below}
+        for one, weight in weights.items():
+            result[one] = part * weight / sum(weights.values())
+            share_out(one, result[one])
+
+    share_out("", 1.0)
+    return result

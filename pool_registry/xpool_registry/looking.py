@@ -1,0 +1,80 @@
+"""The pool as people see it: what each device has free, and why that does not do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpool_registry.commands import Moment
+from xpool_registry.demand import Demand, Spot
+from xpool_registry.events import RequestQueued
+from xpool_registry.placement import MAX_DEVICES_NAMED, DeviceOffer, refusal
+from xpool_registry.reservations import demand_from
+from xpool_registry.settings import Settings
+from xpool_registry.state import State
+
+
+def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:
+    """Every device of the pool with what no lease has of it."""
+    fleet = state.fleet
+    living = state.living(now_ns, settings.dead_after_ms)
+    return [
+        offer_of(state, Spot(row, column), now_ns, is_alive=bool(living[row]))
+        for row, node in enumerate(fleet.nodes)
+        for column in range(len(node.devices))
+    ]
+
+
+def offer_of(
+    state: State,
+    spot: Spot,
+    now_ns: int,
+    *,
+    is_alive: bool,
+    demand: Demand | None = None,
+) -> DeviceOffer:
+    """One device, and what keeps a demand off it."""
+    fleet = state.fleet
+    node = fleet.nodes[spot.row]
+    device = node.devices[spot.column]
+    return DeviceOffer(
+        node_name=node.name,
+        device_index=device.index,
+        memory_nbytes=device.memory_nbytes,
+        free_share_percent=int(fleet.free_milli[spot]) // 10,
+        free_nbytes=int(fleet.free_nbytes[spot]),
+        silence_ms=None if is_alive else state.silence_ms(node.name, now_ns),
+        ruled_out=demand.constraints.rules_out(node, device) if demand else "",
+    )
+
+
+def refusal_of(
+    state: State, request: RequestQueued, reason: str, at: Moment, settings: Settings
+) -> str:
+    """Why a request does not start now, for people."""
+    demand = demand_from(request)
+    may = state.living(at.now_ns, settings.dead_after_ms)
+    fits = state.placers[request.policy].place(demand, may) is not None
+    # There is room, but a limit or a promise to somebody else is in the way.
+    return reason if fits else shortages_of(state, demand, at.now_ns, settings)
+
+
+def shortages_of(state: State, demand: Demand, now_ns: int, settings: Settings) -> str:
+    """Why a demand does not fit; names the devices that come nearest."""
+    fleet = state.fleet
+    living = state.living(now_ns, settings.dead_after_ms) & fleet.is_open
+    allowed = demand.mask(fleet)
+    fitting = demand.fits(fleet, slice(None), allowed) & living[:, None]
+    # In front: alive and admitted, then the most free share; of equals by row.
+    is_far = ~living[:, None] if allowed is None else ~(living[:, None] & allowed)
+    order = np.where(fleet.exists, is_far * 10_000 - fleet.free_milli, 1 << 40)
+    nearest = np.argsort(order, axis=None, kind="stable")[:MAX_DEVICES_NAMED]
+    total = int(fleet.exists.sum())
+    spots = [
+        Spot(*(int(i) for i in np.unravel_index(flat, order.shape)))
+        for flat in nearest[:total]
+    ]
+    named = [
+        offer_of(state, spot, now_ns, is_alive=bool(living[spot.row]), demand=demand)
+        for spot in spots
+    ]
+    return refusal(demand, named, total, int(fitting.sum()))

@@ -1,0 +1,182 @@
+"""What is kept for requests that wait, and when they can start.
+
+EASY backfill: the first request that does not fit gets a promise, the earliest time
+at which the known ends of leases leave room for it. Others may start meanwhile if
+they are over by then, or fit beside it.
+
+Source:
+    Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from xpool_registry.demand import Demand, Spot
+from xpool_registry.events import LeaseGranted, RequestQueued
+from xpool_registry.fleet import Bools, Fleet
+from xpool_registry.placer import Placer
+from xpool_registry.policies import BestFit
+from xpool_registry.state import NS_PER_MS, Promise, State
+
+LATE_NS: Final = 500 * NS_PER_MS
+"""A lease that ends is noticed by the next tick; a promise allows for it."""
+
+
+def kept_from(
+    state: State, demand: Demand, ends_ns: int | None, but_for: str = ""
+) -> Bools | None:
+    """Devices that a demand may not take because they are kept for others.
+
+    Args:
+        state: as it is, with what is granted meanwhile taken from the fleet.
+        demand: what would start now.
+        ends_ns: when it would end; None: nobody knows.
+        but_for: the request that it is; what is kept for it, it may take.
+
+    Returns:
+        Shape ``(nodes, columns)``; None: nothing is kept from it.
+    """
+    mask: Bools | None = None
+    for request_id, promise in state.promises.items():
+        if request_id == but_for:
+            continue
+        is_over = (
+            ends_ns is not None
+            and promise.starts_ns is not None
+            and ends_ns <= promise.starts_ns
+        )
+        if is_over:
+            continue
+        kept = demand_from(state.waiting[request_id])
+        for spot in promise.spots:
+            if not _is_room_beside(state, demand, kept, promise, spot):
+                if mask is None:
+                    mask = np.zeros(state.fleet.exists.shape, np.bool_)
+                mask[spot] = True
+    return mask
+
+
+def demand_from(request: RequestQueued) -> Demand:
+    """What a request means to placement."""
+    return Demand(
+        share_milli=request.share_percent * 10,
+        device_count=request.device_count,
+        memory_nbytes=request.memory_nbytes,
+        same_node=request.same_node,
+        constraints=request.constraints,
+    )
+
+
+def _is_room_beside(
+    state: State, demand: Demand, kept: Demand, promise: Promise, spot: Spot
+) -> bool:
+    """Whether both fit on one device at the promised time."""
+    fleet = state.fleet
+    milli, nbytes = int(fleet.free_milli[spot]), int(fleet.free_nbytes[spot])
+    if promise.starts_ns is not None:
+        index = fleet.device_index(*spot)
+        for lease in state.leases_on(fleet.nodes[spot.row].name):
+            ends_ns = state.ends_ns(lease)
+            is_over = ends_ns is not None and ends_ns <= promise.starts_ns
+            if lease.device_index == index and is_over:
+                milli += lease.share_percent * 10
+                nbytes += lease.memory_nbytes
+    total = int(fleet.total_nbytes[spot])
+    needs = [
+        one.memory_nbytes or total * one.share_milli // 1000 for one in (demand, kept)
+    ]
+    return milli >= demand.share_milli + kept.share_milli and nbytes >= sum(needs)
+
+
+def earliest(
+    state: State, request: RequestQueued, now_ns: int, may: Bools
+) -> tuple[int, list[Spot]] | None:
+    """When a request can start at the latest, and where; None: nobody knows.
+
+    Promises to others stand: their devices count as taken.
+    """
+    ending = sorted(
+        (ends_ns, lease.lease_id)
+        for lease in state.leases.values()
+        if (ends_ns := state.ends_ns(lease)) is not None
+    )
+    leases = [state.leases[lease_id] for _, lease_id in ending]
+    if _place_after(state, request, leases, may) is None:
+        return None
+    low, high = 0, len(leases)  # it fits once the first ``high`` have ended
+    while low < high:
+        middle = (low + high) // 2
+        if _place_after(state, request, leases[:middle], may) is None:
+            low = middle + 1
+        else:
+            high = middle
+    spots = _place_after(state, request, leases[:high], may)
+    assert spots is not None
+    starts_ns = max(now_ns, ending[high - 1][0] if high else now_ns) + LATE_NS
+    return starts_ns, spots
+
+
+def _place_after(
+    state: State, request: RequestQueued, ended: Sequence[LeaseGranted], may: Bools
+) -> list[Spot] | None:
+    fleet = state.fleet.copy()
+    for lease in ended:
+        _give_back(fleet, lease)
+    for request_id, promise in state.promises.items():
+        if request_id == request.request_id:
+            continue
+        kept = demand_from(state.waiting[request_id])
+        for spot in promise.spots:
+            total = int(fleet.total_nbytes[spot])
+            nbytes = kept.memory_nbytes or total * kept.share_milli // 1000
+            fleet.take(spot.row, [spot.column], kept.share_milli, nbytes)
+    return Placer(fleet, BestFit()).place(demand_from(request), may)
+
+
+def _give_back(fleet: Fleet, lease: LeaseGranted) -> None:
+    row = fleet.row_of[lease.node_name]
+    column = fleet.column(row, lease.device_index)
+    fleet.take(row, [column], -lease.share_percent * 10, -lease.memory_nbytes)
+
+
+def most_free(state: State, demand: Demand, may: Bools) -> list[Spot] | None:
+    """Devices to keep free for a demand of which nobody knows when it can start.
+
+    Those of which most is free, on one node if it asks for that; none that is kept
+    for somebody else.
+    """
+    fleet = state.fleet
+    kept = {spot for promise in state.promises.values() for spot in promise.spots}
+    allowed = demand.mask(fleet)
+    usable = fleet.exists & may[:, None] & fleet.is_open[:, None]
+    if allowed is not None:
+        usable &= allowed
+    usable &= fleet.total_nbytes >= demand.memory_nbytes
+    found = [Spot(int(row), int(column)) for row, column in np.argwhere(usable)]
+    spots = [spot for spot in found if spot not in kept]
+    spots.sort(key=lambda spot: -int(fleet.free_milli[spot]))
+    if not demand.same_node:
+        chosen = spots[: demand.device_count]
+        return chosen if len(chosen) == demand.device_count else None
+    by_row: dict[int, list[Spot]] = {}
+    for spot in spots:
+        row = by_row.setdefault(spot.row, [])
+        row.append(spot)
+        if len(row) == demand.device_count:
+            return row
+    return None
+
+
+def can_ever(fleet: Fleet, demand: Demand) -> bool:
+    """Whether an empty pool of the devices that have joined could hold it."""
+    allowed = demand.mask(fleet)
+    fitting = fleet.exists & (fleet.total_nbytes >= demand.memory_nbytes)
+    if allowed is not None:
+        fitting &= allowed
+    counts = fitting.sum(axis=1)
+    most = counts.max(initial=0) if demand.same_node else counts.sum()
+    return bool(most >= demand.device_count)

@@ -1,0 +1,278 @@
+"""Who of those who wait starts now: one pass over the queue.
+
+The order: what is promised, then priority, then whose turn it is by fair share, then
+who came first. The first that does not fit heads the queue and gets a promise; all
+after it may only fill what it leaves (``reservations.py``). A group of devices is
+granted whole or not at all, in one decision, so that two groups never wait for each
+other with half of what they want.
+
+Nothing here changes the state: what a pass grants is taken from the fleet while it
+looks on, and given back before it returns; the facts that it returns do the rest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from xpool_registry.commands import Moment
+from xpool_registry.demand import Demand, Spot
+from xpool_registry.events import (
+    LeaseGranted,
+    RegistryEvent,
+    RequestQueued,
+    StartPromised,
+)
+from xpool_registry.fairshare import Amount, Shares
+from xpool_registry.reservations import demand_from, earliest, kept_from, most_free
+from xpool_registry.settings import Settings
+from xpool_registry.state import NS_PER_MS, State
+
+PRIORITIES: Final = ("high", "normal", "low")
+
+MAX_TRIED: Final = 500
+"""Requests that one pass tries to place; those behind wait for the next."""
+
+NewId = Callable[[], str]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a pass decided."""
+
+    facts: list[RegistryEvent] = field(default_factory=list)
+    granted: dict[str, list[LeaseGranted]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why each of the others waits on, for people."""
+
+
+def amount_of(state: State, request: RequestQueued) -> Amount:
+    """What a request would hold; its memory by the pool's mean device if unsaid."""
+    nbytes = float(request.memory_nbytes)
+    if not nbytes:
+        fleet = state.fleet
+        count = int(fleet.exists.sum())
+        mean = float(fleet.total_nbytes.sum()) / count if count else 0.0
+        nbytes = mean * request.share_percent / 100
+    count = request.device_count
+    return Amount(10.0 * request.share_percent * count, nbytes * count)
+
+
+def in_order(
+    state: State, shares: Shares, extra: RequestQueued | None = None
+) -> Iterator[RequestQueued]:
+    """The queue in the order in which it is served.
+
+    ``shares`` is asked anew for each one, so that what the caller grants meanwhile
+    counts.
+    """
+    waiting = [*state.waiting.values(), *([extra] if extra else [])]
+    promised = [one for one in waiting if one.request_id in state.promises]
+    promised.sort(key=lambda one: state.promises[one.request_id].starts_ns or 1 << 62)
+    yield from promised
+    for priority in PRIORITIES:
+        queues: dict[str, deque[RequestQueued]] = {}
+        for one in waiting:
+            if one.priority == priority and one.request_id not in state.promises:
+                queues.setdefault(one.tenant, deque()).append(one)
+        keys = {tenant: shares.key(tenant) for tenant in queues}
+        while queues:
+            tenant = min(keys, key=lambda name: keys[name])
+            yield queues[tenant].popleft()
+            if not queues[tenant]:
+                del queues[tenant], keys[tenant]
+            # What it got changes its own place, and that of its group's others.
+            group = shares.chain(tenant)[-1]
+            for name in keys:
+                if shares.chain(name)[-1] == group:
+                    keys[name] = shares.key(name)
+
+
+class _Pass:
+    """One look at the queue."""
+
+    def __init__(
+        self, state: State, at: Moment, settings: Settings, new_id: NewId
+    ) -> None:
+        self.state, self.at, self.settings, self.new_id = state, at, settings, new_id
+        self.shares = state.shares(at.wall_s)
+        self.may = state.living(at.now_ns, settings.dead_after_ms)
+        self.plan = Plan()
+        self.taken: list[tuple[Spot, int, int]] = []
+        self.epoch = state.last_epoch
+        self.blocked: set[tuple[Demand, str, int]] = set()
+        self.head: RequestQueued | None = None
+        self.is_over = False
+
+    def run(self, requests: Iterator[RequestQueued]) -> Plan:
+        tried = 0
+        with self._given_back():
+            for request in requests:
+                # What was just promised counts from the next pass on.
+                if tried >= MAX_TRIED or self.is_over:
+                    break
+                tried += 1
+                self._consider(request)
+        return self.plan
+
+    @contextmanager
+    def _given_back(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for spot, milli, nbytes in self.taken:
+                self.state.fleet.take(spot.row, [spot.column], -milli, -nbytes)
+
+    def _consider(self, request: RequestQueued) -> None:
+        amount = amount_of(self.state, request)
+        limit = self.shares.over_limit(request.tenant, amount)
+        if limit:
+            self.plan.reasons[request.request_id] = limit
+            return
+        demand = demand_from(request)
+        # What did not fit once in a pass fits no better later in it.
+        form = (demand, request.policy, request.limit_ms)
+        spots = None
+        is_promised = request.request_id in self.state.promises
+        if is_promised or form not in self.blocked:
+            spots = self._place(request, demand)
+        if spots is None:
+            self.blocked.add(form)
+            self._wait(request, demand)
+            return
+        self._grant(request, spots)
+        self.shares.add(request.tenant, amount)
+
+    def _place(self, request: RequestQueued, demand: Demand) -> list[Spot] | None:
+        ends_ns = None
+        if request.limit_ms:
+            ends_ns = self.at.now_ns + request.limit_ms * NS_PER_MS
+        kept = kept_from(self.state, demand, ends_ns, request.request_id)
+        return self.state.placers[request.policy].place(demand, self.may, kept)
+
+    def _wait(self, request: RequestQueued, demand: Demand) -> None:
+        state = self.state
+        promise = state.promises.get(request.request_id)
+        if promise is not None:
+            self.plan.reasons[request.request_id] = "its devices are not free yet"
+            if promise.starts_ns is None:
+                self._promise(request, demand)
+            return
+        if self.head is None:
+            self.head = request
+            self.plan.reasons[request.request_id] = "it is the next; no room yet"
+            if request.request_id in state.waiting and self._may_promise(request):
+                self._promise(request, demand)
+            return
+        self.plan.reasons[request.request_id] = "others come first, and no room beside"
+
+    def _may_promise(self, request: RequestQueued) -> bool:
+        """One promise for each class; none while a higher class has one."""
+        rank = PRIORITIES.index
+        promised = (self.state.waiting[one] for one in self.state.promises)
+        return all(rank(one.priority) > rank(request.priority) for one in promised)
+
+    def _promise(self, request: RequestQueued, demand: Demand) -> None:
+        """Keep devices for the head of the queue."""
+        found = earliest(self.state, request, self.at.now_ns, self.may)
+        if found is not None:
+            starts_ns, spots = found
+            wait_s = (starts_ns - self.at.now_ns) / 1e9
+            self._say_promise(request, spots, self.at.wall_s + wait_s, is_firm=True)
+            return
+        if request.request_id in self.state.promises:
+            return
+        since_ns = self.state.out_ns[request.request_id] - request.wait_ms * NS_PER_MS
+        if self.at.now_ns - since_ns < self.settings.hold_after_ms * NS_PER_MS:
+            return
+        kept = most_free(self.state, demand, self.may)
+        if kept is not None:
+            self._say_promise(request, kept, 0.0, is_firm=False)
+
+    def _say_promise(
+        self,
+        request: RequestQueued,
+        spots: Sequence[Spot],
+        starts_at_s: float,
+        *,
+        is_firm: bool,
+    ) -> None:
+        fleet = self.state.fleet
+        promise = StartPromised(
+            request_id=request.request_id,
+            starts_at_s=starts_at_s,
+            devices=tuple(
+                (fleet.nodes[spot.row].name, fleet.device_index(*spot))
+                for spot in spots
+            ),
+            is_firm=is_firm,
+            at_s=self.at.wall_s,
+        )
+        self.plan.facts.append(promise)
+        self.is_over = True
+
+    def _grant(self, request: RequestQueued, spots: Sequence[Spot]) -> None:
+        fleet = self.state.fleet
+        ids = [self.new_id() for _ in spots]
+        leases = []
+        for lease_id, spot in zip(ids, spots, strict=True):
+            total = int(fleet.total_nbytes[spot])
+            nbytes = request.memory_nbytes or total * request.share_percent // 100
+            milli = request.share_percent * 10
+            fleet.take(spot.row, [spot.column], milli, nbytes)
+            self.taken.append((spot, milli, nbytes))
+            self.epoch += 1
+            waited_s = max(0.0, self.at.wall_s - request.at_s)
+            leases.append(
+                LeaseGranted(
+                    lease_id=lease_id,
+                    epoch=self.epoch,
+                    tenant=request.tenant,
+                    client=request.client,
+                    node_name=fleet.nodes[spot.row].name,
+                    device_index=fleet.device_index(*spot),
+                    share_percent=request.share_percent,
+                    memory_nbytes=nbytes,
+                    mode=request.mode,
+                    ttl_ms=request.ttl_ms,
+                    at_s=self.at.wall_s,
+                    group_id=ids[0] if len(ids) > 1 else "",
+                    group_size=len(ids),
+                    priority=request.priority,
+                    request_id=request.request_id,
+                    limit_ms=request.limit_ms,
+                    waited_ms=int(1000 * waited_s),
+                )
+            )
+        self.plan.granted[request.request_id] = leases
+        self.plan.facts += leases
+
+
+def schedule(
+    state: State,
+    at: Moment,
+    settings: Settings,
+    new_id: NewId,
+    *,
+    extra: RequestQueued | None = None,
+    only_extra: bool = False,
+) -> Plan:
+    """One pass.
+
+    Args:
+        state: as it is.
+        at: now.
+        settings: the registry's.
+        new_id: makes ids of leases.
+        extra: a request that is not in the queue yet.
+        only_extra: nothing has been freed since the last pass, so that only the new
+            one need be looked at.
+    """
+    one = _Pass(state, at, settings, new_id)
+    if only_extra:
+        assert extra is not None
+        return one.run(iter([extra]))
+    return one.run(in_order(state, one.shares, extra))

@@ -1,0 +1,65 @@
+"""Tenants as an admin sees them: shares of use beside shares of right."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xpool_protocol.errors import LeaseUnknown
+
+from xpool_registry.commands import Moment
+from xpool_registry.events import TenantSet
+from xpool_registry.fairshare import Amount, rights
+from xpool_registry.state import State
+
+
+class TenantView(NamedTuple):
+    """One tenant or group."""
+
+    name: str
+    known: TenantSet | None
+    """What an admin has decided; None: nothing."""
+
+    held: Amount
+    use: float
+    """Its dominant share of the pool, the recent past included, 0 to 1."""
+
+    right: float
+    """What it would get if everybody wanted all, 0 to 1."""
+
+    lease_count: int
+    waiting_count: int
+
+
+def tenants_of(state: State, at: Moment) -> list[TenantView]:
+    """Everybody who is known, holds something or waits, by name."""
+    shares = state.shares(at.wall_s)
+    leases: dict[str, int] = {}
+    waiting: dict[str, int] = {}
+    for lease in state.leases.values():
+        leases[lease.tenant] = leases.get(lease.tenant, 0) + 1
+    for request in state.waiting.values():
+        waiting[request.tenant] = waiting.get(request.tenant, 0) + 1
+    names = {*state.tenants, *leases, *waiting}
+    right = rights(state.tenants, names)
+    return [
+        TenantView(
+            name=name,
+            known=state.tenants.get(name),
+            held=shares.held(name),
+            use=shares.dominant(name),
+            right=right[name],
+            lease_count=leases.get(name, 0),
+            waiting_count=waiting.get(name, 0),
+        )
+        for name in sorted(names)
+    ]
+
+
+def check_same_tenant(owner: str, caller: str) -> None:
+    """A ticket is its tenant's own.
+
+    Raises:
+        LeaseUnknown: somebody else asks; not told whose it is.
+    """
+    if owner != caller:
+        raise LeaseUnknown("this tenant has no such request")
