@@ -148,6 +148,30 @@ MAX_TAG: Final = 2_147_483_647
 MAX_GROUP_TIMEOUT_MS: Final = 86_400_000
 """A day: longer than any collective should wait."""
 
+MAX_MODULES: Final = 4_096
+"""Modules of kernels alive in a session: Triton makes one per specialization."""
+
+MAX_KERNEL_CODE_NBYTES: Final = 4 << 20
+"""Source or image of one module: with its head it fits one message's body."""
+
+MAX_MODULES_NBYTES: Final = 256 << 20
+"""Code of all modules of a session: the quota does not count it."""
+
+MAX_KERNEL_TEXTS: Final = 1_024
+"""Options, and name expressions, of one module."""
+
+MAX_KERNEL_NAME_NBYTES: Final = 4 << 10
+"""A kernel's name: C++ instances have long ones."""
+
+MAX_KERNEL_ARGUMENTS: Final = 1_024
+"""Arguments of one launch."""
+
+MAX_KERNEL_ARGUMENT_NBYTES: Final = 32_764
+"""One argument by value: what CUDA takes for all of them."""
+
+MAX_KERNEL_EXTENT: Final = 2_147_483_647
+"""Blocks, threads, bytes of shared memory: signed 32-bit numbers for CUDA."""
+
 MAX_PROPERTIES: Final = 256
 """Entries of ``Welcome.properties``; torch's device properties are about 20."""
 

@@ -190,6 +190,7 @@ EXCEPTIONS: Final = frozenset(
         "KeyError",
         "OverflowError",
         "StopIteration",
+        "CompileException",
     }
 )
 """Exception names a Fault may carry; any other becomes RuntimeError."""

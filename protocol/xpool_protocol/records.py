@@ -53,6 +53,24 @@ from xpool_protocol.group_records import (
     read_open_meeting,
     write_group_record,
 )
+from xpool_protocol.kernel_records import (
+    FREE_MODULE,
+    KERNEL_ATTRIBUTES,
+    LAUNCH_KERNEL,
+    MAKE_MODULE,
+    SET_KERNEL_ATTRIBUTE,
+    FreeModule,
+    KernelAttributes,
+    LaunchKernel,
+    MakeModule,
+    SetKernelAttribute,
+    read_free_module,
+    read_kernel_attributes,
+    read_launch_kernel,
+    read_make_module,
+    read_set_kernel_attribute,
+    write_kernel_record,
+)
 from xpool_protocol.lane_records import (
     DOWNLOAD,
     LIST_KNOWN,
@@ -307,6 +325,11 @@ Record: TypeAlias = (
     | PutArray
     | ArrayOverStorage
     | StorageOverArray
+    | MakeModule
+    | FreeModule
+    | LaunchKernel
+    | KernelAttributes
+    | SetKernelAttribute
 )
 
 STATISTICS_FIELDS: Final = (
@@ -443,6 +466,14 @@ def write_record(writer: Writer, record: Record) -> None:  # noqa: C901  one cas
             write_plan_record(writer, record)
         case OpenLane() | Upload() | Download() | ListKnown() | UploadKnown():
             write_lane_record(writer, record)
+        case (
+            MakeModule()
+            | FreeModule()
+            | LaunchKernel()
+            | KernelAttributes()
+            | SetKernelAttribute()
+        ):
+            write_kernel_record(writer, record)
         case _:
             write_array_record(writer, record)
 
@@ -613,6 +644,11 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     PUT_ARRAY: read_put_array,
     ARRAY_OVER_STORAGE: read_array_over_storage,
     STORAGE_OVER_ARRAY: read_storage_over_array,
+    MAKE_MODULE: read_make_module,
+    FREE_MODULE: read_free_module,
+    LAUNCH_KERNEL: read_launch_kernel,
+    KERNEL_ATTRIBUTES: lambda reader: read_kernel_attributes(reader, _request(reader)),
+    SET_KERNEL_ATTRIBUTE: read_set_kernel_attribute,
 }
 
 

@@ -30,6 +30,13 @@ from xpool_protocol.group_records import (
     FreeGroup,
     OpenMeeting,
 )
+from xpool_protocol.kernel_records import (
+    FreeModule,
+    KernelAttributes,
+    LaunchKernel,
+    MakeModule,
+    SetKernelAttribute,
+)
 from xpool_protocol.lane_records import (
     Download,
     ListKnown,
@@ -74,6 +81,7 @@ from xpool_server.faults import Poisoned
 from xpool_server.generators import Generators
 from xpool_server.graphs import Graphs
 from xpool_server.groups import Groups
+from xpool_server.kernels import Kernels, kernel_opener
 from xpool_server.known_uploads import KnownUploads, NoKnownUploads
 from xpool_server.lane import Lane, NoLane, Transfer
 from xpool_server.plans import Plans
@@ -139,6 +147,9 @@ class Executor:
         self.arrays = ArrayCalls(
             self.storages, self.failures, library_opener(backend.kind)
         )
+        self.kernels = Kernels(
+            self.storages, self.failures, self.arrays, kernel_opener(backend.kind)
+        )
         self.received_nbytes = 0
         self.sent_nbytes = 0
         self.known_nbytes = 0
@@ -183,6 +194,11 @@ class Executor:
             PutArray: self.arrays.put,
             ArrayOverStorage: self.arrays.over_storage,
             StorageOverArray: self.arrays.storage_over,
+            MakeModule: self.kernels.make,
+            FreeModule: self.kernels.free,
+            LaunchKernel: self.kernels.launch,
+            KernelAttributes: self.kernels.attributes,
+            SetKernelAttribute: self.kernels.set_attribute,
         }
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
@@ -283,7 +299,9 @@ class Executor:
     def counters(self) -> dict[str, int]:
         """The session's counters, by the names of ``STATISTICS_FIELDS``."""
         return {
-            "executed_ops": self.calls.executed_ops + self.arrays.executed_ops,
+            "executed_ops": self.calls.executed_ops
+            + self.arrays.executed_ops
+            + self.kernels.launches,
             "failed_ops": self.failures.count,
             "received_nbytes": self.received_nbytes,
             "sent_nbytes": self.sent_nbytes,

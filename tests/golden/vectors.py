@@ -20,6 +20,17 @@ from xpool_protocol.arrays.records import (
     StorageOverArray,
 )
 from xpool_protocol.arrays.values import ArrayMeta, Handle, NamedTuple, ObjectMeta
+from xpool_protocol.kernel_records import (
+    ArrayArgument,
+    BytesArgument,
+    FreeModule,
+    KernelAttributes,
+    LaunchKernel,
+    MakeModule,
+    NullArgument,
+    SetKernelAttribute,
+    StorageArgument,
+)
 from xpool_protocol.lane_records import (
     Download,
     ListKnown,
@@ -181,6 +192,31 @@ RECORDS: dict[str, Record] = {
     "put_array": PutArray(9, 2, 1, (2, 1), b"\x01\x00\x02\x00"),
     "array_over_storage": ArrayOverStorage(10, True, MATRIX),
     "storage_over_array": StorageOverArray(11, 10),
+    "make_module_of_source": MakeModule(
+        3,
+        0,
+        b'extern "C" __global__ void add() {}',
+        ("-std=c++17", "-DN=4"),
+        ("scale<float>",),
+    ),
+    "make_module_of_image": MakeModule(4, 1, b"\x7fELF"),
+    "free_module": FreeModule(4),
+    "launch_kernel": LaunchKernel(
+        3,
+        "scale<float>",
+        (1 << 20, 2, 1),
+        (256, 1, 1),
+        49152,
+        1,
+        (
+            StorageArgument(7, 512),
+            ArrayArgument(9),
+            BytesArgument(bytes((0, 0, 128, 63))),
+            NullArgument(),
+        ),
+    ),
+    "kernel_attributes": KernelAttributes(12, 3, "add"),
+    "set_kernel_attribute": SetKernelAttribute(3, "add", 8, 98304),
 }
 
 ARRAY_VALUES: dict[str, object] = {

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from hypothesis import strategies as st
 from support import array_strategies
-from xpool_protocol import limits, messages, records, values
+from xpool_protocol import kernel_records, limits, messages, records, values
 from xpool_protocol.group_records import COLLECTIVES, REDUCTIONS
 from xpool_protocol.messages import Message
 from xpool_protocol.records import Record
@@ -165,6 +165,32 @@ def _numbers(high: int) -> st.SearchStrategy[Any]:
 
 
 NAMES = texts(limits.MAX_NAME_NBYTES)
+KERNEL_NAMES = texts(limits.MAX_KERNEL_NAME_NBYTES)
+EXTENTS = st.tuples(*[integers(0, limits.MAX_KERNEL_EXTENT)] * 3)
+KERNEL_ARGUMENTS: st.SearchStrategy[Any] = st.lists(
+    st.one_of(
+        st.builds(kernel_records.BytesArgument, st.binary(max_size=64)),
+        st.builds(
+            kernel_records.StorageArgument,
+            integers(*BOUNDS["storage"]),
+            integers(0, limits.MAX_STORAGE_NBYTES),
+        ),
+        st.builds(kernel_records.ArrayArgument, integers(*BOUNDS["storage"])),
+        st.just(kernel_records.NullArgument()),
+    ),
+    max_size=5,
+).map(tuple)
+
+
+@st.composite
+def modules(draw: st.DrawFn) -> records.MakeModule:
+    number, code = draw(integers(*BOUNDS["storage"])), draw(st.binary(max_size=64))
+    if draw(st.booleans()):
+        return records.MakeModule(number, 1, code)
+    lists = st.lists(KERNEL_NAMES, max_size=3).map(tuple)
+    return records.MakeModule(number, 0, code, draw(lists), draw(lists))
+
+
 FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.DefineOperation, "name"): NAMES,
     (records.DefineOperation, "argument_names"): st.lists(NAMES, max_size=5).map(tuple),
@@ -185,6 +211,30 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
         for kind in (records.Send, records.Receive)
     },
     (records.UploadKnown, "digest"): st.binary(min_size=32, max_size=32),
+    **{
+        (kind, "module"): integers(*BOUNDS["storage"])
+        for kind in (
+            records.FreeModule,
+            records.LaunchKernel,
+            records.KernelAttributes,
+            records.SetKernelAttribute,
+        )
+    },
+    **{
+        (kind, "name"): KERNEL_NAMES
+        for kind in (
+            records.LaunchKernel,
+            records.KernelAttributes,
+            records.SetKernelAttribute,
+        )
+    },
+    (records.LaunchKernel, "grid"): EXTENTS,
+    (records.LaunchKernel, "block"): EXTENTS,
+    (records.LaunchKernel, "shared_nbytes"): integers(0, limits.MAX_KERNEL_EXTENT),
+    (records.LaunchKernel, "flags"): st.integers(0, 1),
+    (records.LaunchKernel, "arguments"): KERNEL_ARGUMENTS,
+    (records.SetKernelAttribute, "attribute"): st.sampled_from([8, 9]),
+    (records.SetKernelAttribute, "value"): integers(INT64_MIN, INT64_MAX),
     (records.DefineGroup, "address"): NAMES,
     (records.DefineGroup, "secret"): NAMES,
     **{
@@ -246,6 +296,8 @@ def records_of(kind: type[Record]) -> st.SearchStrategy[Any]:
         return writes()
     if kind is records.PutArray:
         return array_strategies.put_arrays()
+    if kind is records.MakeModule:
+        return modules()
     fields = msgspec.structs.fields(kind)
     return st.builds(kind, *[_field_of_record(kind, field) for field in fields])
 

@@ -227,6 +227,26 @@ class ArrayCalls:
             return self._failures.told(fault)
         return NOTHING
 
+    # ---- for kernels that name arrays
+
+    def address_of(self, number: int) -> int:
+        """The device address of an array's first item.
+
+        Raises:
+            ArgumentInvalid: the number names something else.
+            Poisoned: an earlier failure has poisoned it.
+        """
+        array = self.arrays.get(number)
+        if not isinstance(array, self.library.array_type):
+            raise ArgumentInvalid(f"{number} is no array")
+        return self.library.address(array)
+
+    def poison_written(self, number: int, fault: Fault) -> None:
+        """Poison an array and all in the same memory; nothing if there is none."""
+        if number in self.arrays:
+            for other in self.arrays.sharing(number):
+                self.arrays.poison(other, fault)
+
     # ---- running
 
     def _naming(self, number: int, run: Callable[[], None]) -> Answers:

@@ -70,6 +70,9 @@ class CupyLibrary(ArrayLibrary):
         flat = array.reshape(-1).view(np.uint8)
         return torch.utils.dlpack.from_dlpack(flat).untyped_storage()
 
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
+
     def argument(self, value: HostTensor) -> Any:
         flat = np.frombuffer(value.data, DTYPE_OF[value.dtype])
         if not value.sizes:

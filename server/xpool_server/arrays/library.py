@@ -68,6 +68,10 @@ class ArrayLibrary(ABC):
         """
 
     @abstractmethod
+    def address(self, array: Any) -> int:
+        """Where an array's first item lies."""
+
+    @abstractmethod
     def argument(self, value: Any) -> Any:
         """A small array that came by value, as calls want it."""
 

@@ -69,6 +69,9 @@ class NumpyLibrary(ArrayLibrary):
         flat = array.reshape(-1).view(np.uint8)
         return torch.from_numpy(flat).untyped_storage()
 
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
+
     def argument(self, value: HostTensor) -> Any:
         flat = np.frombuffer(bytearray(value.data), DTYPE_OF[value.dtype])
         return flat.reshape(value.sizes) if value.sizes else flat[0]
