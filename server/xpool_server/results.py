@@ -56,6 +56,21 @@ def span_of(output: Tensor) -> int:
     return span_nbytes(output.dtype, output.sizes, output.strides)
 
 
+def lies_alike(leaf: torch.Tensor, output: Tensor) -> bool:
+    """Whether items lie where they were predicted, of a result of the same sizes.
+
+    The stride of a dimension of one item is nothing to that.
+    """
+    if leaf.stride() == output.strides or not leaf.numel():
+        return leaf.stride() == output.strides
+    return all(
+        size == 1 or stride == predicted
+        for size, stride, predicted in zip(
+            output.sizes, leaf.stride(), output.strides, strict=True
+        )
+    )
+
+
 def leaves_of(result: Any, returns: Sequence[str]) -> Sequence[torch.Tensor | None]:
     """Tensors of a result in schema order; None where one is undefined."""
     if type(result) is torch.Tensor:
@@ -132,7 +147,7 @@ class Binder:
         storages = self._storages
         storage = leaf.untyped_storage()
         if (
-            leaf.stride() == output.strides
+            lies_alike(leaf, output)
             and storage.nbytes()
             == span_nbytes(output.dtype, output.sizes, output.strides)
             and storages.id_of(storage) is None
@@ -141,7 +156,9 @@ class Binder:
             and not leaf.is_neg()
             and not leaf.is_conj()
         ):
-            storages.adopt(output.storage, storage).views[output] = leaf
+            entry = storages.adopt(output.storage, storage)
+            if leaf.stride() == output.strides:
+                entry.views[output] = leaf
         else:
             self._relay(output, leaf)
 

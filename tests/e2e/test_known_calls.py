@@ -14,6 +14,7 @@ SCRIPT = str(Path(__file__).parent / "programs" / "known_calls.py")
 CASES = (
     *("default_dtype", "numbers", "overlaps", "same_tensor", "layouts", "offsets"),
     *("promotion", "lists", "indices", "broadcast_failures", "gradients", "warned"),
+    "factories",
 )
 
 

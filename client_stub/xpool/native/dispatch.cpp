@@ -6,6 +6,7 @@
 #include "dispatch.h"
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 
 #include "capture.h"
 #include "recording.h"
@@ -92,6 +93,29 @@ static bool is_as_before(const std::string &key, const Operation &operation, Arg
   return now.key.str() == key;
 }
 
+// Gives the fresh tensor that a factory fills its size, so that the server need not be asked for it.
+static bool size_what_is_filled(const Operation &operation, Arguments arguments) {
+  if (!operation.fills_out || !arguments[operation.written[0]].isTensor())
+    return false;
+  const at::Tensor &filled = arguments[operation.written[0]].toTensor();
+  if (!is_remote(filled) || filled.dim() != 1 || filled.numel() != 0)
+    return false;
+  try {
+    Stack metas;
+    run_meta(operation, arguments, metas);
+    const at::Tensor &meta = metas[operation.written[0]].toTensor();
+    if (!meta.is_contiguous())
+      return false;
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    filled.resize_(meta.sizes());
+  } catch (const c10::OutOfMemoryError &) {
+    throw;
+  } catch (const std::exception &) {
+    return false;  // the server's error is the true one
+  }
+  return true;
+}
+
 void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
   check_process();
   Operation &operation = operation_of(handle);
@@ -104,11 +128,12 @@ void dispatch(const c10::OperatorHandle &handle, Stack *stack) {
     return;
   const size_t count = operation.schema.arguments().size();
   const auto arguments = torch::jit::last(*stack, count);
+  const bool is_sized = size_what_is_filled(operation, arguments);
   LentEncoding lent;
   Encoding *const encoding = &*lent;
   encode(*encoding, operation, arguments);
   Stack &results = encoding->results;
-  const bool needs_no_plan = operation.only_writes && !operation.has_out && !operation.grows_written;
+  const bool needs_no_plan = operation.only_writes && (!operation.has_out || is_sized) && !operation.grows_written;
   if (needs_no_plan) {
     static const Plan nothing{{}, std::vector<int>(8, kOneTensor)};
     predict_results(operation, arguments, nothing, *encoding);

@@ -57,6 +57,7 @@ struct Operation {
   bool grows_written = false;              // in-place, and may change its argument's size
   std::atomic<bool> must_learn{false};     // meta kernels model another device: ask once, then remember
   bool takes_host_indices = false;         // CPU index tensors of any size are legal
+  bool fills_out = false;                  // a factory: the numbers decide the size of its out= argument, and no layout
   bool scalars_shape = false;              // Scalar arguments decide sizes (arange)
   int device_argument = -1;
   std::atomic<uint64_t> lacking_on{0};     // bit i: the server of device i has no kernel for it

@@ -46,6 +46,10 @@ static const std::unordered_set<std::string> kGrowing = {"aten::addbmm_"};
 static const std::unordered_set<std::string> kFixedNumbers = {"aten::_scaled_dot_product_flash_attention",
                                                               "aten::_scaled_dot_product_cudnn_attention"};
 
+// torch's composites hand these an empty tensor to fill.
+static const std::unordered_set<std::string> kFilling = {"aten::arange.start_out", "aten::range.out", "aten::eye.out",
+                                                         "aten::eye.m_out"};
+
 static const std::unordered_set<std::string> kHostIndices = {
     "aten::index.Tensor",        "aten::index.Tensor_out",  "aten::index_put",
     "aten::index_put_",          "aten::index_put.out",     "aten::_index_put_impl_",
@@ -111,6 +115,7 @@ Operation::Operation(const c10::OperatorHandle &op) : handle(op), schema(op.sche
   grows_written = kGrowing.count(wire.name) > 0;
   has_fixed_numbers = kFixedNumbers.count(wire.name) > 0;
   must_learn = has_fixed_numbers || kLearned.count(wire.name) > 0;
+  fills_out = kFilling.count(wire.name) > 0;
   takes_host_indices = kHostIndices.count(wire.name) > 0;
   scalars_shape = wire.name.rfind("aten::arange", 0) == 0 || wire.name.rfind("aten::range", 0) == 0;
 }

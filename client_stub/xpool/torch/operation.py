@@ -68,6 +68,11 @@ layout a server's library chooses: the first call of each geometry asks."""
 GROWING: Final = frozenset({"aten::addbmm_"})
 """In-place, and still they give ``self`` the size of what is added to it."""
 
+FILLING: Final = frozenset(
+    {"aten::arange.start_out", "aten::range.out", "aten::eye.out", "aten::eye.m_out"}
+)
+"""torch's composites hand these an empty tensor to fill; numbers decide its size."""
+
 HOST_INDICES: Final = frozenset(
     {
         "aten::index.Tensor",
@@ -151,6 +156,7 @@ class Operation:
             & set(function.tags)
         )
         self.must_learn = self.name in LEARNED
+        self.fills_out = self.name in FILLING
         self.takes_host_indices = self.name in HOST_INDICES
         self.scalars_shape = self.name.startswith(("aten::arange", "aten::range"))
         self._template = [

@@ -103,9 +103,33 @@ class PythonDevice:
         values = operation.full(args, kwargs)
         if operation.is_view and isinstance(values[0], torch.Tensor):
             return self._views(operation, values)
-        if operation.needs_no_plan:
+        if operation.needs_no_plan or self._sizes_what_is_filled(operation, values):
             return self.call_writing(operation, values)
         return _returned(self._planned(operation, values))
+
+    def _sizes_what_is_filled(
+        self, operation: Operation, values: Sequence[Any]
+    ) -> bool:
+        """Give the fresh tensor that a factory fills its size; False if it is none."""
+        filled = values[operation.written[0]] if operation.fills_out else None
+        if (
+            not isinstance(filled, torch.Tensor)
+            or filled.device.type != DEVICE_TYPE
+            or filled.dim() != 1
+            or filled.numel()
+        ):
+            return False
+        try:
+            _, metas = run_meta(operation, values)
+            meta: torch.Tensor = metas[operation.written[0]]
+            if not meta.is_contiguous():
+                return False
+            filled.resize_(meta.shape)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # noqa: BLE001  the server's error is the true one
+            return False
+        return True
 
     def call_writing(self, operation: Operation, values: Sequence[Any]) -> Any:
         """A call whose results are all arguments: nothing to predict."""

@@ -295,19 +295,29 @@ bool Executor::has_resized() const {
   return false;
 }
 
+// Whether the items of a result lie where they were predicted: the stride of a dimension of one item is nothing to that.
+bool Executor::lies_alike(const at::Tensor &leaf, const Geometry &geometry) {
+  bool is_empty = false, is_alike = true;
+  for (size_t i = 0; i < geometry.sizes.size(); i++) {
+    is_empty |= geometry.sizes[i] == 0;
+    is_alike &= geometry.sizes[i] == 1 || leaf.stride(i) == geometry.strides[i];
+  }
+  return is_alike && !(is_empty && leaf.strides() != c10::IntArrayRef(geometry.strides));
+}
+
 // False if the result is not a whole storage of its own in the layout that was predicted.
 bool Executor::bind_one(const Output &output, const at::Tensor &leaf) {
   const Geometry &geometry = output.geometry;
   if (!leaf.defined() || leaf.layout() != c10::kStrided || !leaf.has_storage() || leaf.scalar_type() != geometry.dtype ||
-      leaf.sizes() != c10::IntArrayRef(geometry.sizes) || leaf.strides() != c10::IntArrayRef(geometry.strides) ||
-      leaf.storage_offset() != 0 || leaf.device() != device_ || leaf.is_neg() || leaf.is_conj())
+      leaf.sizes() != c10::IntArrayRef(geometry.sizes) || !lies_alike(leaf, geometry) || leaf.storage_offset() != 0 || leaf.device() != device_ || leaf.is_neg() || leaf.is_conj())
     return false;
   const c10::Storage &storage = leaf.storage();
   if (storage.nbytes() != output.nbytes || storages.is_named(storage.unsafeGetStorageImpl()) ||
       !storages.is_free(output.id) || !storages.has_room(charged_nbytes(output.nbytes)))
     return false;
   Entry &entry = storages.adopt(output.id, storage);
-  entry.views.push_back({std::string(geometry.bytes), leaf});
+  if (leaf.strides() == c10::IntArrayRef(geometry.strides))
+    entry.views.push_back({std::string(geometry.bytes), leaf});
   return true;
 }
 

@@ -93,6 +93,7 @@ class Executor {
   void check_room();
   bool flatten(const Operation &operation);
   bool has_resized() const;
+  static bool lies_alike(const at::Tensor &leaf, const Geometry &geometry);
   bool bind_one(const Output &output, const at::Tensor &leaf);
 
   const c10::Device device_;

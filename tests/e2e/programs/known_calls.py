@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import torch
+import xpool
 
 Case: TypeAlias = Callable[[str], object]
 
@@ -159,9 +160,26 @@ def warned(device: str) -> object:
     return found
 
 
+def factories(device: str) -> object:
+    """Nobody needs to be asked how large these are."""
+    before = xpool.current_remote().library.plan_counters()["requests"]
+    made = [
+        torch.arange(3, 7, device=device),
+        torch.arange(0, 1, 0.1, device=device),
+        torch.arange(0, device=device),
+        torch.eye(3, device=device),
+        torch.eye(2, 4, device=device),
+        torch.arange(5, out=torch.empty(0, device=device)),
+    ]
+    after = xpool.current_remote().library.plan_counters()["requests"]
+    made.append(torch.arange(6, out=torch.empty(2, 3, device=device)))
+    found = [[one.tolist(), str(one.dtype), list(one.stride())] for one in made]
+    return [after - before, found]
+
+
 CASES: Final[tuple[Case, ...]] = (
     *(default_dtype, numbers, overlaps, same_tensor, layouts, offsets, promotion),
-    *(lists, indices, broadcast_failures, gradients, warned),
+    *(lists, indices, broadcast_failures, gradients, warned, factories),
 )
 
 

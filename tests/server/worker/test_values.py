@@ -140,6 +140,21 @@ def test_a_different_layout_is_copied_into_the_predicted_one(desk: Desk) -> None
     assert desk.counter("relaid_outputs") == 1
 
 
+def test_the_stride_of_one_item_is_no_other_layout(desk: Desk) -> None:
+    """As the meta kernel of attention for the CPU predicts it otherwise."""
+    row, out = X[:1], Tensor(next(desk.ids), 6, (1, 4), (99, 1))
+    assert not desk.call("aten::neg", [out], self=row)
+    assert torch.equal(desk.get(out), -row)
+    assert desk.counter("relaid_outputs") == 0
+    column = Tensor(out.storage, 6, (4, 1), (1, 99))
+    twice = Tensor(next(desk.ids), 6, (4, 1), (1, 1))
+    assert not desk.call("aten::add.Tensor", [twice], self=column, other=column)
+    assert torch.equal(desk.get(twice), -2 * row.T)
+    none = Tensor(next(desk.ids), 6, (0, 1), (1, 7))
+    assert not desk.call("aten::neg", [none], self=X[:0, :1])
+    assert desk.get(none).shape == (0, 1)
+
+
 def test_a_result_that_is_an_argument_is_copied(desk: Desk) -> None:
     wire = desk.put(X)
     out = Tensor(next(desk.ids), 6, (3, 4), (4, 1))
