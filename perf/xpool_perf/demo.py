@@ -2,8 +2,9 @@
 
 Starts a whole pool on this machine (registry and one server on its CPU), trains
 ``examples/digits_cnn.py`` under ``xpool run``, then trains the same file with plain
-torch, and compares.  The server's own count of operations is shown beside the
-result, because equal losses alone would not prove where the work was done.
+torch, and compares.  Then the same with ``examples/kmeans_cupy.py``, which runs with
+CuPy in the pool and with NumPy here.  The server's own count of operations is shown
+beside the results, because equal ones alone would not prove where the work was done.
 
 ``verdict`` decides and touches nothing; the rest starts processes and prints.
 """
@@ -22,6 +23,14 @@ from typing import Any
 from xpool_protocol.quantities import text_from_nbytes
 
 from xpool_perf.children import Children, end_on_signals
+from xpool_perf.demo_arrays import (
+    ArrayJob,
+    array_example,
+    array_job_from_json,
+    array_report,
+    array_verdict,
+    inertia_difference,
+)
 from xpool_perf.pool import (
     RunFailed,
     example,
@@ -150,10 +159,20 @@ def report(remote: Job, local: Job, stats: ServerCount) -> str:
     )
 
 
-def measure(
-    folder: Path, env: dict[str, str], epochs: int
-) -> tuple[Job, Job, ServerCount]:
-    """Run the script in a pool, then locally, and read what both wrote.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What all runs wrote."""
+
+    remote: Job
+    local: Job
+    stats: ServerCount
+    remote_arrays: ArrayJob
+    local_arrays: ArrayJob
+    array_stats: ServerCount
+
+
+def measure(folder: Path, env: dict[str, str], epochs: int) -> Measured:
+    """Run the scripts in a pool, then locally, and read what they wrote.
 
     Raises:
         RunFailed: a process failed, or wrote something unreadable.
@@ -170,30 +189,52 @@ def measure(
         stats = ["--stats-json", str(folder / "stats.json")]
         remote = xpool_run(pool.registry, *stats, *job_argv("remote.json"))
         run_to_end(children, "remote", remote, env)
+        stats = ["--stats-json", str(folder / "array_stats.json")]
+        arrays = [str(array_example()), "--json"]
+        there = [*arrays, str(folder / "remote_arrays.json")]
+        run_to_end(children, "remote", xpool_run(pool.registry, *stats, *there), env)
         # The pool goes first: its threads must not slow the run it is compared with.
         children.end(pool.child)
         run_to_end(children, "local", [sys.executable, *job_argv("local.json")], env)
+        here = [*arrays, str(folder / "local_arrays.json"), "--array-module", "numpy"]
+        run_to_end(children, "local", [sys.executable, *here], env)
+
+    def text(name: str) -> str:
+        return (folder / name).read_text()
+
     try:
-        return (
-            job_from_json((folder / "remote.json").read_text()),
-            job_from_json((folder / "local.json").read_text()),
-            server_count_from_json((folder / "stats.json").read_text()),
+        return Measured(
+            remote=job_from_json(text("remote.json")),
+            local=job_from_json(text("local.json")),
+            stats=server_count_from_json(text("stats.json")),
+            remote_arrays=array_job_from_json(text("remote_arrays.json")),
+            local_arrays=array_job_from_json(text("local_arrays.json")),
+            array_stats=server_count_from_json(text("array_stats.json")),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunFailed(f"a run left no readable figures: {error!r}") from error
 
 
-def as_json(remote: Job, local: Job, stats: ServerCount, failed: list[str]) -> str:
+def as_json(measured: Measured, failed: list[str]) -> str:
     """Everything that was measured, as one JSON object."""
     figures: dict[str, Any] = {
-        "remote": asdict(remote),
-        "local": asdict(local),
-        "server": asdict(stats),
+        "remote": asdict(measured.remote),
+        "local": asdict(measured.local),
+        "server": asdict(measured.stats),
+        "remote_arrays": asdict(measured.remote_arrays),
+        "local_arrays": asdict(measured.local_arrays),
+        "array_server": asdict(measured.array_stats),
         "failed": failed,
     }
-    difference = loss_difference(remote, local)
-    # JSON has no infinity; null says that the losses cannot be compared.
-    figures["loss_difference"] = difference if math.isfinite(difference) else None
+    differences = {
+        "loss_difference": loss_difference(measured.remote, measured.local),
+        "inertia_difference": inertia_difference(
+            measured.remote_arrays, measured.local_arrays
+        ),
+    }
+    for name, difference in differences.items():
+        # JSON has no infinity; null says that the runs cannot be compared.
+        figures[name] = difference if math.isfinite(difference) else None
     return json.dumps(figures, indent=2) + "\n"
 
 
@@ -220,18 +261,24 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="xpool-demo-") as folder:
             env = own_environment(args.threads)
-            remote, local, stats = measure(Path(folder), env, args.epochs)
+            measured = measure(Path(folder), env, args.epochs)
     except RunFailed as error:
         print(f"demo: failed: {error}", file=sys.stderr)
         return 1
-    failed = verdict(remote, local, stats)
-    print("\n" + report(remote, local, stats) + "\n")
+    torch_runs = (measured.remote, measured.local, measured.stats)
+    array_runs = (
+        measured.remote_arrays,
+        measured.local_arrays,
+        measured.array_stats.executed_ops,
+    )
+    failed = [*verdict(*torch_runs), *array_verdict(*array_runs)]
+    print(f"\n{report(*torch_runs)}\n\n{array_report(*array_runs)}\n")
     if args.json:
-        args.json.write_text(as_json(remote, local, stats, failed))
+        args.json.write_text(as_json(measured, failed))
     for sentence in failed:
         print(f"demo: failed: {sentence}", file=sys.stderr)
     if not failed:
-        print("demo: the job ran in the pool and gave the local result")
+        print("demo: the jobs ran in the pool and gave the local results")
     return 1 if failed else 0
 
 

@@ -54,6 +54,9 @@ def test_demo(marked, tmp_path):
     assert told["server"]["executed_ops"] > 1000
     assert "xpool " in told["remote"]["device"]
     assert "operations executed" in ended.stdout
+    assert told["inertia_difference"] <= 1e-9
+    assert told["array_server"]["executed_ops"] > 500
+    assert "xpool " in told["remote_arrays"]["device"]
 
 
 def test_demo_interrupted(marked):

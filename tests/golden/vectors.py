@@ -220,7 +220,7 @@ RECORDS: dict[str, Record] = {
 }
 
 ARRAY_VALUES: dict[str, object] = {
-    "array": ArrayMeta(1 << 40, 7, 5, (2, 3), (24, -8)),
+    "array": ArrayMeta(1 << 40, 7, 1, (2, 3), (24, -8), 7),
     "object": ObjectMeta(7, "RandomState"),
     "named_tuple": NamedTuple("EighResult", ("w", "v"), (Handle(1), Handle(2))),
     "dict": {"a": (1, 2), "b": {}},

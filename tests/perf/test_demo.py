@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from xpool_perf.demo import (
     Job,
+    Measured,
     ServerCount,
     as_json,
     job_from_json,
@@ -18,6 +19,12 @@ from xpool_perf.demo import (
     report,
     server_count_from_json,
     verdict,
+)
+from xpool_perf.demo_arrays import (
+    ArrayJob,
+    array_job_from_json,
+    array_report,
+    array_verdict,
 )
 
 LOCAL = Job(device="cpu", losses=[1.5, 0.25], accuracy=0.99, train_s=2.0, threads=1)
@@ -30,6 +37,45 @@ STATS = ServerCount(
     allocated_nbytes_peak=5 << 20,
     received_nbytes=1 << 20,
 )
+
+
+LOCAL_ARRAYS = ArrayJob(
+    device="cpu", inertia=[9.0, 4.5], purity=0.75, sizes=[3, 4], fit_s=0.5
+)
+REMOTE_ARRAYS = replace(LOCAL_ARRAYS, device="xpool cpu")
+MEASURED = Measured(
+    remote=replace(REMOTE, losses=[]),
+    local=LOCAL,
+    stats=STATS,
+    remote_arrays=replace(REMOTE_ARRAYS, inertia=[]),
+    local_arrays=LOCAL_ARRAYS,
+    array_stats=STATS,
+)
+
+
+def test_equal_arrays_succeed() -> None:
+    assert array_verdict(REMOTE_ARRAYS, LOCAL_ARRAYS, 700) == []
+    text = array_report(REMOTE_ARRAYS, LOCAL_ARRAYS, 1700)
+    for part in ("xpool cpu", "9.000000", "4.500000", "0.7500", "1,700"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("remote", "executed_ops", "sentence"),
+    [
+        (replace(REMOTE_ARRAYS, inertia=[9.0, 4.6]), 7, "inertias differ by 0.0222"),
+        (replace(REMOTE_ARRAYS, inertia=[9.0]), 7, "inertias differ by inf"),
+        (replace(REMOTE_ARRAYS, inertia=[9.0, math.nan]), 7, "inertias differ by inf"),
+        (replace(REMOTE_ARRAYS, sizes=[4, 3]), 7, "clusters are"),
+        (LOCAL_ARRAYS, 7, "were on 'cpu'"),
+        (REMOTE_ARRAYS, 0, "no array operation"),
+    ],
+)
+def test_arrays_that_differ_fail(
+    remote: ArrayJob, executed_ops: int, sentence: str
+) -> None:
+    (failed,) = array_verdict(remote, LOCAL_ARRAYS, executed_ops)
+    assert sentence in failed
 
 
 def test_equal_runs_with_work_on_the_server_succeed() -> None:
@@ -91,8 +137,10 @@ def test_report_shows_both_sides_and_the_servers_count() -> None:
 
 
 def test_json_has_every_figure_and_no_infinity() -> None:
-    fields = json.loads(as_json(replace(REMOTE, losses=[]), LOCAL, STATS, ["x"]))
+    fields = json.loads(as_json(MEASURED, ["x"]))
     assert fields["loss_difference"] is None
+    assert fields["inertia_difference"] is None
+    assert array_job_from_json(json.dumps(fields["local_arrays"])) == LOCAL_ARRAYS
     assert fields["server"]["executed_ops"] == 1234
     assert job_from_json(json.dumps(fields["local"])) == LOCAL
     assert server_count_from_json(json.dumps(fields["server"])) == STATS
@@ -100,7 +148,7 @@ def test_json_has_every_figure_and_no_infinity() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"device": "cpu", "losses": 3}'])
 def test_unreadable_figures_are_refused(text: str) -> None:
-    for read in (job_from_json, server_count_from_json):
+    for read in (job_from_json, server_count_from_json, array_job_from_json):
         with pytest.raises((KeyError, TypeError, ValueError)):
             read(text)
 

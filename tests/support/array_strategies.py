@@ -34,7 +34,8 @@ def metas(draw: st.DrawFn) -> values.ArrayMeta:
     extents = draw(SIZES)
     strides = draw(st.tuples(*[st.integers(-(1 << 40), 1 << 40)] * len(extents)))
     return values.ArrayMeta(
-        draw(NUMBERS), draw(DTYPES), draw(st.integers(0, 7)), extents, strides
+        *(draw(NUMBERS), draw(DTYPES), draw(st.integers(0, 7)), extents, strides),
+        draw(st.just(-1) | NUMBERS),
     )
 
 

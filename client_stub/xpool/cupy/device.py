@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from xpool_protocol import limits
 from xpool_protocol.arrays.records import (
     ARRAY_CALL,
     ARRAY_REQUEST,
@@ -219,6 +220,8 @@ class ArrayDevice:
 
 def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     """Arguments and keywords as they stand in a record."""
+    if len(args) > limits.MAX_ARGUMENTS:
+        raise ValueError(f"xpool: {len(args)} arguments are too many for one call")
     parts = [uvarint(len(args))]
     parts += [encode(one) for one in args]
     parts.append(uvarint(len(kwargs)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -35,6 +35,7 @@ def uvarint(value: int) -> bytes:
     return bytes(out)
 
 
+_CONTAINERS: Final = (tuple, list)
 _BYTES: Final = [bytes((n,)) for n in range(0x80)]
 _LOW: Final = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14)]
 _highs: dict[int, bytes] = {}
@@ -88,11 +89,23 @@ def _bool(value: bool) -> bytes:
     return _TRUE if value else _FALSE
 
 
+def _check_items(items: Sequence[Any], depth: int = 1) -> None:
+    if len(items) > limits.MAX_LIST:
+        raise ValueError(f"{len(items)} items are too many for an argument")
+    for one in items:
+        if type(one) in _CONTAINERS:
+            if depth >= limits.MAX_ARRAY_DEPTH - 1:
+                raise ValueError("an argument is nested too deep")
+            _check_items(one, depth + 1)
+
+
 def _tuple(value: tuple[Any, ...]) -> bytes:
+    _check_items(value)
     return b"\x20" + uvarint(len(value)) + b"".join([encode(one) for one in value])
 
 
 def _list(value: list[Any]) -> bytes:
+    _check_items(value)
     return b"\x07" + uvarint(len(value)) + b"".join([encode(one) for one in value])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from xpool_protocol.arrays.api import api
 
+from xpool.cupy import finder
 from xpool.cupy.functions import function_of
 from xpool.cupy.ufunc import ufunc
 
@@ -63,7 +64,7 @@ def fill(module: ModuleType) -> None:
             continue
         if what[0] == "module":
             full = f"{name}.{attribute}"
-            if full in api():
+            if full in api() and full not in finder.LEFT_ALONE:
                 setattr(module, attribute, importlib.import_module(full))
             continue
         value = _value(name, attribute, what)

@@ -33,8 +33,25 @@ VIEW_RULES: Final[set[str]] = set()
 OWN: Final[dict[str, Callable[..., Any]]] = {}
 """Functions that are written by hand, by full name."""
 
-TAKES_HOST_ARRAYS: Final = ("cupy.random.", "cupy.testing.", "cupyx.scipy.")
+TAKES_HOST_ARRAYS: Final = (
+    "cupy.random.",
+    "cupy.testing.",
+    "cupyx.scipy.",
+    "cupy.average",
+    "cupy.einsum",
+    "cupy.histogram",
+    "cupy.append",
+    "cupy.delete",
+    "cupy.unwrap",
+    "cupy.place",
+    "cupy.searchsorted",
+    "cupy.asarray_chkfinite",
+    "cupy.require",
+)
 """Beginnings of functions that take NumPy arrays, as CuPy's do."""
+
+LOCAL_ONLY: Final = ("cupy.cuda", "cupyx.profiler", "cupy.testing")
+"""Modules whose functions are never sent: they are about this process."""
 
 
 def rule(*names: str, is_view: bool = False) -> Callable[[F], F]:
@@ -94,6 +111,8 @@ def function_of(
         found = own_function
         if getattr(found, "__module__", "").startswith("xpool."):
             found = functools.wraps(own_function)(_alias(own_function))
+    elif module.startswith(LOCAL_ONLY):
+        found = _refused(full)
     else:
         found = _general(full)
     found.__name__ = found.__qualname__ = name
@@ -110,6 +129,13 @@ def _alias(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return alias
+
+
+def _refused(full: str) -> Callable[..., Any]:
+    def function(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"xpool: {full} is not available in the pool")
+
+    return function
 
 
 def _general(full: str) -> Callable[..., Any]:

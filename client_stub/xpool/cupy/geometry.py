@@ -6,6 +6,7 @@ import math
 from typing import Any, Final
 
 import numpy as np
+from xpool_protocol import limits
 from xpool_protocol.arrays.values import write_geometry
 from xpool_protocol.wire import Writer
 
@@ -55,9 +56,25 @@ class Geometry:
         self.size = math.prod(shape)
         self.nbytes = self.size * dtype.itemsize
         self.charge_nbytes = -(-max(self.nbytes, 1) // 512) * 512
+        if self.ndim > limits.MAX_DIMS:
+            raise ValueError(
+                f"maximum supported dimension for an ndarray is {limits.MAX_DIMS},"
+                f" found {self.ndim}"
+            )
+        if max(shape, default=0) >= 1 << 63:
+            raise OverflowError("Python int too large to convert to C ssize_t")
+        self.wire = b"" if self._is_too_large() else self._encoded()
+
+    def _is_too_large(self) -> bool:
+        items = math.prod([one or 1 for one in self.shape])
+        return (
+            max(self.shape, default=0) > limits.MAX_EXTENT or items > limits.MAX_ITEMS
+        )
+
+    def _encoded(self) -> bytes:
         writer = Writer()
-        write_geometry(writer, self.code, shape)
-        self.wire = bytes(writer.buffer)
+        write_geometry(writer, self.code, self.shape)
+        return bytes(writer.buffer)
 
 
 _KEPT: dict[tuple[tuple[int, ...], str], Geometry] = {}

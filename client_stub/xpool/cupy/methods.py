@@ -37,6 +37,29 @@ def _asking(name: str) -> Callable[..., Any]:
     return method
 
 
+def _sort(self: ndarray, axis: int = -1, *, kind: Any = None) -> None:
+    _check_sortable(self, "Sorting", kind)
+    device().call("ndarray.sort", (self, axis), {})
+
+
+def _partition(self: ndarray, kth: Any, axis: int = -1) -> None:
+    _check_sortable(self, "Partitioning", None)
+    if isinstance(kth, tuple):
+        kth = list(kth)
+    device().call("ndarray.partition", (self, kth, axis), {})
+
+
+def _check_sortable(array: ndarray, what: str, kind: Any) -> None:
+    if kind not in (None, "stable"):
+        raise ValueError("kind can only be None or 'stable'")
+    if array.ndim == 0:
+        raise np.exceptions.AxisError(
+            f"{what} arrays with the rank of zero is not supported"
+        )
+    if not array.flags.c_contiguous:
+        raise NotImplementedError(f"{what} non-contiguous array is not supported.")
+
+
 def _matmul(a: Any, b: Any) -> Any:
     if isinstance(b, np.ndarray):
         raise TypeError(f"Unsupported type {type(b)}")
@@ -53,6 +76,8 @@ def complete() -> None:
         ("__matmul__", _matmul),
         ("__rmatmul__", lambda a, b: _matmul(b, a)),
         ("__imatmul__", _matmul_in_place),
+        ("sort", _sort),
+        ("partition", _partition),
     ):
         setattr(ndarray, name, operator)
     members = api()["cupy"]["ndarray"][3]

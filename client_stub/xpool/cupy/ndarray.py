@@ -199,6 +199,16 @@ class ndarray:  # noqa: N801  CuPy's name
             self._layout = (meta.strides, meta.layout)
         return self._layout
 
+    @property
+    def data(self) -> NoReturn:
+        """Refused: memory of the device has no address in this process."""
+        raise NotImplementedError("xpool: memory of the device has no address here")
+
+    @property
+    def cstruct(self) -> NoReturn:
+        """Refused, as ``data``."""
+        raise NotImplementedError("xpool: memory of the device has no address here")
+
     # ---- to and from the host
 
     def get(
@@ -603,6 +613,8 @@ def made(geo: Geometry, charge: int) -> ndarray:
     assert where is not None
     if charge:
         where.charge(charge)
+    if not geo.wire:
+        raise ValueError("array is too big: its items can't be counted")
     array = object.__new__(ndarray)
     number, wire = new_number()
     array._number, array._ref, array._geo = number, b"\x21" + wire, geo
@@ -675,7 +687,9 @@ def adopted(meta: ArrayMeta) -> ndarray:
     return array
 
 
-def revived(value: Any, known: Mapping[int, Any]) -> Any:
+def revived(  # noqa: C901  a case each
+    value: Any, known: Mapping[int, Any]
+) -> Any:
     """What an answer describes, as the program sees it.
 
     Args:
@@ -686,7 +700,11 @@ def revived(value: Any, known: Mapping[int, Any]) -> Any:
     if kind is ArrayMeta:
         found = known.get(value.number)
         if found is None:
-            return adopted(value)
+            made = adopted(value)
+            source = known.get(value.base)
+            if source is not None:
+                made._base = source if source._base is None else source._base
+            return made
         if isinstance(found, ndarray):
             found._layout = (value.strides, value.layout)
         return found
@@ -751,7 +769,7 @@ def reshaped(size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """
     unknown = [at for at, one in enumerate(shape) if one < 0]
     if len(unknown) > 1:
-        raise ValueError("can only specify only one unknown dimension")
+        raise ValueError("can only specify one unknown dimension")
     if unknown:
         rest = math.prod([one for one in shape if one >= 0])
         if rest == 0 or size % rest:

@@ -176,6 +176,7 @@ class ufunc:  # noqa: N801  CuPy's name
             if found is not NotImplemented:
                 return found
         check_operands(inputs)
+        inputs = [_large(one, inputs) for one in inputs]
         if isinstance(where, np.ndarray):
             raise TypeError(f"Unsupported type {type(where)}")
         keywords: dict[str, Any] = {}
@@ -359,6 +360,14 @@ def operand_dtype(value: Any) -> Any:
         if isinstance(value, one):
             return one
     raise TypeError(f"Unsupported type {kind}")
+
+
+def _large(value: Any, others: Sequence[Any]) -> Any:
+    """A Python integer beyond int64 with Booleans only is an uint64, as in CuPy."""
+    if type(value) is not int or not 1 << 63 <= value < 1 << 64:
+        return value
+    kinds = {one._geo.dtype.kind for one in others if type(one) is ndarray}
+    return np.uint64(value) if kinds == {"b"} else value
 
 
 def _kind_of(value: Any) -> Any:

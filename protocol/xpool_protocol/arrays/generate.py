@@ -26,6 +26,8 @@ MODULES: Final = [
     "cupy.random",
     "cupy.polynomial",
     "cupy.polynomial.polynomial",
+    "cupy.polynomial.polyutils",
+    "cupy.lib",
     "cupy.lib.stride_tricks",
     "cupy.cuda",
     "cupy.cuda.runtime",

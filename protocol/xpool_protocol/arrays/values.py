@@ -82,6 +82,8 @@ class ArrayMeta(msgspec.Struct, frozen=True, gc=False):
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     """In bytes; may be negative."""
+    base: int = -1
+    """An argument of the call that lies in the same memory; -1: none."""
 
 
 class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
@@ -218,6 +220,7 @@ def _write_meta(writer: Writer, meta: ArrayMeta) -> None:
         writer.uvarint(size)
     for stride in meta.strides:
         writer.svarint(stride)
+    writer.uvarint(meta.base + 1)
 
 
 def read_geometry(reader: Reader) -> tuple[int, tuple[int, ...]]:
@@ -320,7 +323,8 @@ def _read_meta(reader: Reader, depth: int) -> ArrayMeta:
         raise PeerError(f"layout bits {layout:#x} are unknown")
     sizes = _read_sizes(reader)
     strides = tuple([reader.svarint("stride") for _ in sizes])
-    return ArrayMeta(number, dtype, layout, sizes, strides)
+    base = reader.uvarint(limits.MAX_STORAGE_ID + 1, "base") - 1
+    return ArrayMeta(number, dtype, layout, sizes, strides, base)
 
 
 def _read_object(reader: Reader, depth: int) -> ObjectMeta:

@@ -36,7 +36,7 @@ from xpool_protocol.wire import Writer
 
 from xpool_server.arrays.dtypes import CODE_OF, DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary
-from xpool_server.arrays.table import ArrayTable
+from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
 from xpool_server.storages import Storages, charged_nbytes
@@ -107,8 +107,8 @@ class ArrayCalls:
         self._opened: ArrayLibrary | None = None
         self._arrays: ArrayTable | None = None
         self._names: dict[int, str] = {}
-        self._named: dict[int, int] = {}
-        """Numbers that a request's arguments name, by the id of what they name."""
+        self._named: dict[int, tuple[int, Any]] = {}
+        """What a request's arguments name, and its number, by its id."""
         self._own: dict[str, Callable[..., Any]] = {
             "xpool.get": self._get,
             "xpool.describe": self._describe_all,
@@ -331,7 +331,7 @@ class ArrayCalls:
         kind = type(value)
         if kind is Handle:
             found = self.arrays.get(value.number)
-            self._named[id(found)] = value.number
+            self._named[id(found)] = value.number, found
             return found
         if kind is tuple:
             return tuple([self._argument(one) for one in value])
@@ -409,7 +409,7 @@ class _Describer:
     """Turns a result into what is sent: plain values, and numbers for the rest."""
 
     def __init__(
-        self, calls: ArrayCalls, first_number: int, named: dict[int, int]
+        self, calls: ArrayCalls, first_number: int, named: dict[int, tuple[int, Any]]
     ) -> None:
         self._arrays, self._library, self._named = calls.arrays, calls.library, named
         self._next, self._end = first_number, first_number + limits.MAX_RESERVED_IDS
@@ -440,7 +440,7 @@ class _Describer:
     def _number(self, found: Any) -> int:
         known = self._named.get(id(found))
         if known is not None:
-            return known
+            return known[0]
         if self._next >= self._end:
             raise ArgumentInvalid("an operation returned too many arrays")
         number = self._next
@@ -461,4 +461,12 @@ class _Describer:
             | LAYOUT_OWN * bool(flags.owndata)
         )
         number = self._number(array)
-        return ArrayMeta(number, code, layout, array.shape, array.strides)
+        base = -1 if layout & LAYOUT_OWN else self._base(array)
+        return ArrayMeta(number, code, layout, array.shape, array.strides, base)
+
+    def _base(self, array: Any) -> int:
+        owner = owner_of(array)
+        for number, found in self._named.values():
+            if isinstance(found, type(array)) and owner_of(found) is owner:
+                return number
+        return -1

@@ -80,10 +80,78 @@ def rsqrt(x: Any, out: Any = None) -> Any:
     return np.divide(1, np.sqrt(x), out=out)
 
 
+def _argument_of_extreme(name: str) -> Callable[..., Any]:
+    function = getattr(np, name)
+
+    def found(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: bool = False,
+    ) -> Any:
+        result = function(a, axis=axis, keepdims=keepdims)
+        if dtype is not None:
+            result = np.asarray(result).astype(dtype)
+        if out is None:
+            return result
+        out[...] = result
+        return out
+
+    return found
+
+
+def _of_half(name: str) -> Callable[..., Any]:
+    """Half precision computes in single, and the results are half again."""
+    function = getattr(np.linalg, name)
+
+    def found(a: Any, UPLO: str = "L") -> Any:  # noqa: N803  CuPy's name
+        if a.dtype != np.float16:
+            return function(a, UPLO)
+        result = function(a.astype(np.float32), UPLO)
+        if name == "eigvalsh":
+            return result.astype(np.float16)
+        return type(result)(*(one.astype(np.float16) for one in result))
+
+    return found
+
+
+def _complex_result(name: str) -> Callable[..., Any]:
+    """Eigenvalues are complex, whatever they turn out to be."""
+    function = getattr(np.linalg, name)
+
+    def as_complex(found: Any) -> Any:
+        return found.astype(np.result_type(found.dtype, np.complex64))
+
+    def found(a: Any) -> Any:
+        result = function(a)
+        if a.size == 0:
+            return result
+        if isinstance(result, np.ndarray):
+            return as_complex(result)
+        return type(result)(*map(as_complex, result))
+
+    return found
+
+
+def reset_states() -> None:
+    """Seed the generators anew."""
+    np.random.seed()
+
+
 OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.copyto": copyto,
     "cupy.ndarray": make_array,
     "cupyx.rsqrt": rsqrt,
+    "cupy.argmin": _argument_of_extreme("argmin"),
+    "cupy.argmax": _argument_of_extreme("argmax"),
+    "ndarray.argmin": _argument_of_extreme("argmin"),
+    "ndarray.argmax": _argument_of_extreme("argmax"),
+    "cupy.linalg.eigh": _of_half("eigh"),
+    "cupy.linalg.eigvalsh": _of_half("eigvalsh"),
+    "cupy.linalg.eig": _complex_result("eig"),
+    "cupy.linalg.eigvals": _complex_result("eigvals"),
+    "cupy.random.reset_states": reset_states,
     "cupyx.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
     "cupyx.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
     "cupyx.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),

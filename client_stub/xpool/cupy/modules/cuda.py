@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from xpool.cupy import cuda
+from xpool.cupy.device import device
 from xpool.cupy.faults import OutOfMemoryError
 from xpool.cupy.finder import module
 
@@ -27,6 +28,18 @@ def _elapsed(start: Any, end: Any) -> float:
     if start._recorded_at_s is None or end._recorded_at_s is None:
         raise ValueError("both events must have been recorded")
     return float(end._recorded_at_s - start._recorded_at_s) * 1e3
+
+
+def _properties(index: int) -> dict[str, Any]:
+    """What the runtime says of a device: the slice's figures."""
+    welcome = device().session.welcome
+    return {
+        **welcome.properties,
+        "name": f"xpool {welcome.device_name} on {welcome.server}".encode(),
+        "totalGlobalMem": welcome.memory_nbytes,
+        "multiProcessorCount": welcome.properties.get("multi_processor_count", 1),
+        "warpSize": 32,
+    }
 
 
 @module("cupy.cuda.memory")
@@ -56,4 +69,5 @@ def fill_runtime(m: ModuleType) -> None:
     m.getDeviceCount = lambda: 1  # type: ignore[attr-defined]
     m.getDevice = lambda: 0  # type: ignore[attr-defined]
     m.setDevice = cuda.Device  # type: ignore[attr-defined]
+    m.getDeviceProperties = _properties  # type: ignore[attr-defined]
     m.deviceSynchronize = lambda: cuda.Device(0).synchronize()  # type: ignore[attr-defined]

@@ -1,0 +1,330 @@
+"""A pytest plugin: CuPy's own tests, from a checkout, over the drop-in.
+
+``cupy.testing`` comes from the checkout; what the tests take from CuPy's insides is put
+in place here, as far as it says something about arrays. Everything else of the insides
+is a name whose use raises ``OutOfScope``, which marks a test as none of ours.
+
+Each test's outcome goes as a line of JSON to the file that ARRAY_SUITE_OUT names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from xpool.cupy import finder
+
+CHECKOUT = Path(os.environ["ARRAY_SUITE_CHECKOUT"])
+OUT = Path(os.environ["ARRAY_SUITE_OUT"])
+
+INSIDES = (
+    "cupy._core",
+    "cupy._core._accelerator",
+    "cupy._core._carray",
+    "cupy._core._codeblock",
+    "cupy._core._cub_reduction",
+    "cupy._core._dtype",
+    "cupy._core._fusion_interface",
+    "cupy._core._fusion_kernel",
+    "cupy._core._fusion_thread_local",
+    "cupy._core._fusion_trace",
+    "cupy._core._fusion_variable",
+    "cupy._core._gufuncs",
+    "cupy._core._kernel",
+    "cupy._core._memory_range",
+    "cupy._core._optimize_config",
+    "cupy._core._reduction",
+    "cupy._core._routines_linalg",
+    "cupy._core._routines_manipulation",
+    "cupy._core._routines_math",
+    "cupy._core._routines_statistics",
+    "cupy._core._scalar",
+    "cupy._core._ufuncs",
+    "cupy._core.core",
+    "cupy._core.dlpack",
+    "cupy._core.flags",
+    "cupy._core.fusion",
+    "cupy._core.internal",
+    "cupy._core.new_fusion",
+    "cupy._core.raw",
+    "cupy._core.syncdetect",
+    "cupy._environment",
+    "cupy._logic.content",
+    "cupy._manipulation",
+    "cupy._math",
+    "cupy._math.misc",
+    "cupy._padding",
+    "cupy._sorting",
+    "cupy._statistics",
+    "cupy._util",
+    "cupy.cublas",
+    "cupy.cuda.cub",
+    "cupy.cuda.compiler",
+    "cupy.cuda.cufft",
+    "cupy.cuda.curand",
+    "cupy.cuda.cusolver",
+    "cupy.cuda.driver",
+    "cupy.cuda.memory_hook",
+    "cupy.cuda.memory_hooks",
+    "cupy.cuda.nccl",
+    "cupy.cuda.nvrtc",
+    "cupy.cuda.nvtx",
+    "cupy.cuda.pinned_memory",
+    "cupy.cuda.profiler",
+    "cupy.cuda.texture",
+    "cupy.cuda.thrust",
+    "cupy.fft._cache",
+    "cupy.fft._config",
+    "cupy.fft._fft",
+    "cupy.fft.config",
+    "cupy.lib",
+    "cupy.lib._routines_poly",
+    "cupy.lib._polynomial",
+    "cupy.linalg._einsum",
+    "cupy.linalg._util",
+    "cupy.linalg._solve",
+    "cupy.random._distributions",
+    "cupy.random._generator",
+    "cupy.random._sample",
+    "cupy.random.generator",
+    "cupy.typing",
+    "cupyx.cudnn",
+    "cupyx.cusolver",
+    "cupyx.cusparse",
+    "cupyx.cutensor",
+    "cupyx.fallback_mode",
+    "cupyx.jit",
+    "cupyx.lapack",
+    "cupyx.optimizing",
+    "cupyx.scipy._lib",
+    "cupyx.scipy._lib._util",
+    "cupyx.scipy.fft._fft",
+    "cupyx.scipy.fft._helper",
+    "cupyx.scipy.ndimage._util",
+    "cupyx.scipy.signal._bsplines",
+    "cupyx.scipy.signal._iir_utils",
+    "cupyx.scipy.signal._polyutils",
+    "cupyx.scipy.interpolate._bspline",
+    "cupyx.scipy.interpolate._interpolate",
+    "cupyx.scipy.linalg._decomp_lu",
+    "cupyx.scipy.sparse._base",
+    "cupyx.scipy.sparse._compressed",
+    "cupyx.scipy.sparse._coo",
+    "cupyx.scipy.sparse._csr",
+    "cupyx.scipy.sparse._index",
+    "cupyx.scipy.sparse._sputils",
+    "cupyx.scipy.stats._distributions",
+    "cupyx.time",
+    "cupyx.tools",
+    "cupy_backends",
+    "cupy_backends.cuda",
+    "cupy_backends.cuda.api",
+    "cupy_backends.cuda.api.driver",
+    "cupy_backends.cuda.api.runtime",
+    "cupy_backends.cuda.libs",
+    "cupy_backends.cuda.libs.cublas",
+    "cupy_backends.cuda.libs.cusolver",
+    "cupy_backends.cuda.libs.cusparse",
+    "cupy_backends.cuda.libs.nvrtc",
+    "cupy_backends.cuda.stream",
+)
+
+
+class OutOfScope(NotImplementedError):
+    """A test asks for CuPy's insides, a device pointer or a plan of a CUDA library."""
+
+
+class Missing:
+    """What an inside has in the place of a name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise OutOfScope(self._name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Missing(f"{self._name}.{name}")
+
+    def __enter__(self) -> Any:
+        raise OutOfScope(self._name)
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+NOT_OURS = ("OutOfScope", "memory of the device has no address")
+"""In a failure's text: it asks for CuPy's insides or for a device pointer."""
+
+
+def lenient(module: types.ModuleType) -> None:
+    """Let every other name of a module be one that is out of scope."""
+    missing = Missing(module.__name__)
+    module.__getattr__ = lambda name: getattr(missing, name)  # type: ignore[method-assign]
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+def fill_core(m: types.ModuleType) -> None:
+    import cupy
+
+    m.ndarray, m.ufunc, m.array = cupy.ndarray, cupy.ufunc, cupy.array
+    m.core = m
+    for name in ("internal", "_accelerator"):
+        setattr(m, name, importlib.import_module(f"cupy._core.{name}"))
+    lenient(m)
+
+
+def fill_accelerator(m: types.ModuleType) -> None:
+    for kind in ("elementwise", "reduction", "routine"):
+        setattr(m, f"set_{kind}_accelerators", nothing)
+        setattr(m, f"get_{kind}_accelerators", list)
+    m.ACCELERATOR_CUB, m.ACCELERATOR_CUTENSOR, m.ACCELERATOR_CUTENSORNET = 1, 2, 3
+
+
+def fill_internal(m: types.ModuleType) -> None:
+    def contiguous_strides(shape: Any, itemsize: int, is_c: bool = True) -> Any:
+        strides: list[int] = []
+        for size in reversed(shape) if is_c else shape:
+            strides.append(itemsize)
+            itemsize *= size
+        return tuple(reversed(strides)) if is_c else tuple(strides)
+
+    m.prod = math.prod
+    m.get_contiguous_strides = contiguous_strides
+    m.prod_sequence = math.prod
+
+
+def fill_driver(m: types.ModuleType) -> None:
+    m.get_build_version = lambda: 13000
+    lenient(m)
+
+
+def fill_runtime(m: types.ModuleType) -> None:
+    m.is_hip = m._is_hip_environment = False
+    m.CUDARuntimeError = RuntimeError
+    m.getDeviceCount, m.getDevice = (lambda: 1), (lambda: 0)
+    m.runtimeGetVersion = m.driverGetVersion = lambda: 13000
+    lenient(m)
+
+
+def fill_util(m: types.ModuleType) -> None:
+    m.experimental = nothing
+    m.PerformanceWarning = type("PerformanceWarning", (Warning,), {})
+    lenient(m)
+
+
+def fill_cusolver(m: types.ModuleType) -> None:
+    m.check_availability = lambda name: True
+    lenient(m)
+
+
+FILLED = {
+    "cupyx.cusolver": fill_cusolver,
+    "cupy._core": fill_core,
+    "cupy._core.core": fill_core,
+    "cupy._core._accelerator": fill_accelerator,
+    "cupy._core.internal": fill_internal,
+    "cupy.cuda.driver": fill_driver,
+    "cupy_backends.cuda.api.driver": fill_driver,
+    "cupy_backends.cuda.api.runtime": fill_runtime,
+    "cupy._util": fill_util,
+}
+
+
+def prepare() -> None:
+    """Before anything of CuPy is imported."""
+    for name in INSIDES:
+        if name not in finder.MAKERS:
+            finder.MAKERS[name] = [FILLED.get(name, lenient)]
+    finder.LEFT_ALONE.update(
+        f"cupy.testing{path and '.' + path}"
+        for path in (
+            "",
+            *(one.stem for one in (CHECKOUT / "cupy/testing").glob("_*.py")),
+        )
+    )
+    import cupy
+
+    cupy.__path__.append(str(CHECKOUT / "cupy"))
+    cupy._core = importlib.import_module("cupy._core")
+    cupy._util = importlib.import_module("cupy._util")
+    cuda = cupy.cuda
+    for name in ("driver", "memory", "cufft", "cub", "compiler", "nvrtc", "cusolver"):
+        if not hasattr(cuda, name):
+            setattr(cuda, name, importlib.import_module(f"cupy.cuda.{name}"))
+    runtime = sys.modules["cupy.cuda.runtime"]
+    for name in ("is_hip", "_is_hip_environment"):
+        setattr(runtime, name, False)
+    for name in ("runtimeGetVersion", "driverGetVersion"):
+        setattr(runtime, name, lambda: 13000)
+    cuda.device.get_compute_capability = lambda: "90"
+    cuda.cub.available = cuda.cub_enabled = False
+    for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg):
+        fallback(module)
+    sys.modules.pop("cupy.testing", None)  # pytest's own options may have named cupy
+    cupy.testing = importlib.import_module("cupy.testing")
+
+
+def fallback(module: types.ModuleType) -> None:
+    """A private name that a public module lacks is an inside, too."""
+    public = module.__dict__.get("__getattr__")
+
+    def find(name: str) -> Any:
+        if name.startswith("_") and not name.startswith("__"):
+            return Missing(f"{module.__name__}.{name}")
+        if public is None:
+            raise AttributeError(name)
+        return public(name)
+
+    module.__getattr__ = find  # type: ignore[method-assign]
+
+
+prepare()
+
+_file: Any = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _file
+    _file = OUT.open("a", buffering=1)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when != "call" and report.outcome == "passed":
+        return
+    line: dict[str, Any] = {"id": report.nodeid, "outcome": report.outcome}
+    if hasattr(report, "wasxfail"):
+        line["outcome"] = "xfailed" if report.outcome == "skipped" else "failed"
+    if report.outcome == "failed":
+        crash = getattr(report.longrepr, "reprcrash", None)
+        line["error"] = str(getattr(crash, "message", report.longrepr))[:300]
+        text = str(report.longrepr)
+        line["is_out_of_scope"] = any(one in text for one in NOT_OURS)
+    elif report.outcome == "skipped" and isinstance(report.longrepr, tuple):
+        line["error"] = str(report.longrepr[2])[:100]
+    _file.write(json.dumps(line) + "\n")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.outcome == "failed":
+        line = {
+            "id": report.nodeid,
+            "outcome": "uncollected",
+            "error": str(report.longrepr)[-400:],
+        }
+        _file.write(json.dumps(line) + "\n")
+
+
+np.seterr(all="ignore")
