@@ -110,6 +110,9 @@ def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
         from xpool.torch.groups import patch_distributed
 
         patch_distributed(remotes)
+    from xpool.triton.install import install_triton
+
+    install_triton(remotes)
     if library.is_cuda_build:
         from xpool.torch.cuda_build import patch_cuda_build
 

@@ -23,6 +23,19 @@ MAX_OPEN_SPANS: Final = 256
 """Pairs of device events that wait to be read; the oldest is then waited for."""
 
 
+_FURTHER_PROPERTIES: Final = (
+    "warp_size",
+    "max_threads_per_block",
+    "max_threads_per_multi_processor",
+    "regs_per_multiprocessor",
+    "shared_memory_per_block",
+    "shared_memory_per_block_optin",
+    "shared_memory_per_multiprocessor",
+    "L2_cache_size",
+)
+"""What compilers of kernels ask for; torch's names, where this torch has them."""
+
+
 class CudaBackend(Backend):
     """Storages lie in device memory; bytes pass through pinned buffers."""
 
@@ -56,6 +69,11 @@ class CudaBackend(Backend):
             "minor": device.minor,
             "total_memory": quota_nbytes,
             "multi_processor_count": device.multi_processor_count,
+            **{
+                name: getattr(device, name)
+                for name in _FURTHER_PROPERTIES
+                if hasattr(device, name)
+            },
         }
 
     def limit_memory(self, quota_nbytes: int) -> None:

@@ -19,7 +19,7 @@ def fill(m: ModuleType) -> None:
     m.get_current_stream = lambda device=None: cuda.Stream.null  # type: ignore[attr-defined]
     m.is_available = lambda: True  # type: ignore[attr-defined]
     m.get_elapsed_time = _elapsed  # type: ignore[attr-defined]
-    for name in ("memory", "device", "stream", "runtime"):
+    for name in ("compiler", "memory", "device", "stream", "runtime"):
         setattr(m, name, importlib.import_module(f"cupy.cuda.{name}"))
 
 

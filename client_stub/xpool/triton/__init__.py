@@ -1,0 +1,1 @@
+"""Triton over remote tensors: compiled here, launched where the tensors are."""
