@@ -32,7 +32,7 @@ from xpool_protocol.transport import Link
 
 from xpool.contradicted import is_contradiction
 from xpool.outbox import Outbox
-from xpool.pace import Pace
+from xpool.pace import PACE_NBYTES, Pace
 
 MAX_REMEMBERED_FAULTS: Final = 64
 """Late failures kept for the report at the end; one error often causes many."""
@@ -230,9 +230,13 @@ class SessionLink:
             delay_ns = self._pace.delay_ns(now_ns, queued_nbytes, is_awaited=is_awaited)
             if delay_ns:
                 patience_s = delay_ns / 1e9
+                if self._outbox.ring_at(PACE_NBYTES) >= PACE_NBYTES:
+                    continue
                 break
             batch = self._outbox.take()
             if batch is None:
+                if self._outbox.ring_at(1):
+                    continue
                 break
             self._pace.note_sent(now_ns, is_awaited=is_awaited)
             frames = self._connection.batch(*batch)

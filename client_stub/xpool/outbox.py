@@ -45,6 +45,12 @@ class Outbox(Protocol):
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""
 
+    def ring_at(self, nbytes: int) -> int:
+        """Write ``wake_fileno`` when so much waits, from now on; how much does now.
+
+        For the link's thread. At first it is 1. An outbox may write it more often.
+        """
+
     def native_link(
         self, link: Link, connection: ClientConnection, diagnose: Diagnose
     ) -> SessionLink | None:

@@ -157,6 +157,10 @@ class NativeDevice:
         """Bytes that wait to be taken."""
         return int(self._library.xpool_queued_bytes(self.index))
 
+    def ring_at(self, nbytes: int) -> int:
+        """What waits; a link in Python is told of each first record."""
+        return self.queued_nbytes()
+
     def native_link(
         self, link: Link, connection: ClientConnection, diagnose: Diagnose
     ) -> SessionLink | None:

@@ -381,7 +381,7 @@ class ArgumentEncoder:
             )
         code = dtype_code(tensor.dtype)
         sizes, strides = tuple(tensor.shape), tensor.stride()
-        flags = FLAG_CONJ if tensor.is_conj() else 0
+        flags = FLAG_CONJ if code in _COMPLEX_CODES and tensor.is_conj() else 0
         if tensor.is_neg():
             flags |= FLAG_NEG
         number, offset = self._storage_number(tensor), int(tensor.storage_offset())
@@ -389,6 +389,9 @@ class ArgumentEncoder:
         return wire, (code, sizes, strides, flags)
 
 
+_COMPLEX_CODES: Final = frozenset(
+    code for dtype, code in DTYPE_CODES.items() if dtype.is_complex
+)
 _NUMBERS: Final = (bool, int, float, complex)
 _WRAPPED: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
     bool: (11, lambda value: struct.pack("<?", value)),

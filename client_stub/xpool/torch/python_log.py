@@ -21,6 +21,7 @@ from xpool_protocol import limits
 from xpool_protocol.messages import Payload
 from xpool_protocol.records import (
     CALL,
+    FREE,
     DefineOperation,
     Free,
     FreeGenerator,
@@ -80,6 +81,8 @@ class PythonLog:
         self._next_operation = 0
         self._record_count = 0
         self._queued_nbytes = 0
+        self._ring_at = 1
+        self._has_told_of_late = False
         self._next_storage = self._next_request = self._next_generator = 1
 
     def position(self) -> int:
@@ -131,9 +134,7 @@ class PythonLog:
     ) -> None:
         """Append a CALL, after defining the operation if this is its first use."""
         operation = self._defined(name, argument_names)
-        writer = Writer()
-        _write_call(writer, operation, arguments, outputs)
-        self._note(self._append(writer.buffer))
+        self._note(self._append(_call_bytes(operation, arguments, outputs)))
 
     def append_request_call(
         self,
@@ -165,7 +166,7 @@ class PythonLog:
                 batch.payloads += chunks
                 if chunks:
                     batch.payload_nbytes += part.nbytes
-                    self._queued_nbytes += part.nbytes
+                    self._note_queued(part.nbytes)
                 self.append(Write(storage, offset, part.nbytes, first, inline))
             offset += part.nbytes
             data = data[part.nbytes :]
@@ -175,7 +176,9 @@ class PythonLog:
         if self.is_closed:
             return
         self._late.append(record)
-        if not self._batches:
+        # Where more than one byte is waited for, the link looks by itself before long.
+        if not (self._has_told_of_late or self._batches) and self._ring_at <= 1:
+            self._has_told_of_late = True
             self._wake()
 
     # ---- the link's outbox
@@ -193,6 +196,12 @@ class PythonLog:
     def queued_nbytes(self) -> int:
         """Bytes that wait to be taken."""
         return self._queued_nbytes
+
+    def ring_at(self, nbytes: int) -> int:
+        """Wake the link when so much waits, from now on; how much does now."""
+        with self._lock:
+            self._ring_at = nbytes
+            return self._queued_nbytes + len(self._late)
 
     def native_link(
         self, link: Link, connection: ClientConnection, diagnose: Diagnose
@@ -232,19 +241,30 @@ class PythonLog:
             return self._append_to_batch(record)
 
     def _flush(self) -> None:
+        self._has_told_of_late = False
         while self._late:
+            record = self._late.popleft()
+            if type(record) is Free:
+                self._append_to_batch(_FREE + _uvarint(record.storage))
+                continue
             writer = Writer()
-            write_record(writer, self._late.popleft())
+            write_record(writer, record)
             self._append_to_batch(writer.buffer)
 
     def _append_to_batch(self, record: bytes | bytearray) -> int:
         batch = self._open_batch(0)
         batch.records += record
         batch.record_count += 1
-        self._queued_nbytes += len(record)
+        self._note_queued(len(record))
         number = self._record_count
         self._record_count = number + 1
         return number
+
+    def _note_queued(self, nbytes: int) -> None:
+        before = self._queued_nbytes
+        self._queued_nbytes = before + nbytes
+        if before < self._ring_at <= before + nbytes:
+            self._wake()
 
     def _open_batch(self, payload_nbytes: int) -> _OpenBatch:
         """The last batch, unless it is full or has no room for this payload."""
@@ -262,7 +282,6 @@ class PythonLog:
         ):
             last = _OpenBatch()
             self._batches.append(last)
-            self._wake()
         return last
 
     def _note(self, number: int) -> None:
@@ -275,32 +294,44 @@ class PythonLog:
             os.eventfd_write(self.wake_fileno, 1)
 
 
-def _write_call(
-    writer: Writer,
+def _call_bytes(
     operation: int,
     arguments: tuple[tuple[int, Value], ...],
     outputs: tuple[Tensor | None, ...],
-) -> None:
+) -> bytes:
     """A CALL as ``write_record`` writes it, but quicker: shapes repeat."""
-    writer.uint8(CALL)
-    writer.uvarint(operation)
-    writer.uvarint(len(arguments))
+    parts: list[bytes | bytearray] = [_CALL, _uvarint(operation)]
+    parts.append(_uvarint(len(arguments)))
     for position, value in arguments:
-        writer.uvarint(position)
+        parts.append(_uvarint(position))
         if type(value) is Tensor:
-            writer.uint8(TAG_TENSOR)
-            writer.uvarint(value.storage)
-            writer.raw(_geometry_of(value))
+            parts += (_TENSOR, _uvarint(value.storage), _geometry_of(value))
         else:
+            writer = Writer()
             write_value(writer, value)
-    writer.uvarint(len(outputs))
+            parts.append(writer.buffer)
+    parts.append(_uvarint(len(outputs)))
     for output in outputs:
         if output is None:
-            writer.uint8(0)
+            parts.append(_ABSENT)
         else:
-            writer.uint8(1)
-            writer.uvarint(output.storage)
-            writer.raw(_geometry_of(output))
+            parts += (_PRESENT, _uvarint(output.storage), _geometry_of(output))
+    return b"".join(parts)
+
+
+_SMALL: Final = [bytes((number,)) for number in range(0x80)]
+_CALL, _FREE, _TENSOR = _SMALL[CALL], _SMALL[FREE], _SMALL[TAG_TENSOR]
+_ABSENT, _PRESENT = _SMALL[0], _SMALL[1]
+
+
+def _uvarint(value: int) -> bytes:
+    if value < 0x80:
+        return _SMALL[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    writer = Writer()
+    writer.uvarint(value)
+    return bytes(writer.buffer)
 
 
 def _geometry_of(tensor: Tensor) -> bytes:

@@ -105,12 +105,36 @@ def test_a_batch_ends_at_its_size(log: PythonLog) -> None:
     )
 
 
-def test_each_new_batch_wakes_the_link(log: PythonLog) -> None:
+def test_the_first_record_wakes_the_link(log: PythonLog) -> None:
     assert not is_awake(log)
     log.append(Allocate(1, 1))
     assert os.eventfd_read(log.wake_fileno) == 1
     log.append(Allocate(2, 1))
     assert not is_awake(log)
+
+
+def test_it_is_woken_when_as_much_waits_as_it_wants(log: PythonLog) -> None:
+    log.append(Allocate(1, 1))
+    os.eventfd_read(log.wake_fileno)
+    assert log.ring_at(9) == log.queued_nbytes() == 3
+    log.append(Allocate(2, 1))
+    assert not is_awake(log)
+    log.append_later(Free(1))
+    assert not is_awake(log)
+    log.append(Allocate(3, 1))
+    assert os.eventfd_read(log.wake_fileno) == 1
+    taken(log)
+    assert log.ring_at(1) == 0
+    log.append_later(Free(2))
+    log.append_later(Free(3))
+    assert os.eventfd_read(log.wake_fileno) == 1
+    assert log.ring_at(1) == 2
+
+
+def test_payloads_count_for_it(log: PythonLog) -> None:
+    log.ring_at(limits.TRANSFER_NBYTES)
+    log.append_write(1, 0, memoryview(bytes(limits.TRANSFER_NBYTES)))
+    assert is_awake(log)
 
 
 @pytest.mark.parametrize(

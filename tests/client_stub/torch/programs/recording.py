@@ -105,6 +105,9 @@ class Tap:
     def queued_nbytes(self) -> int:
         return self._outbox.queued_nbytes()
 
+    def ring_at(self, nbytes: int) -> int:
+        return self._outbox.ring_at(nbytes)
+
     def take(self) -> QueuedBatch | None:
         batch = self._outbox.take()
         if batch is not None:
