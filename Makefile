@@ -82,8 +82,19 @@ lint: setup ## style, import order, dead code
 types: setup ## strict static types
 	@$(BIN)/python -m mypy $(addprefix -p ,$(PACKAGES))
 
+# A real etcd for the tests of several registries: this machine's own, or Debian's
+# package unpacked into a folder that git ignores; nothing is installed or started.
+.PHONY: etcd
+etcd: ## fetch etcd for the tests, where this machine has none
+	@command -v etcd >/dev/null || [ -x .tools/etcd/usr/bin/etcd ] || { \
+	  echo "etcd: fetching Debian's package etcd-server"; \
+	  mkdir -p .tools/etcd && cd .tools/etcd && \
+	  apt-get download etcd-server >/dev/null && dpkg -x etcd-server_*.deb . && \
+	  rm etcd-server_*.deb; } || \
+	  echo "etcd: not to be had here, its tests are skipped: apt-get install etcd-server"
+
 .PHONY: test
-test: native ## unit, property, conformance, fault and end-to-end tests on the CPU
+test: native etcd ## unit, property, conformance, fault and end-to-end tests on the CPU
 	@exec $(BIN)/python -m pytest -m "not gpu and not cuda_wheel" \
 	  -n $(TESTWORKERS) --dist loadfile \
 	  $(TESTARGS)

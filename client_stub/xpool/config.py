@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from xpool_protocol.control.routing import addresses_from_text
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text, share_from_text
 
@@ -32,7 +33,6 @@ MAX_DEVICES: Final = 64
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
-_REGISTRY: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +170,7 @@ def _texts_of_file(
 
 
 def _registry(text: str) -> str:
-    match = _REGISTRY.fullmatch(text)
-    if match is None or not 1 <= int(match[2]) <= 65_535:
-        raise UsageError(
-            f"{text!r} is not a registry's address: write HOST:PORT, for instance"
-            " 127.0.0.1:7700"
-        )
-    return text
+    return ",".join(addresses_from_text(text))
 
 
 def _device_count(text: str) -> int:

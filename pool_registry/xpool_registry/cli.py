@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,13 +45,22 @@ def registry(
         str, typer.Option(help="HOST:PORT to serve on; port 0 takes any free one.")
     ] = "127.0.0.1:7700",
     store: Annotated[
-        Path,
+        str,
         typer.Option(
             envvar="XPOOL_STORE",
-            help="File that keeps the leases over a restart; its key lies beside it.",
-            dir_okay=False,
+            metavar="FILE|etcd://HOST:PORT",
+            help="File that keeps the leases over a restart, its key beside it; or an"
+            " etcd cluster that several registries share, one of which leads.",
         ),
-    ] = Path("~/.local/state/xpool/registry.db"),
+    ] = "~/.local/state/xpool/registry.db",
+    advertise: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="With etcd: where clients reach this registry, if it is not where it"
+            " listens.",
+        ),
+    ] = "",
     default_ttl: Annotated[
         str,
         typer.Option(
@@ -88,9 +96,10 @@ def registry(
         configure_logging(as_json=log_format is LogFormat.JSON)
         serve(
             listen,
-            store.expanduser(),
+            store,
             Settings(default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl))),
             is_insecure=insecure,
+            advertise=advertise,
             on_ready=lambda address: typer.echo(f"registry ready on {address}"),
         )
 

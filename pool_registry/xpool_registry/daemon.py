@@ -25,20 +25,24 @@ from xpool_registry.store import SqliteStore
 
 def serve(
     listen: str,
-    store_path: Path,
+    store: str,
     settings: Settings,
     *,
     is_insecure: bool,
     on_ready: Callable[[str], None],
+    advertise: str = "",
 ) -> None:
     """Serve one pool until SIGINT or SIGTERM.
 
     Args:
         listen: ``HOST:PORT``; port 0 takes any free one.
-        store_path: the event log; its key lies beside it.
+        store: the event log: a file, its key lies beside it; or ``etcd://…``, which
+            several registries may share.
         settings: what the operator chose.
         is_insecure: listen beyond this machine although nothing is encrypted.
         on_ready: called once with the real ``HOST:PORT``, when calls are answered.
+        advertise: ``HOST:PORT`` that other registries name to clients; empty: the
+            one that is listened on.
 
     Raises:
         UsageError: the address, the store or the key cannot be used.
@@ -52,17 +56,26 @@ def serve(
         )
     with held_back():
         server = RegistryServer(host, port)
-        store = SqliteStore(store_path)
+        address = f"{host}:{server.port}"
+        if store.startswith("etcd:"):
+            # What it needs takes a while to import, and a pool of one does without.
+            from xpool_registry.replicas import serve_replica
+
+            serve_replica(
+                server, store, settings, new_id, advertise or address, on_ready
+            )
+            return
+        file = SqliteStore(Path(store).expanduser())
         try:
-            registry = Registry(store, _key_of(store), settings, new_id)
+            registry = Registry(file, _key_of(file), settings, new_id)
             server.start(RegistryService(registry), AdminService(registry))
             ticker = Ticker(registry)
-            on_ready(f"{host}:{server.port}")
+            on_ready(address)
             signal.sigwait(STOP_SIGNALS)
             server.stop()
             ticker.stop()
         finally:
-            store.close()
+            file.close()
 
 
 def new_id() -> str:

@@ -47,13 +47,30 @@ class SigningKey:
                 f"the registry's key {path} can be read by others: close it with"
                 f" chmod 600 {path}, or make a new pool if it may have been copied"
             )
+        return cls.from_pem(pem, str(path))
+
+    @classmethod
+    def from_pem(cls, pem: bytes, where: str) -> SigningKey:
+        """The key in PEM form.
+
+        Raises:
+            UsageError: it is no Ed25519 key; ``where`` says which.
+        """
         try:
             private = serialization.load_pem_private_key(pem, password=None)
         except (ValueError, TypeError) as error:
-            raise _unreadable(path) from error
+            raise _unreadable(where) from error
         if not isinstance(private, Ed25519PrivateKey):
-            raise _unreadable(path)
+            raise _unreadable(where)
         return cls(private)
+
+    def pem(self) -> bytes:
+        """The private key in PEM form: a secret."""
+        return self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
     def save(self, path: Path) -> None:
         """Write the key, readable by its owner only, all of it or nothing.
@@ -61,11 +78,7 @@ class SigningKey:
         Raises:
             UsageError: the folder cannot be written.
         """
-        pem = self._private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        pem = self.pem()
         draft = path.with_name(f"{path.name}.new")
         try:
             draft.unlink(missing_ok=True)
@@ -108,8 +121,8 @@ def verifier_from_public_key(public_key: bytes) -> Verifier:
     return verify
 
 
-def _unreadable(path: Path) -> UsageError:
+def _unreadable(where: str) -> UsageError:
     return UsageError(
-        f"{path} is not an Ed25519 key in PEM form: restore it from a copy, or"
+        f"{where} is not an Ed25519 key in PEM form: restore it from a copy, or"
         " move it and the store away to begin a new pool"
     )

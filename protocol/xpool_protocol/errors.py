@@ -94,6 +94,18 @@ class RegistryUnreachable(BrokenError):  # noqa: N818
     retryable = True
 
 
+class NotLeader(BrokenError):  # noqa: N818
+    """This registry does not lead its pool; another does, or they elect one."""
+
+    code = 303
+    retryable = True
+
+    def __init__(self, text: str, leader: str = "") -> None:
+        super().__init__(text)
+        self.leader = leader
+        """``HOST:PORT`` of the one that leads; empty: nobody does just now."""
+
+
 class LeaseExpired(PoolError):  # noqa: N818
     """The lease ran out or was ended; every handle under it is void."""
 

@@ -19,14 +19,14 @@ GIB = 1 << 30
 class RegistryProcess:
     """``python -m xpool_registry``; logs go to a file beside its store."""
 
-    def __init__(self, store: Path, *options: str) -> None:
-        self.log = store.with_suffix(".log")
-        command = [sys.executable, "-m", "xpool_registry", "--store", str(store)]
-        with self.log.open("ab") as log:
+    def __init__(self, store: str, log: Path, *options: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "xpool_registry", "--store", store]
+        with log.open("ab") as file:
             self.process = subprocess.Popen(
                 [*command, "--listen", "127.0.0.1:0", *options],
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=file,
                 text=True,
             )
         assert self.process.stdout is not None
@@ -98,7 +98,10 @@ def start_registry(tmp_path: Path) -> Iterator[StartRegistry]:
     started: list[RegistryProcess] = []
 
     def start(*options: str, store: str = "registry.db") -> RegistryProcess:
-        started.append(RegistryProcess(tmp_path / store, *options))
+        is_file = "://" not in store
+        log = tmp_path / (f"{store}.log" if is_file else f"registry-{len(started)}.log")
+        place = str(tmp_path / store) if is_file else store
+        started.append(RegistryProcess(place, log, *options))
         return started[-1]
 
     yield start

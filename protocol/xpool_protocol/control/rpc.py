@@ -8,7 +8,9 @@ and in ``serving.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -16,6 +18,7 @@ import grpc
 
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control import registry_pb2_grpc
+from xpool_protocol.control.routing import PAUSE_S, Route, addresses_from_text
 from xpool_protocol.errors import (
     ClosedError,
     EpochStale,
@@ -23,6 +26,7 @@ from xpool_protocol.errors import (
     LeaseUnknown,
     NameTaken,
     NoCapacity,
+    NotLeader,
     PeerError,
     PoolError,
     RegistryUnreachable,
@@ -34,6 +38,8 @@ Reply = TypeVar("Reply")
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 CODE_KEY = "xpool-code"
+LEADER_KEY = "xpool-leader"
+"""Where a registry that does not lead tells who does."""
 
 # 4 MiB: some 10,000 leases in one list, and far more than any other message.
 MAX_MESSAGE_NBYTES = 4 << 20
@@ -66,6 +72,7 @@ _STATUS: tuple[tuple[type[PoolError], Any], ...] = (
     (LeaseExpired, grpc.StatusCode.FAILED_PRECONDITION),
     (EpochStale, grpc.StatusCode.ABORTED),
     (NameTaken, grpc.StatusCode.ALREADY_EXISTS),
+    (NotLeader, grpc.StatusCode.UNAVAILABLE),
     (PoolError, grpc.StatusCode.INTERNAL),
 )
 
@@ -86,15 +93,25 @@ def status_from_error(error: PoolError) -> Status:
     details = str(error)
     if len(details) > MAX_DETAIL_CHARS:
         details = details[: MAX_DETAIL_CHARS - 3] + "..."
-    return Status(code, details, ((CODE_KEY, str(error.code)),))
+    metadata = [(CODE_KEY, str(error.code))]
+    if isinstance(error, NotLeader) and error.leader:
+        metadata.append((LEADER_KEY, error.leader))
+    return Status(code, details, tuple(metadata))
 
 
 def error_from_rpc(error: Any, address: str) -> PoolError:
     """The ``PoolError`` behind a ``grpc.RpcError`` raised by a call to ``address``."""
     details = str(error.details() or "")
-    for key, value in error.trailing_metadata() or ():
-        if key == CODE_KEY and isinstance(value, str) and value.isdecimal():
-            return PoolError.from_wire(int(value[:9]), details)
+    told = {
+        key: value
+        for key, value in error.trailing_metadata() or ()
+        if isinstance(value, str)
+    }
+    if told.get(CODE_KEY, "").isdecimal():
+        known = PoolError.from_wire(int(told[CODE_KEY][:9]), details)
+        if isinstance(known, NotLeader):
+            known.leader = told.get(LEADER_KEY, "")
+        return known
     status = error.code()
     if status is grpc.StatusCode.UNAVAILABLE:
         return RegistryUnreachable(
@@ -109,20 +126,104 @@ def error_from_rpc(error: Any, address: str) -> PoolError:
     return PeerError(f"the registry at {address} broke the call: {status}, {details}")
 
 
-class RegistryClient:
-    """A connection to one registry; safe to share between threads.
+class _RoutedChannel:
+    """Looks like a ``grpc.Channel``; each call goes to the registry that leads."""
 
-    Nothing is sent before the first call. Each call blocks for at most
-    ``timeout_s`` and is tried once: whoever calls knows whether to try again.
+    def __init__(self, addresses: list[str]) -> None:
+        self._route = Route(addresses)
+        self._channels: dict[str, Any] = {}
+        self._methods: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def address(self) -> str:
+        """Where the next attempt goes."""
+        return self._route.current
+
+    def unary_unary(self, path: str, *arguments: Any, **named: Any) -> Any:
+        """A method of the service, for the generated stub."""
+
+        def method_of(channel: Any) -> Any:
+            return channel.unary_unary(path, *arguments, **named)
+
+        def call(request: object, timeout: float) -> Any:
+            deadline_s = time.monotonic() + timeout
+            while True:
+                address, method = self._current(path, method_of)
+                try:
+                    reply = method(request, timeout=deadline_s - time.monotonic())
+                except grpc.RpcError as error:
+                    if not self._goes_on(address, error, deadline_s):
+                        raise
+                else:
+                    self._route.answered()
+                    return reply
+
+        return call
+
+    def close(self) -> None:
+        """Close all; later calls raise ``ValueError``, as gRPC's do."""
+        with self._lock:
+            self._is_closed = True
+            channels = list(self._channels.values())
+            self._channels.clear()
+            self._methods.clear()
+        for channel in channels:
+            channel.close()
+
+    def _current(self, path: str, method_of: Callable[[Any], Any]) -> tuple[str, Any]:
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("the connection to the registry was closed")
+            address = self._route.current
+            if address not in self._channels:
+                self._channels[address] = grpc.insecure_channel(
+                    address, options=CHANNEL_OPTIONS
+                )
+            key = (address, path)
+            if key not in self._methods:
+                self._methods[key] = method_of(self._channels[address])
+            return address, self._methods[key]
+
+    def _goes_on(self, address: str, error: Any, deadline_s: float) -> bool:
+        with self._lock:
+            if self._route.current != address:
+                return time.monotonic() < deadline_s  # another thread has turned
+            meaning = error_from_rpc(error, address)
+            if not self._route.may_go_on_after(meaning):
+                return False
+            should_pause = self._route.should_pause
+        left_s = deadline_s - time.monotonic()
+        if should_pause and left_s > PAUSE_S:
+            time.sleep(PAUSE_S)
+        return left_s > PAUSE_S
+
+
+class RegistryClient:
+    """A connection to a pool's registry; safe to share between threads.
+
+    Nothing is sent before the first call. Each call blocks for at most ``timeout_s``.
+    With one address it is tried once: whoever calls knows whether to try again. With
+    several it goes to the one that leads, and round while they elect one.
 
     Every method raises ``RegistryUnreachable`` if nobody answers, ``UsageError``
     for a value out of range, and the errors it names.
     """
 
     def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+        """Connect at the first call.
+
+        Args:
+            address: ``HOST:PORT``, or several with commas between.
+            timeout_s: for a call.
+
+        Raises:
+            UsageError: no address.
+        """
         self.address = address
         self._timeout_s = timeout_s
-        self._channel: Any = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel: Any = _RoutedChannel(addresses_from_text(address))
         self._stub: Any = registry_pb2_grpc.PoolRegistryStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
@@ -303,7 +404,7 @@ class RegistryClient:
         try:
             reply: Reply = method(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise error_from_rpc(error, self.address) from error
+            raise error_from_rpc(error, self._channel.address) from error
         except ValueError as error:
             raise ClosedError(
                 f"the connection to the registry at {self.address} was closed"
