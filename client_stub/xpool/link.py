@@ -33,6 +33,7 @@ from xpool_protocol.transport import Link
 from xpool.contradicted import is_contradiction
 from xpool.outbox import Outbox
 from xpool.pace import PACE_NBYTES, Pace
+from xpool.stall import Stall
 
 MAX_REMEMBERED_FAULTS: Final = 64
 """Late failures kept for the report at the end; one error often causes many."""
@@ -54,6 +55,10 @@ class Mark:
         self.at_ns = 0
         """Arrival of the server's answer, on this host's monotonic clock."""
         self.error: PoolError | None = None
+
+
+LOOK_AGAIN_S: Final = 0.5
+"""How often a wait for room looks whether anything is taken."""
 
 
 class SessionLink:
@@ -135,12 +140,14 @@ class SessionLink:
 
     def wait_for_room(self) -> None:
         """Block while more is queued than one transfer: the network is behind."""
-        with self._changed:
-            while (
-                self.over is None
-                and self._outbox.queued_nbytes() > limits.TRANSFER_NBYTES
-            ):
-                self._changed.wait()
+        stall = Stall(self._sent_nbytes, time.monotonic_ns())
+        while True:
+            with self._changed:
+                queued = self._outbox.queued_nbytes()
+                if self.over is not None or queued <= limits.TRANSFER_NBYTES:
+                    return
+                self._changed.wait(LOOK_AGAIN_S)
+            stall.tell(self._sent_nbytes, queued, time.monotonic_ns())
 
     def interrupt(self) -> None:
         """End the main thread's wait with ``Interrupted``; for its signal handlers."""

@@ -69,7 +69,7 @@ void leave_room(int device) {
     return;
   Watch watch("room");
   if (Pump *pump = pump_of(device))
-    wait_for_room(*pump);
+    wait_for_room(*pump, Log::of(device));
   else if (callbacks.wait_for_room)
     callbacks.wait_for_room(device);
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from xpool_protocol.transport.failures import lost, too_large, too_many_frames
 
 from xpool.link import Mark, SessionLink
 from xpool.outbox import Diagnose, Outbox
+from xpool.stall import Stall
 
 SIGNAL_BEHIND: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.py_object)
 
@@ -191,8 +193,12 @@ class NativeLink(SessionLink):
 
     def wait_for_room(self) -> None:
         """Block while more is queued than one transfer: the network is behind."""
+        stall = Stall(self.sent_nbytes, time.monotonic_ns())
+        # Python runs signal handlers between two calls.
         while self._library.xpool_pump_wait_for_room(self._pump) == _SIGNAL:
-            pass  # Python runs signal handlers between two calls
+            stall.tell(
+                self.sent_nbytes, self._outbox.queued_nbytes(), time.monotonic_ns()
+            )
 
     def interrupt(self) -> None:
         """Nothing to do: a wait of the pump's looks after signals itself."""

@@ -2,7 +2,13 @@
 
 #include <c10/util/Exception.h>
 
+#include <unistd.h>
+
+#include <chrono>
+#include <string>
+
 #include "interpreter.h"
+#include "stall.h"
 
 namespace xpool {
 
@@ -44,6 +50,20 @@ void fill(Answer &answer, Reply reply) {
   answer.payload_count = kept.sizes.size();
 }
 
+int64_t monotonic_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// For the user. Python's lock is not held, and its stream may be anything.
+void say(std::string line) {
+  if (line.empty())
+    return;
+  line += '\n';
+  if (::write(STDERR_FILENO, line.data(), line.size()) < 0)
+    return;  // nobody listens
+}
+
 }  // namespace
 
 void drop_reply() {
@@ -66,12 +86,13 @@ bool wait_natively(Pump &pump, uint64_t request, Answer &answer) {
   return outcome != Outcome::kAskPython;
 }
 
-void wait_for_room(Pump &pump) {
+void wait_for_room(Pump &pump, const Log &log) {
   Answer answer;
   {
     WithoutPythonLock unlocked;
+    Stall stall(pump.sent_bytes(), monotonic_ns());
     while (pump.wait_for_room() == Outcome::kSignal && goes_on(answer))
-      continue;
+      say(stall.notice(pump.sent_bytes(), log.queued_bytes(), monotonic_ns()));
   }
   deliver_again(answer.signal);
   TORCH_CHECK(answer.status == 0, answer.text);

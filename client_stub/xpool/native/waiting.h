@@ -10,6 +10,6 @@ namespace xpool {
 bool wait_natively(Pump &pump, uint64_t request, Answer &answer);
 void drop_reply();
 // Throws if a signal handler wants the wait to end.
-void wait_for_room(Pump &pump);
+void wait_for_room(Pump &pump, const Log &log);
 
 }  // namespace xpool
