@@ -18,6 +18,7 @@ from xpool_perf.main_job import MAIN_JOB
 from xpool_perf.path_scenarios import DECODE, TRAIN, TRANSFER
 from xpool_perf.placement_replay import PLACEMENT_REPLAY
 from xpool_perf.pool import RunFailed, repository
+from xpool_perf.registry_faults import REGISTRY_FAULTS
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
 from xpool_perf.startup import STARTUP
@@ -28,7 +29,7 @@ SCENARIOS: Final = {
     one.name: one
     for one in (
         *(MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT),
-        PLACEMENT_REPLAY,
+        *(PLACEMENT_REPLAY, REGISTRY_FAULTS),
     )
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")

@@ -1,10 +1,7 @@
-"""A real etcd on loopback, for tests and for ``xpool_perf``'s own."""
+"""A real etcd on loopback, for tests."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -12,28 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.waiting import eventually
+from xpool_perf import etcd
 
-TOOLS = Path(__file__).parents[2] / ".tools" / "etcd" / "usr" / "bin"
-
-
-def etcd_binary() -> str:
-    """Where etcd is; skips the test where it is not (``make etcd`` fetches it)."""
-    found = shutil.which("etcd", path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
-    if found is None:
-        pytest.skip("no etcd here: `make etcd` fetches it")
-    return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody had a moment ago: etcd cannot choose its own."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+CHECKOUT = Path(__file__).parents[2]
 
 
 class EtcdServer:
@@ -41,8 +19,11 @@ class EtcdServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._binary = etcd_binary()
-        self.port, self._peer_port = free_ports(2)
+        found = etcd.binary(CHECKOUT)
+        if found is None:
+            pytest.skip(etcd.MISSING)
+        self._binary = found
+        self.port, self._peer_port = etcd.free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,23 +31,11 @@ class EtcdServer:
         return f"etcd://127.0.0.1:{self.port}/pool"
 
     def start(self) -> None:
-        client, peer = (
-            f"http://127.0.0.1:{port}" for port in (self.port, self._peer_port)
+        command = etcd.argv(
+            self._binary, self.folder / "etcd", self.port, self._peer_port
         )
         with (self.folder / "etcd.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    self._binary,
-                    *("--data-dir", str(self.folder / "etcd")),
-                    *("--listen-client-urls", client),
-                    *("--advertise-client-urls", client),
-                    *("--listen-peer-urls", peer),
-                    *("--initial-advertise-peer-urls", peer),
-                    *("--initial-cluster", f"default={peer}"),
-                ],
-                stdout=log,
-                stderr=log,
-            )
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         eventually(self._is_healthy, "etcd answers", 30)
 
     def stop(self) -> None:
