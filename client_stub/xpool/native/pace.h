@@ -5,7 +5,7 @@
 // of them. So after a burst of a few messages they are spaced out (the generic cell rate algorithm): by `kPaceNs`, and
 // by an eighth of the time for which the stream has run as that grows, up to `kMostNs`. A device that has nothing to do
 // gets its first records at once, and later ones late by so much at most, which no distance makes longer. A stream
-// begins anew after a pause, and after what somebody waits for, as the device rests then.
+// begins anew after a pause of `kPauseNs`, and after what somebody waits for, as the device rests then.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -17,6 +17,7 @@ constexpr int64_t kPaceNs = 100'000;
 constexpr int64_t kMostNs = 400'000;
 constexpr int64_t kAgeShare = 8;
 constexpr int64_t kBurst = 3;
+constexpr int64_t kPauseNs = 5'000'000;
 constexpr size_t kPaceBytes = 16 << 10;  // worth a message at any time
 
 class Pace {
@@ -29,7 +30,7 @@ class Pace {
   }
 
   void note_sent(int64_t now_ns, bool is_awaited) {
-    if (is_awaited || now_ns >= due_ns_)
+    if (is_awaited || now_ns >= due_ns_ + kPauseNs)
       began_ns_ = now_ns;
     const int64_t space_ns = std::clamp((now_ns - began_ns_) / kAgeShare, kPaceNs, kMostNs);
     // What had to leave at once is no debt beyond the burst.

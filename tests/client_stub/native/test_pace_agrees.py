@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xpool.native import build
-from xpool.pace import AGE_SHARE, BURST, MOST_NS, PACE_NBYTES, PACE_NS, Pace
+from xpool.pace import AGE_SHARE, BURST, MOST_NS, PACE_NBYTES, PACE_NS, PAUSE_NS, Pace
 
 START_NS: Final = 10**15
 """Any monotonic clock has run for a while."""
@@ -23,7 +23,7 @@ Fact = tuple[int, int, bool]
 
 facts = st.lists(
     st.tuples(
-        st.integers(0, 4 * PACE_NS),
+        st.one_of(st.integers(0, 4 * PACE_NS), st.integers(0, 2 * PAUSE_NS)),
         st.one_of(st.integers(0, 2 * PACE_NBYTES), st.integers(0, 2**40)),
         st.booleans(),
     ),
@@ -112,11 +112,21 @@ def test_a_stream_is_young_again_after_an_answer_or_a_pause(is_awaited: bool) ->
         now_ns += 1000
         if not pace.delay_ns(now_ns, 1, is_awaited=False):
             pace.note_sent(now_ns, is_awaited=False)
-    now_ns += 0 if is_awaited else BURST * MOST_NS
+    now_ns += 0 if is_awaited else MOST_NS + PAUSE_NS
     for _ in range(BURST):
         assert pace.delay_ns(now_ns, 1, is_awaited=is_awaited) == 0
         pace.note_sent(now_ns, is_awaited=is_awaited)
     assert pace.delay_ns(now_ns, 1, is_awaited=False) == PACE_NS
+
+
+def test_a_link_may_space_them_out_further() -> None:
+    pace, now_ns, sent = Pace(10 * MOST_NS), START_NS, [START_NS]
+    while now_ns < START_NS + 10 * AGE_SHARE * 10 * MOST_NS:
+        now_ns += PACE_NS
+        if not pace.delay_ns(now_ns, 1, is_awaited=False):
+            pace.note_sent(now_ns, is_awaited=False)
+            sent.append(now_ns)
+    assert sent[-1] - sent[-2] == 10 * MOST_NS
 
 
 @given(facts)
