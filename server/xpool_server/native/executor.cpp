@@ -56,6 +56,8 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
       position = from.position();
       continue;
     }
+    if (turn)
+      turn->check();
     const Outcome outcome = step(from);
     if (outcome != Outcome::kDone && outcome != Outcome::kRead)
       return outcome;
@@ -99,6 +101,8 @@ Outcome Executor::replay() {
     }
     if (run.index == run.count)
       run.at = run.records.size();  // more than were announced: Python finds none here
+    if (turn)
+      turn->check();
     const Outcome outcome =
         from.is_exhausted() || run.index == run.count ? Outcome::kHandBack : step_in_plan(from);
     if (outcome != Outcome::kDone && outcome != Outcome::kRead)

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "arbiter.h"
 #include "operation.h"
 #include "plans.h"
 #include "reader.h"
@@ -36,6 +37,9 @@ class Executor {
 
   Storages storages;
   uint64_t executed_ops = 0;
+
+  // Asked between two records; null: nobody else uses the device.
+  Turn *turn = nullptr;
 
   // Of the last call of `run`.
   size_t position = 0;      // of the record that it stopped at, or behind the run of a plan that it is in

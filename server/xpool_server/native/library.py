@@ -137,6 +137,7 @@ _LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
     ("xs_poison", (_ID,), ctypes.c_int32),
     ("xs_free", (_ID,), None),
     ("xs_set_busy", (_ID, ctypes.c_int32), None),
+    ("xs_set_quota", (_ID,), None),
     ("xs_view_count", (_ID,), ctypes.c_uint64),
     ("xs_ledger", (ctypes.POINTER(Ledger),), None),
     ("xs_handles", (ctypes.POINTER(ctypes.c_uint64),), None),
@@ -393,6 +394,10 @@ class NativeSession:
     def set_busy(self, storage_id: int, *, is_busy: bool) -> None:
         """Whether whatever uses a live handle is handed back."""
         self._call["xs_set_busy"](self.pointer, storage_id, is_busy)
+
+    def set_quota(self, nbytes: int) -> None:
+        """Allow another sum from now on."""
+        self._call["xs_set_quota"](self.pointer, nbytes)
 
     def view_count(self, storage_id: int) -> int:
         """Tensors kept for a live handle's geometries."""

@@ -41,7 +41,8 @@ Stop Serving::serve(int64_t timeout_ns) {
   while (true) {
     bool is_drained;
     const Stop stop = receive_all(until_ns, is_drained);
-    work(false);
+    if (is_drained || stop != Stop::kQuiet)
+      work(false);
     if (connection_.owes_ack()) {
       acknowledge();
       is_drained = false;  // sending may take libzmq's news of an arrival off its descriptor
@@ -49,8 +50,10 @@ Stop Serving::serve(int64_t timeout_ns) {
     if (stop != Stop::kQuiet)
       return stop;
     const int64_t left_ns = until_ns - now_ns();
-    if (left_ns <= 0 || has_watched(is_drained ? left_ns : 0))
+    if (left_ns <= 0 || has_watched(is_drained ? left_ns : 0)) {
+      work(false);
       return Stop::kQuiet;
+    }
   }
 }
 
@@ -137,8 +140,17 @@ void Serving::work(bool begins) {
   if (begins == is_working_)
     return;
   is_working_ = begins;
+  if (executor_.turn && begins)
+    executor_.turn->begin();
   if (setup_.note_work)
-    return setup_.note_work(begins);
+    setup_.note_work(begins);
+  else
+    note_busy(begins);
+  if (executor_.turn && !begins)
+    executor_.turn->end();
+}
+
+void Serving::note_busy(bool begins) {
   const int64_t at_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
   if (begins)
     work_began_ns_ = at_ns;

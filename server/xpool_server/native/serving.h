@@ -60,6 +60,7 @@ class Serving {
   void acknowledge();
   bool has_watched(int64_t timeout_ns);
   void work(bool begins);
+  void note_busy(bool begins);
 
   Executor &executor_;
   Setup setup_;

@@ -45,7 +45,7 @@ class Storages {
  public:
   Storages(uint64_t quota_nbytes, uint64_t max_handles) : quota_nbytes(quota_nbytes), max_handles_(max_handles) {}
 
-  const uint64_t quota_nbytes;
+  uint64_t quota_nbytes;
   uint64_t allocated_nbytes = 0;
   uint64_t peak_nbytes = 0;
   uint64_t live_count = 0;

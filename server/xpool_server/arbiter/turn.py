@@ -1,0 +1,273 @@
+"""A worker's turns at its device, in C++ or in Python.
+
+``begin`` waits until the device is the worker's, ``check`` makes room between two
+records, ``end`` gives the device up. Used by the thread that runs the operations.
+"""
+
+# ruff: noqa: D102  the class Turn documents the methods
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from xpool_protocol.errors import UsageError
+
+from xpool_server.arbiter.device import charge, next_tenant
+from xpool_server.arbiter.page import Page
+from xpool_server.arbiter.tenant import Place, arrive, ready_at_ns, refill
+
+if TYPE_CHECKING:
+    from xpool_server.native.library import NativeLibrary, NativeSession
+
+PATIENCE_S: Final = 0.1
+"""Who waits looks around so often, should a wake-up have been lost."""
+
+
+class Turn:
+    """Nobody else uses the device."""
+
+    is_ours = False
+
+    def begin(self) -> None:
+        """Wait until the device is ours."""
+
+    def check(self) -> None:
+        """Between two records: make room for others if it is their turn."""
+
+    def end(self) -> None:
+        """Nothing is to be done for now."""
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Around a wait for something that is not the device."""
+        was_ours = self.is_ours
+        if was_ours:
+            self.end()
+        try:
+            yield
+        finally:
+            if was_ours:
+                self.begin()
+
+
+class NativeTurn(Turn):
+    """``Turn`` of ``native/arbiter.h``."""
+
+    def __init__(self, library: NativeLibrary, fileno: int, slot: int) -> None:
+        """Take turns in a slot of the page that a descriptor leads to.
+
+        Raises:
+            UsageError: the descriptor leads to no such page.
+        """
+        pointer = ctypes.c_void_p
+        library.declare(
+            ("xs_turn_new", (ctypes.c_int32, ctypes.c_int32), pointer),
+            ("xs_turn_begin", (pointer,), None),
+            ("xs_turn_check", (pointer,), None),
+            ("xs_turn_end", (pointer,), None),
+            ("xs_set_turn", (pointer, pointer), None),
+        )
+        self._call = library.functions
+        # Of the process's lifetime, as its one session is.
+        self._pointer = self._call["xs_turn_new"](fileno, slot)
+        if not self._pointer:
+            raise UsageError(f"descriptor {fileno} is no arbiter's page")
+
+    def give_to(self, session: NativeSession) -> None:
+        """Let a session's records be executed in our turns."""
+        self._call["xs_set_turn"](session.pointer, self._pointer)
+
+    def begin(self) -> None:
+        self._call["xs_turn_begin"](self._pointer)
+        self.is_ours = True
+
+    def check(self) -> None:
+        self._call["xs_turn_check"](self._pointer)
+
+    def end(self) -> None:
+        self._call["xs_turn_end"](self._pointer)
+        self.is_ours = False
+
+
+class PythonTurn(Turn):
+    """The same without a compiler: what C++ does by compare-and-swap takes a lock.
+
+    All workers of a page are of one kind.
+    """
+
+    def __init__(self, page: Page, slot: int) -> None:
+        self._page = page
+        self._number = slot
+        self._slot = page.slot(slot)
+        self._policy = page.policy()
+        # Our own description of the file: locks of one are no locks to itself.
+        self._lock = os.open(f"/proc/self/fd/{page.fileno}", os.O_RDWR)
+        self._deadline_ns = 0
+        self._used_at_ns = 0
+        self._held_ns = 0
+        self._is_alone = True
+
+    def begin(self) -> None:
+        if self.is_ours or not self._policy.arbitrates or not self._slot.share_percent:
+            self._used_at_ns = time.thread_time_ns()
+            return
+        self._acquire()
+
+    def check(self) -> None:
+        page = self._page
+        if not self.is_ours:
+            return
+        is_holder = page.holder == self._number + 1
+        if is_holder and not page.attention and not self._deadline_ns:
+            return
+        now_ns = time.monotonic_ns()
+        if is_holder and not page.attention and now_ns < self._deadline_ns:
+            return
+        self._look(now_ns, is_holder=is_holder)
+
+    def end(self) -> None:
+        if not self.is_ours:
+            used_ns = time.thread_time_ns()
+            self._slot.used_ns += used_ns - self._used_at_ns
+            self._used_at_ns = used_ns
+            return
+        with self._locked():
+            self._settle(time.monotonic_ns())
+            self._give_away()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone on the page; but never for ever: a holder may have been stopped."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            with suppress(BlockingIOError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.0002)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _acquire(self) -> None:
+        slot, page = self._slot, self._page
+        began_ns = time.monotonic_ns()
+        self._wait_for_tokens()
+        slot.since_ns = began_ns
+        slot.place = Place.ARRIVED
+        while True:
+            seen = page.wake_count(self._number)
+            with self._locked():
+                if page.holder == 0:
+                    page.holder = self._number + 1
+                if page.holder == self._number + 1:
+                    if slot.place == Place.ARRIVED:
+                        arrive(slot, self._policy.settings, page.virtual_ns)
+                    self._start(began_ns)
+                    return
+                if slot.is_leaving:
+                    slot.place = Place.IDLE
+                    self._used_at_ns = time.thread_time_ns()
+                    return
+                if slot.place == Place.PASSED:
+                    slot.place = Place.ARRIVED
+                page.attention = 1
+            page.wait(self._number, seen, PATIENCE_S)
+
+    def _start(self, began_ns: int) -> None:
+        slot, now_ns = self._slot, time.monotonic_ns()
+        self.is_ours, self._held_ns = True, 0
+        slot.is_overdue = int(self._policy.is_overdue(slot, now_ns))
+        slot.place = Place.RUNNING
+        slot.turns += 1
+        slot.waited_ns += now_ns - began_ns
+        self._page.grants += 1
+        self._used_at_ns = time.thread_time_ns()
+        self._set_deadline(now_ns)
+
+    def _wait_for_tokens(self) -> None:
+        slot, page = self._slot, self._page
+        while slot.is_capped and not slot.is_leaving:
+            now_ns = time.monotonic_ns()
+            refill(slot, self._policy.settings, now_ns)
+            missing_s = (ready_at_ns(slot, self._policy.settings) - now_ns) / 1e9
+            if missing_s <= 0:
+                return
+            seen = page.wake_count(self._number)
+            page.wait(self._number, seen, min(missing_s, PATIENCE_S))
+
+    def _next(self, now_ns: int) -> int | None:
+        page = self._page
+        return next_tenant(self._policy, page, page.tenants(), now_ns)
+
+    def _settle(self, now_ns: int) -> None:
+        used_ns = time.thread_time_ns()
+        since_ns, self._used_at_ns = used_ns - self._used_at_ns, used_ns
+        self._held_ns += since_ns
+        charge(
+            *(self._policy, self._page, self._slot, since_ns, now_ns),
+            is_alone=self._is_alone,
+        )
+
+    def _set_deadline(self, now_ns: int) -> None:
+        self._page.attention = 0
+        quantum_ns = self._policy.settings.quantum_ns
+        lefts = []
+        self._is_alone = self._next(now_ns) is None
+        if not self._is_alone:
+            left_ns = quantum_ns - self._held_ns
+            lefts.append(left_ns if left_ns > 0 else quantum_ns)
+        if self._slot.is_capped:
+            lefts.append(max(1, self._slot.tokens_ns))
+        self._deadline_ns = now_ns + min(lefts) if lefts else 0
+
+    def _look(self, now_ns: int, *, is_holder: bool) -> None:
+        slot = self._slot
+        if 0 < self._deadline_ns < now_ns:
+            slot.longest_ns = max(slot.longest_ns, now_ns - self._deadline_ns)
+        with self._locked():
+            self._settle(now_ns)
+            if is_holder and not self._must_leave(now_ns):
+                if self._held_ns >= self._policy.settings.quantum_ns:
+                    self._held_ns = 0
+                self._set_deadline(now_ns)
+                return
+            if is_holder:
+                self._give_away()
+        self.is_ours = False
+        self.begin()
+
+    def _must_leave(self, now_ns: int) -> bool:
+        slot = self._slot
+        if (slot.is_capped and slot.tokens_ns <= 0) or not slot.share_percent:
+            return True
+        following = self._next(now_ns)
+        return following is not None and self._policy.must_yield(
+            slot, self._held_ns, self._page.slot(following), now_ns
+        )
+
+    def _give_away(self) -> None:
+        self.is_ours, self._deadline_ns = False, 0
+        self._slot.place = Place.IDLE
+        if self._page.holder != self._number + 1:
+            return  # the node has given it to others
+        pass_on(self._page, time.monotonic_ns())
+
+
+def pass_on(page: Page, now_ns: int) -> int | None:
+    """Give the device to whoever is next; nobody uses it now.
+
+    Returns:
+        The slot that has it; None if nobody waits.
+    """
+    following = next_tenant(page.policy(), page, page.tenants(), now_ns)
+    page.holder = 0 if following is None else following + 1
+    if following is not None:
+        page.wake(following)
+    return following

@@ -1,0 +1,120 @@
+// Whose turn it is on a device: a page of memory that the workers of the device and their node share.
+//
+// The rules are those of xpool_server/arbiter, whose policies are the oracle. Every word is a 64-bit atomic. A slot is
+// one worker's. Its virtual time is written by whoever has the device: the slot's own worker while it runs, the one
+// before it while it waits. `holder` changes hands by compare-and-swap; the node, which watches over the workers, may
+// take it from one that is gone or stands still.
+#pragma once
+#include <atomic>
+#include <cstdint>
+
+namespace xpool_server {
+
+constexpr uint64_t kSlots = 256;
+
+enum class Policy : uint64_t { kNull = 0, kFifo = 1, kFairShare = 2, kPriority = 3 };
+
+enum class Place : uint64_t {
+  kEmpty = 0,    // nobody's
+  kIdle = 1,     // has nothing to do
+  kArrived = 2,  // waits, and its virtual time has not been looked at yet
+  kWaiting = 3,
+  kRunning = 4,
+  kPassed = 5,  // the node has given its turn to others: it must queue again
+};
+
+// As `SLOT` in arbiter/page.py.
+struct Slot {
+  std::atomic<uint64_t> place;
+  std::atomic<uint64_t> virtual_ns;     // device time by share: ns * 100 / share
+  std::atomic<uint64_t> share_percent;  // 0: takes part in nothing
+  std::atomic<uint64_t> priority;       // the highest goes first
+  std::atomic<uint64_t> is_capped;
+  std::atomic<uint64_t> since_ns;       // it waits since
+  std::atomic<int64_t> tokens_ns;       // of a capped one: device time that it may use now
+  std::atomic<uint64_t> tokens_at_ns;
+  std::atomic<uint64_t> used_ns;        // device time, since the session began
+  std::atomic<uint64_t> waited_ns;
+  std::atomic<uint64_t> longest_ns;     // the longest time that it went on although it was to stop
+  std::atomic<uint64_t> turns;
+  std::atomic<uint64_t> pid;
+  std::atomic<uint32_t> wake;           // a futex
+  uint32_t unused;
+  std::atomic<uint64_t> is_leaving;     // its session ends: it waits for nothing any more
+  std::atomic<uint64_t> is_overdue;     // it runs because it has waited for too long
+  std::atomic<uint64_t> more[16];
+};
+
+// As `HEADER` in arbiter/page.py.
+struct Page {
+  std::atomic<uint64_t> holder;      // slot + 1; 0: the device is free
+  std::atomic<uint64_t> attention;   // the holder must look who waits
+  std::atomic<uint64_t> virtual_ns;  // where those begin who come now
+  std::atomic<uint64_t> policy;
+  std::atomic<uint64_t> quantum_ns;
+  std::atomic<uint64_t> lag_ns;
+  std::atomic<uint64_t> burst_ns;
+  std::atomic<uint64_t> starvation_ns;
+  std::atomic<uint64_t> slot_limit;  // slots from here on are empty
+  std::atomic<uint64_t> grants;
+  std::atomic<uint64_t> more[54];
+  Slot slots[kSlots];
+};
+
+static_assert(sizeof(Slot) == 256 && sizeof(Page) == 512 + 256 * kSlots);
+
+// ---- what decides: no clock, no waiting
+
+// The waiting slot that goes next; -1 if none waits. Those that have arrived are given their virtual time.
+int next_slot(Page &page, uint64_t now_ns);
+// Whether the holder must make room for `next`, having used so much in this turn.
+bool must_yield(const Page &page, int holder, uint64_t held_ns, int next, uint64_t now_ns);
+// Device time was used. `is_alone`: nobody has waited meanwhile.
+void charge(Page &page, int slot, uint64_t used_ns, uint64_t now_ns, bool is_alone);
+// Of a capped slot: device time that it may use now; negative: what it owes.
+int64_t refill(const Page &page, Slot &slot, uint64_t now_ns);
+// When a capped slot that may not run now may run again.
+uint64_t ready_at_ns(const Page &page, const Slot &slot);
+
+// ---- what does
+
+// One worker's part. Used by the thread that runs its operations.
+class Turn {
+ public:
+  Turn(Page &page, int slot) : page_(page), slot_(page.slots[slot]), index_(slot) {}
+
+  // Waits until the device is ours.
+  void begin();
+  // Nothing is to be done for now.
+  void end();
+  // Between two records: makes room for others if it is their turn, and waits until it is ours again.
+  void check() {
+    if (deadline_ns_ == 0 && page_.holder.load(std::memory_order_relaxed) == me_ &&
+        !page_.attention.load(std::memory_order_relaxed))
+      return;
+    if (is_ours_)
+      look();
+  }
+
+ private:
+  void look();
+  void acquire();
+  void wait_for_tokens();
+  bool wait_for_turn();
+  void settle(uint64_t now_ns);
+  void set_deadline(uint64_t now_ns);
+  void give_away();
+  void pass_on(uint64_t from, uint64_t now_ns);
+
+  Page &page_;
+  Slot &slot_;
+  const int index_;
+  const uint64_t me_ = static_cast<uint64_t>(index_) + 1;
+  bool is_ours_ = false;
+  bool is_alone_ = true;
+  uint64_t deadline_ns_ = 0;  // when to look again although nobody has asked; 0: never
+  uint64_t used_at_ns_ = 0;   // the thread's processor time up to which it is charged
+  uint64_t held_ns_ = 0;      // device time of this turn
+};
+
+}  // namespace xpool_server

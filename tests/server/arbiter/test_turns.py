@@ -1,0 +1,194 @@
+"""Real processes take turns on a page; some of them are stopped or killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import busy_tenant
+from xpool_server.arbiter.desk import Desk, Terms, cpu_ns, is_stopped
+from xpool_server.arbiter.policies import PolicyName
+from xpool_server.arbiter.tenant import Place, Priority
+from xpool_server.arbiter.watch import Verdict
+
+PATIENCE_S = 60.0
+
+
+class Bench:
+    """A desk, and the processes of its workers."""
+
+    def __init__(self, policy: PolicyName = PolicyName.PRIORITY) -> None:
+        self.desk = Desk(policy)
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.passed: list[tuple[int, Verdict]] = []
+
+    def start(self, worker: int, terms: Terms, *times: float) -> None:
+        slot = self.desk.assign(worker)
+        fileno = self.desk.page.fileno
+        process = subprocess.Popen(
+            [
+                *(sys.executable, busy_tenant.__file__),
+                *(str(fileno), str(slot), *map(str, times)),
+            ],
+            stdout=subprocess.PIPE,
+            pass_fds=[fileno],
+        )
+        self.processes[worker] = process
+        self.desk.started(worker, process.pid)
+        self.desk.admit(worker, terms, time.monotonic_ns())
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Do what the node does, until it is so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_so():
+            assert time.monotonic() < deadline, "it did not happen"
+            self.passed += self.desk.watch(time.monotonic_ns())
+            time.sleep(0.02)
+
+    def used_ns(self) -> dict[int, int]:
+        return {one: self.desk.usage(one).device_ns for one in self.processes}
+
+    def share_after(self, device_s: float) -> dict[int, float]:
+        """In percent, of the next so many seconds of the device's time."""
+        before = self.used_ns()
+
+        def spent_ns() -> int:
+            return sum(self.used_ns().values()) - sum(before.values())
+
+        self.until(lambda: spent_ns() >= device_s * 1e9)
+        whole, after = spent_ns(), self.used_ns()
+        return {one: 100 * (after[one] - before[one]) / whole for one in after}
+
+    def kill(self, worker: int) -> None:
+        with self.processes.pop(worker) as process:
+            process.kill()
+
+    def close(self) -> None:
+        for worker in list(self.processes):
+            self.kill(worker)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    one = Bench()
+    yield one
+    one.close()
+
+
+def terms(share: int, priority: Priority = Priority.NORMAL, **more: bool) -> Terms:
+    return Terms(share_percent=share, priority=priority, **more)
+
+
+def test_shares_are_kept(bench: Bench) -> None:
+    for worker, share in enumerate((15, 25, 60)):
+        bench.start(worker, terms(share), (0.1, 1.0, 3.0)[worker])
+    got = bench.share_after(2.0)
+    for worker, share in enumerate((15, 25, 60)):
+        assert abs(got[worker] - share) < 3
+
+
+def test_terms_change_while_it_runs(bench: Bench) -> None:
+    bench.start(0, terms(20), 1.0)
+    bench.start(1, terms(80), 1.0)
+    bench.share_after(0.3)
+    bench.desk.admit(0, terms(70), time.monotonic_ns())
+    bench.desk.admit(1, terms(30), time.monotonic_ns())
+    assert abs(bench.share_after(1.5)[0] - 70) < 4
+
+
+def test_a_killed_holder_leaves_the_device_free(bench: Bench) -> None:
+    bench.start(0, terms(50), 0.5)
+    bench.start(1, terms(50), 0.5)
+    for _ in range(3):  # once it will have had the device
+        bench.share_after(0.1)
+        bench.kill(0)
+        bench.desk.forget(0)
+        assert bench.share_after(0.3)[1] > 99.0
+        bench.start(0, terms(50), 0.5)
+
+
+def test_a_stopped_tenant_is_passed_over_and_marked(bench: Bench) -> None:
+    """Its neighbours go on with their shares; it goes on when it is continued."""
+    bench.start(0, terms(40), 0.5)
+    bench.start(1, terms(20), 0.5)
+    bench.start(2, terms(40), 0.5)
+    bench.share_after(0.2)
+    os.kill(bench.processes[0].pid, signal.SIGSTOP)
+    bench.until(lambda: bench.desk.stalled == {0})
+    assert bench.passed[-1] == (0, Verdict.STALLED)
+    got = bench.share_after(1.5)
+    assert got[0] < 1
+    assert abs(got[1] - 100 / 3) < 5
+    os.kill(bench.processes[0].pid, signal.SIGCONT)
+    bench.until(lambda: not bench.desk.stalled)
+    assert bench.share_after(1.0)[0] > 30
+
+
+def test_an_operation_without_end_lets_others_run_beside_it(bench: Bench) -> None:
+    """And it is charged: afterwards the others catch up."""
+    bench.start(0, terms(50), 1.0)
+    bench.start(1, terms(50), 1500.0)
+    bench.until(lambda: (1, Verdict.OVERRUN) in bench.passed)
+    assert bench.desk.overruns >= 1
+    before = bench.used_ns()[0]
+    bench.until(lambda: bench.used_ns()[0] - before > 50_000_000)
+
+
+def test_a_high_class_goes_first(bench: Bench) -> None:
+    bench.start(0, terms(80, Priority.LOW), 1.0)
+    bench.start(1, terms(20, Priority.HIGH), 1.0)
+    assert bench.share_after(1.0)[1] > 90
+
+
+def test_a_cap_holds_on_an_idle_device(bench: Bench) -> None:
+    bench.start(0, terms(30, is_capped=True), 1.0)
+    began_ns, before = time.monotonic_ns(), bench.used_ns()[0]
+    bench.until(lambda: time.monotonic_ns() - began_ns > 1_500_000_000)
+    whole_ns = time.monotonic_ns() - began_ns
+    used_ns = bench.used_ns()[0] - before
+    # At most the rate, the burst and one operation: a busy machine may give less.
+    assert used_ns <= 0.30 * whole_ns + 25_000_000
+
+
+def test_who_leaves_waits_for_nothing(bench: Bench) -> None:
+    bench.start(0, terms(1, is_capped=True), 50.0)
+    slot = bench.desk.page.slot(0)
+    bench.until(lambda: bench.desk.usage(0).device_ns > 0)
+    bench.until(lambda: slot.place == Place.IDLE)
+    before = bench.used_ns()[0]
+    bench.desk.dismiss(0)
+    bench.until(lambda: bench.used_ns()[0] - before > 100_000_000)
+
+
+def test_null_lets_everybody_run() -> None:
+    bench = Bench(PolicyName.NULL)
+    try:
+        bench.start(0, terms(1), 1.0)
+        bench.start(1, terms(99), 1.0)
+        assert 20 < bench.share_after(1.0)[0] < 80
+        assert not bench.desk.needs_watching()
+    finally:
+        bench.close()
+
+
+def test_a_slot_is_given_again(bench: Bench) -> None:
+    assert [bench.desk.assign(one) for one in (7, 8, 9)] == [0, 1, 2]
+    bench.desk.forget(8)
+    assert bench.desk.assign(10) == 1
+
+
+def test_processes_that_are_gone() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    assert cpu_ns(process.pid) is not None
+    process.wait()
+    assert cpu_ns(process.pid) is None
+    assert is_stopped(process.pid)
+    assert not Path(f"/proc/{process.pid}").exists()
