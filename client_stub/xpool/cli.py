@@ -171,6 +171,16 @@ Require: TypeAlias = Annotated[
     ),
 ]
 
+OnOom: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--on-oom",
+        metavar="fail|wait|wait:SECONDS",
+        help="What an allocation does that the quota does not hold.",
+        show_default="XPOOL_ON_OOM or fail",
+    ),
+]
+
 
 @app.command(cls=ProgramCommand)
 def run(
@@ -186,6 +196,7 @@ def run(
     place: Place = None,
     same_server: SameServer = False,
     require: Require = None,
+    on_oom: OnOom = None,
     stats_json: Annotated[
         Path | None,
         typer.Option(
@@ -213,6 +224,7 @@ def run(
         "place": place,
         "same_server": "yes" if same_server else None,
         "require": require,
+        "on_oom": on_oom,
     }
     settings = job_settings(flags)
     launcher = launcher_arguments(program)

@@ -18,6 +18,8 @@ from xpool_protocol.control.routing import addresses_from_text
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text, share_from_text
 
+from xpool import room
+
 CONFIG_VARIABLE: Final = "XPOOL_CONFIG"
 CONFIG_FILE: Final = "xpool.toml"
 MODES: Final = ("elastic", "capped")
@@ -61,6 +63,7 @@ SETTINGS: Final = {
         Setting("place", "XPOOL_PLACE", "auto"),
         Setting("same_server", "XPOOL_SAME_SERVER", "no"),
         Setting("require", "XPOOL_REQUIRE", ""),
+        Setting("on_oom", room.VARIABLE, "fail"),
     )
 }
 
@@ -92,6 +95,9 @@ class JobSettings:
     same_server: bool = False
     wanted: dict[str, str] = field(default_factory=dict)
     """Which devices will do; see ``require_from_text``."""
+
+    on_oom: str = "fail"
+    """What an allocation does that the quota does not hold; see ``room.py``."""
 
 
 def job_settings(
@@ -126,7 +132,13 @@ def job_settings(
         place=_one_of("place", texts["place"], PLACES),
         same_server=_one_of("same_server", texts["same_server"], SWITCH) == "yes",
         wanted=require_from_text(texts["require"]),
+        on_oom=_on_oom(texts["on_oom"]),
     )
+
+
+def _on_oom(text: str) -> str:
+    room.wait_from_text(text)
+    return text
 
 
 def resolve(

@@ -74,6 +74,7 @@ def environment_of(settings: JobSettings) -> dict[str, str]:
         "time_limit": f"{settings.limit_ms / 1000:.3f}s" if settings.limit_ms else "",
         "place": settings.place,
         "same_server": "yes" if settings.same_server else "no",
+        "on_oom": settings.on_oom,
         "require": ",".join(f"{key}={value}" for key, value in settings.wanted.items()),
     }
     return {SETTINGS[key].variable: text for key, text in texts.items()}

@@ -26,6 +26,7 @@ from xpool_protocol.messages import (
     Goodbye,
     Message,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.transport import Link
@@ -88,6 +89,10 @@ class SessionLink:
         """Failures by operation number that nobody has been told of yet."""
         self.on_contradicted: Callable[[str], None] | None = None
         """Is told the operation whose results were not as predicted."""
+        self.on_resized: Callable[[Resized], None] | None = None
+        """Is told the slice when an administrator has changed it."""
+        self._resized: Resized | None = None
+        """The last one, should nobody have been there yet."""
         self._sent_nbytes = 0
         self._is_held = False
         self._is_awaited = False
@@ -269,10 +274,25 @@ class SessionLink:
                 self._answer(message.request, message)
             case Failure():
                 self._note(message.fault)
+            case Resized():
+                self._resize(message)
             case Goodbye():
                 self._finish(PoolError.from_wire(message.code, message.text))
             case _:
                 pass  # Ack and Pong: the connection has taken note
+
+    def tell_resized(self, tell: Callable[[Resized], None]) -> None:
+        """Call ``tell`` whenever the slice changes, and now if it has."""
+        with self._changed:
+            self.on_resized, last = tell, self._resized
+        if last is not None:
+            tell(last)
+
+    def _resize(self, message: Resized) -> None:
+        with self._changed:
+            self._resized, tell = message, self.on_resized
+        if tell is not None:
+            tell(message)
 
     def _answer(self, request: int, answer: Reply | Failure) -> None:
         with self._changed:

@@ -24,6 +24,7 @@ from typing import Final
 
 from xpool_protocol.errors import ClosedError, PoolError, UsageError
 
+from xpool import room
 from xpool.config import JobSettings
 from xpool.keeper import LeaseKeeper, client_text
 from xpool.lease_pipe import LEASE_FD_VARIABLE, Lease
@@ -85,7 +86,7 @@ def run_job(
     ours, theirs = socket.socketpair()
     with ours, forwarding() as passed_on:
         with theirs:
-            child = _start([*child_command, *program], theirs.fileno())
+            child = _start([*child_command, *program], theirs.fileno(), settings.on_oom)
         passed_on.child = child
         keeper = LeaseKeeper(settings, ours, wants_statistics=stats_json is not None)
         try:
@@ -160,7 +161,9 @@ def forwarding() -> Iterator[_PassedOn]:
             signal.signal(number, handler)
 
 
-def _start(command: Sequence[str], lease_fd: int) -> subprocess.Popen[bytes]:
+def _start(
+    command: Sequence[str], lease_fd: int, on_oom: str
+) -> subprocess.Popen[bytes]:
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
@@ -169,7 +172,11 @@ def _start(command: Sequence[str], lease_fd: int) -> subprocess.Popen[bytes]:
         if os.getppid() != parent:  # it died before the line above
             os.kill(os.getpid(), signal.SIGKILL)
 
-    environment = {**os.environ, LEASE_FD_VARIABLE: str(lease_fd)}
+    environment = {
+        **os.environ,
+        LEASE_FD_VARIABLE: str(lease_fd),
+        room.VARIABLE: on_oom,
+    }
     # preexec_fn is safe here: this process has one thread, gRPC comes later.
     return subprocess.Popen(
         command,

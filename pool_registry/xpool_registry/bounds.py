@@ -102,6 +102,7 @@ def check_heartbeat(command: TakeHeartbeat, device_indexes: frozenset[int]) -> N
     for session in command.sessions:
         check_text("lease_id", session.lease_id, MAX_NAME_CHARS, may_be_empty=False)
         check_text("session state", session.state, MAX_NAME_CHARS, may_be_empty=True)
+        check_text("refusal", session.refusal, MAX_TEXT_CHARS, may_be_empty=True)
     for ended in command.ended:
         check_text("lease_id", ended.lease_id, MAX_NAME_CHARS, may_be_empty=False)
         check_text("reason", ended.reason, MAX_TEXT_CHARS, may_be_empty=True)

@@ -82,6 +82,21 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     waited_ms: int = 0
     """How long its request stood in the queue."""
 
+    slice_number: int = 0
+    """Counts the changes of its slice."""
+
+
+class LeaseResized(RegistryEvent, frozen=True, kw_only=True, tag="lease_resized"):
+    """Its slice is another one; ``number`` counts the changes."""
+
+    lease_id: str
+    number: int
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    priority: str
+    at_s: float
+
 
 class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):
     """The slice is free again."""
@@ -175,6 +190,7 @@ StoredEvent = (
     RegistryCreated
     | NodeJoined
     | LeaseGranted
+    | LeaseResized
     | LeaseEnded
     | RequestQueued
     | RequestLeft
@@ -203,6 +219,29 @@ class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
     executed_ops: int
     allocated_nbytes: int
     received_nbytes: int
+    share_percent: int = 0
+    """The slice that is in force, as far as the node says; 0: it does not."""
+
+    memory_nbytes: int = 0
+    mode: str = ""
+    priority: str = ""
+    refusal: str = ""
+    """Why the change of the slice that it was told last is not in force."""
+
+    slice_number: int = 0
+    """Of that change; 0: it was told none, or has not decided yet."""
+
+    device_ns: int = 0
+    """Of the device's time, since the session began."""
+
+    waiting_ns: int = 0
+    sent_nbytes: int = 0
+    longest_hold_ns: int = 0
+    got_percent: float = 0.0
+    """Of the device's time in the last ten seconds."""
+
+    overhead_nbytes: int = 0
+    """Of the quota: what the framework holds beside the job's own storages."""
 
 
 class NodeHeard(msgspec.Struct, frozen=True, kw_only=True):

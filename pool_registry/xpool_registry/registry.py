@@ -34,6 +34,7 @@ from xpool_registry.events import (
     DeviceLoad,
     LeaseEnded,
     LeaseGranted,
+    LeaseResized,
     NodeJoined,
     Observation,
     RegistryCreated,
@@ -56,6 +57,13 @@ from xpool_registry.queueing import (
     request_from,
     request_id_of,
     set_tenant,
+)
+from xpool_registry.resizing import (
+    FEW_NODES,
+    QUICK_HEARTBEAT_MS,
+    ResizeLease,
+    reconcile,
+    resize,
 )
 from xpool_registry.schedule import in_order, schedule
 from xpool_registry.settings import MAX_ENDED_LEASES, Settings
@@ -129,6 +137,12 @@ class HeartbeatAnswer(NamedTuple):
     must_rejoin: bool
     to_end: dict[str, str]
     """Lease id to reason."""
+
+    resized: tuple[LeaseGranted, ...] = ()
+    """Leases with a slice that the node has yet to be told."""
+
+    next_ms: int = 0
+    """When it is to come back; 0: as Join said."""
 
 
 class NodeView(NamedTuple):
@@ -233,7 +247,23 @@ class Registry:
                 self._state, command.node_name, command.sessions
             )
             self._log_strangers(command.node_name, verdict.unknown)
-            return HeartbeatAnswer(must_rejoin=False, to_end=verdict.to_end)
+            to_tell, backs = reconcile(self._state, command.sessions, at)
+            self._commit(backs, at)
+            is_quick = len(self._state.nodes) <= FEW_NODES
+            interval_ms = self.settings.heartbeat_interval_ms
+            return HeartbeatAnswer(
+                must_rejoin=False,
+                to_end=verdict.to_end,
+                resized=tuple(to_tell),
+                next_ms=min(QUICK_HEARTBEAT_MS, interval_ms) if is_quick else 0,
+            )
+
+    def resize(self, command: ResizeLease) -> HeldLease:
+        """See ``resizing.resize``; its node is told with its next heartbeat."""
+        with self._lock:
+            at = self._clock()
+            self._commit([resize(self._state, command, at)], at)
+            return self._held(self._state.leases[command.lease_id], at)
 
     # ---- leases ----
 
@@ -523,7 +553,9 @@ class Registry:
     def _remember(self, fact: RegistryEvent | Observation) -> None:
         """What asks for another look at the queue, and who got nothing of it."""
         match fact:
-            case LeaseEnded() | NodeJoined() | TenantSet() | TenantRemoved():
+            case LeaseEnded() | LeaseResized() | NodeJoined():
+                self._is_dirty = True
+            case TenantSet() | TenantRemoved():
                 self._is_dirty = True
             case RequestLeft(request_id=request_id, reason=reason):
                 self._is_dirty = True
@@ -556,6 +588,7 @@ class Registry:
             share_percent=lease.share_percent,
             memory_nbytes=lease.memory_nbytes,
             mode=lease.mode,
+            priority=lease.priority,
             issued_at_s=math.floor(at.wall_s),
             expires_at_s=math.ceil(at.wall_s + lease.ttl_ms / 1000),
         )

@@ -17,6 +17,7 @@ from xpool_registry.registry import (
     QueuePlace,
     Registry,
 )
+from xpool_registry.resizing import ResizeLease
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +64,34 @@ class RegistryService:
                 pb.LeaseToEnd(lease_id=lease_id, reason=reason)
                 for lease_id, reason in answer.to_end.items()
             ],
+            slices=[
+                pb.SliceOfLease(
+                    lease_id=lease.lease_id,
+                    epoch=lease.epoch,
+                    share_percent=lease.share_percent,
+                    memory_nbytes=lease.memory_nbytes,
+                    mode=lease.mode,
+                    priority=lease.priority,
+                    number=lease.slice_number,
+                )
+                for lease in answer.resized
+            ],
+            next_heartbeat_ms=answer.next_ms,
+        )
+
+    def resize(self, request: pb.ResizeRequest) -> pb.ResizeReply:
+        """An admin changes a running job's slice."""
+        held = self._registry.resize(
+            ResizeLease(
+                lease_id=request.lease_id,
+                share_percent=request.share_percent,
+                memory_nbytes=request.memory_nbytes,
+                mode=request.mode,
+                priority=request.priority,
+            )
+        )
+        return pb.ResizeReply(
+            lease=_wire_from_lease(held), number=held.lease.slice_number
         )
 
     def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
@@ -193,6 +222,18 @@ def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
         executed_ops=session.executed_ops,
         allocated_nbytes=session.allocated_nbytes,
         received_nbytes=session.received_nbytes,
+        share_percent=session.share_percent,
+        memory_nbytes=session.memory_nbytes,
+        mode=session.mode,
+        priority=session.priority,
+        refusal=session.refusal,
+        slice_number=session.slice_number,
+        device_ns=session.device_ns,
+        waiting_ns=session.waiting_ns,
+        sent_nbytes=session.sent_nbytes,
+        longest_hold_ns=session.longest_hold_ns,
+        got_percent=session.got_percent,
+        overhead_nbytes=session.overhead_nbytes,
     )
 
 
@@ -242,6 +283,18 @@ def _wire_from_session(session: events.SessionReport) -> pb.SessionReport:
         executed_ops=session.executed_ops,
         allocated_nbytes=session.allocated_nbytes,
         received_nbytes=session.received_nbytes,
+        share_percent=session.share_percent,
+        memory_nbytes=session.memory_nbytes,
+        mode=session.mode,
+        priority=session.priority,
+        refusal=session.refusal,
+        slice_number=session.slice_number,
+        device_ns=session.device_ns,
+        waiting_ns=session.waiting_ns,
+        sent_nbytes=session.sent_nbytes,
+        longest_hold_ns=session.longest_hold_ns,
+        got_percent=session.got_percent,
+        overhead_nbytes=session.overhead_nbytes,
     )
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     Device,
@@ -22,6 +24,7 @@ from xpool_registry.events import (
     LeaseEnded,
     LeaseGranted,
     LeaseRenewed,
+    LeaseResized,
     NodeHeard,
     NodeJoined,
     Observation,
@@ -176,6 +179,8 @@ class State:
                 self._grant(fact, now_ns)
             case LeaseRenewed():
                 self._extend(self.leases[fact.lease_id], now_ns)
+            case LeaseResized():
+                self._resize(fact)
             case LeaseEnded():
                 self._end(fact)
             case _:
@@ -247,6 +252,26 @@ class State:
                     device_count=lease.group_size,
                 )
             )
+
+    def _resize(self, event: LeaseResized) -> None:
+        before = self.leases.get(event.lease_id)
+        if before is None:
+            return
+        lease = replace(
+            before,
+            share_percent=event.share_percent,
+            memory_nbytes=event.memory_nbytes,
+            mode=event.mode,
+            priority=event.priority,
+            slice_number=event.number,
+        )
+        for one, factor in ((before, -1), (lease, 1)):
+            self._book(one, factor)
+            self._charge(one, factor, event.at_s)
+        self.leases[lease.lease_id] = lease
+        self._by_node[lease.node_name][lease.lease_id] = lease
+        if lease.request_id:
+            self.of_request[lease.request_id][lease.lease_id] = lease
 
     def _charge(self, lease: LeaseGranted, factor: int, at_s: float) -> None:
         book = self.books.setdefault(lease.tenant, Book())

@@ -38,6 +38,7 @@ from xpool_protocol.messages import (
     Pong,
     Redirect,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.version import MAX_VERSION
@@ -48,8 +49,8 @@ Frames: TypeAlias = list[Payload]
 HEADER: Final = struct.Struct("<2sBBHHQ")
 MAGIC: Final = b"XP"
 
-_Packed: TypeAlias = Hello | Bye | Inquiry | Welcome | Redirect | Goodbye
-_P = TypeVar("_P", Hello, Bye, Inquiry, Welcome, Redirect, Goodbye, Fault)
+_Packed: TypeAlias = Hello | Bye | Inquiry | Welcome | Redirect | Goodbye | Resized
+_P = TypeVar("_P", Hello, Bye, Inquiry, Welcome, Redirect, Goodbye, Resized, Fault)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 # These are said before a version is agreed, so the version in their header is not
@@ -119,6 +120,7 @@ _UNPACK: Final[dict[int, Callable[[bytes], Message]]] = {
     Welcome.kind: _unpacker(Welcome),
     Redirect.kind: _unpacker(Redirect),
     Goodbye.kind: _unpacker(Goodbye),
+    Resized.kind: _unpacker(Resized),
 }
 _unpack_fault = _unpacker(Fault)
 

@@ -38,6 +38,7 @@ from xpool_protocol.messages import (
     Pong,
     Redirect,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.version import MAX_VERSION, MIN_VERSION, choose_version
@@ -56,7 +57,7 @@ class State(Enum):
 LEGAL_FOR_CLIENT: Final[dict[State, tuple[type[Message], ...]]] = {
     State.NEW: (),
     State.GREETED: (Welcome, Redirect, Goodbye, Pong),
-    State.OPEN: (Ack, Reply, Failure, Pong, Goodbye),
+    State.OPEN: (Ack, Reply, Failure, Pong, Resized, Goodbye),
     State.CLOSED: (),
 }
 LEGAL_FOR_SERVER: Final[dict[State, tuple[type[Message], ...]]] = {
@@ -363,6 +364,10 @@ class ServerConnection:
     def pong(self, ping: Ping) -> Frames:
         """Frames that answer a Ping."""
         return encode(Pong(ping.nonce), self.version)
+
+    def resized(self, share_percent: int, memory_nbytes: int) -> Frames:
+        """Frames that tell the slice that is in force from now on."""
+        return encode(Resized(share_percent, memory_nbytes), self.version)
 
     def goodbye(self, error: PoolError) -> Frames:
         """Frames that end the session, or refuse to open it."""

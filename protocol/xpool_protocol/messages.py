@@ -2,7 +2,7 @@
 
 Client to server: ``Hello``, ``Inquiry``, ``Batch``, ``Ping``, ``Bye``.
 Server to client: ``Welcome``, ``Redirect``, ``Ack``, ``Reply``, ``Failure``, ``Pong``,
-``Goodbye``.
+``Goodbye``, ``Resized``.
 
 Hello, Welcome and the like are few and travel as msgpack arrays; fields may be
 added at the end with a default, which an older peer ignores.
@@ -175,6 +175,15 @@ class Pong(msgspec.Struct, frozen=True):
     nonce: int
 
 
+class Resized(msgspec.Struct, frozen=True, array_like=True):
+    """The slice that is in force from now on."""
+
+    kind: ClassVar[int] = 0x48
+    share_percent: Count
+    memory_nbytes: Count
+    """The quota."""
+
+
 EXCEPTIONS: Final = frozenset(
     {
         "RuntimeError",
@@ -208,4 +217,5 @@ Message: TypeAlias = (
     | Failure
     | Goodbye
     | Pong
+    | Resized
 )

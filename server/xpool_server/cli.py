@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from xpool_protocol.errors import PoolError, UsageError
 
+from xpool_server.arbiter.policies import PolicyName
+from xpool_server.arbiter.tenant import NS_PER_MS, Settings
 from xpool_server.executors import ExecutorKind
 from xpool_server.log import LogFormat
 
@@ -45,7 +47,8 @@ def server(
     devices: Annotated[
         str,
         typer.Option(
-            help="What to offer, for instance 'cuda', 'cpu' or 'cpu:2,memory=4GiB'.",
+            help="What to offer, for instance 'cuda', 'cpu' or"
+            " 'cpu:2,memory=4GiB,cores=8'.",
             show_default="every CUDA device, otherwise the CPU",
         ),
     ] = "",
@@ -103,6 +106,23 @@ def server(
             show_default="in the user's cache folder",
         ),
     ] = None,
+    arbiter: Annotated[
+        PolicyName,
+        typer.Option(
+            envvar="XPOOL_ARBITER",
+            help="How the jobs of a device take turns: by class and share, by share"
+            " alone, first come first served, or not at all.",
+        ),
+    ] = PolicyName.PRIORITY,
+    quantum_ms: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            envvar="XPOOL_QUANTUM_MS",
+            help="Device time after which a job makes room for others.",
+        ),
+    ] = 2.0,
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -153,6 +173,8 @@ def server(
                 else None
             ),
             uploads_nbytes=cached_nbytes,
+            arbiter=arbiter,
+            turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
         )
         Node(options, on_ready=typer.echo).run()
     except PoolError as error:

@@ -36,6 +36,9 @@ class OpenSession(msgspec.Struct, frozen=True, tag="open"):
     door_key: str = ""
     """What workers of this pool vouch for their doors with, in hex."""
     tenant: str = ""
+    mode: str = "elastic"
+    slot: int = -1
+    """Of the device's arbiter; -1: nobody arbitrates."""
 
 
 class EndSession(msgspec.Struct, frozen=True, tag="end"):
@@ -43,6 +46,21 @@ class EndSession(msgspec.Struct, frozen=True, tag="end"):
 
     code: int
     text: str
+
+
+class ResizeSession(msgspec.Struct, frozen=True, tag="resize"):
+    """Node to worker: the slice is another one; SessionResized answers."""
+
+    share_percent: int
+    memory_nbytes: int
+
+
+class SessionResized(msgspec.Struct, frozen=True, tag="resized"):
+    """Worker to node: the quota that is in force now."""
+
+    memory_nbytes: int
+    refusal: str = ""
+    """Why it is not the one that was asked for; empty if it is."""
 
 
 class SessionOpened(msgspec.Struct, frozen=True, tag="opened"):
@@ -67,8 +85,10 @@ class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):
     counters: dict[str, int]
 
 
-FromWorker: TypeAlias = WorkerReady | SessionOpened | SessionStatistics | SessionClosed
-ToWorker: TypeAlias = OpenSession | EndSession
+FromWorker: TypeAlias = (
+    WorkerReady | SessionOpened | SessionStatistics | SessionResized | SessionClosed
+)
+ToWorker: TypeAlias = OpenSession | ResizeSession | EndSession
 
 _ENCODER: Final = msgspec.json.Encoder()
 _FROM_WORKER: Final[msgspec.json.Decoder[FromWorker]] = msgspec.json.Decoder(FromWorker)

@@ -20,6 +20,7 @@ from xpool_protocol.messages import Hello
 from xpool_protocol.transport import Listener, PeerId
 
 from xpool_server import control
+from xpool_server.arbiter.turn import Turn
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.known_uploads import (
@@ -92,6 +93,7 @@ class Worker:
         make_executor: MakeExecutor,
         open_door: Callable[[str, str], Peers],
         uploads: UploadFolder | None = None,
+        take_turns: Callable[[int], Turn] = lambda _: Turn(),
     ) -> None:
         """A worker that waits for its one lease.
 
@@ -104,6 +106,7 @@ class Worker:
             open_door: begins to listen for the workers of the job's other devices;
                 from this host's name and the pool's key.
             uploads: where contents of uploads are kept, if they are.
+            take_turns: makes a session's turns at the device, from its slot.
         """
         self._lane = lane
         self._pipe = pipe
@@ -112,6 +115,7 @@ class Worker:
         self._backend = backend
         self._open_door = open_door
         self._uploads = uploads
+        self._take_turns = take_turns
         self._known: SessionUploads | None = None
         self._peers: Peers | None = None
         self._session: Session | None = None
@@ -172,9 +176,14 @@ class Worker:
                     self._peers,
                     self._known_uploads(order.tenant),
                 )
+                self._executor.take_turns(self._take_turns(order.slot))
                 properties = self._peers.properties()
                 self._session = Session(order, self._executor, self._send, properties)
                 self._lease_id = order.lease_id
+                return False
+            case control.ResizeSession():
+                assert self._session is not None
+                self._pipe.send(self._session.resize(order))
                 return False
             case control.EndSession(code, text):
                 if self._session is not None:

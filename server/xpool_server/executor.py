@@ -72,6 +72,7 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.values import Value
 
+from xpool_server.arbiter.turn import Turn
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.opening import library_opener
 from xpool_server.calls import Calls, encoded
@@ -125,6 +126,8 @@ class Executor:
             known: what need not be uploaded again.
         """
         self.backend = backend
+        self.turn = Turn()
+        """At the device; another one is set before the first record."""
         self.lane = lane or NoLane()
         self.known = known or NoKnownUploads()
         self._broken_uploads: list[Fault] = []
@@ -201,6 +204,11 @@ class Executor:
             SetKernelAttribute: self.kernels.set_attribute,
         }
 
+    def take_turns(self, turn: Turn) -> None:
+        """Share the device: run records when it is our turn."""
+        self.turn = turn
+        self.storages.turn = turn
+
     def _make_storages(self, quota_nbytes: int) -> Storages:
         """An empty table for this session."""
         return Storages(quota_nbytes, self.backend.device, self._broken_upload)
@@ -239,11 +247,13 @@ class Executor:
         """
         with _no_warnings(), torch._C._AutoDispatchBelowADInplaceOrView():
             self._payloads = payloads
+            self.turn.begin()
             self.backend.begin_work()
             try:
                 yield
             finally:
                 self.backend.end_work()
+                self.turn.end()
                 self._payloads = ()
 
     def run(self, records: bytes) -> Iterator[Answers | None]:
@@ -279,6 +289,7 @@ class Executor:
         Raises:
             PeerError: the session has broken a bound and must end.
         """
+        self.turn.check()
         answers = self._handlers[type(record)](record)
         if answers is None:
             return None
@@ -424,15 +435,18 @@ class Executor:
                 self.lane.send_failure(record.request)
                 raise
             parts = self.backend.parts(entry.storage, record.offset, record.nbytes)
-            self.lane.send(record.request, record.nbytes, parts)
+            with self.turn.given_up():  # the network takes its time
+                self.lane.send(record.request, record.nbytes, parts)
             return Reply(record.request, encoded(None))
 
         return self.failures.answer(record.request, run)
 
     def _fence(self, record: Fence) -> Answers:
         def run() -> Reply:
-            self.lane.wait_for_uploads()
-            self.known.wait()
+            if self.lane.is_busy or self.known.is_busy:
+                with self.turn.given_up():
+                    self.lane.wait_for_uploads()
+                    self.known.wait()
             self.backend.synchronize()
             fault = self.failures.first_unreported
             if fault is not None:

@@ -92,12 +92,18 @@ class KnownUploads(Protocol):
     ) -> Transfer:
         """Fill a destination with a content; raises ``ArgumentInvalid``."""
 
+    @property
+    def is_busy(self) -> bool:
+        """``wait`` would block."""
+
     def wait(self) -> None:
         """Block until nothing that was begun is under way."""
 
 
 class NoKnownUploads:
     """For workers that keep nothing."""
+
+    is_busy = False
 
     def listing(self) -> Sequence[Known]:
         """Nothing."""
@@ -193,6 +199,11 @@ class SessionUploads:
             self._under_way += 1
         self._reader.submit(self._fill, transfer, file, content)
         return transfer
+
+    @property
+    def is_busy(self) -> bool:
+        """``wait`` would block."""
+        return bool(self._under_way)
 
     def wait(self) -> None:
         """Block until nothing that was begun is under way."""

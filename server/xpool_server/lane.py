@@ -105,12 +105,18 @@ class Lane(Protocol):
     def send_failure(self, number: int) -> None:
         """A download's bytes will not come; a broken lane is no further failure."""
 
+    @property
+    def is_busy(self) -> bool:
+        """``wait_for_uploads`` would block."""
+
     def wait_for_uploads(self) -> None:
         """Block until nothing is under way."""
 
 
 class NoLane:
     """For workers without one, and for tests."""
+
+    is_busy = False
 
     def open(self) -> tuple[bytes, list[str]]:
         """There is no address."""
@@ -208,6 +214,11 @@ class SocketLane:
         """A download's bytes will not come; a broken lane is no further failure."""
         with contextlib.suppress(BrokenError):
             self.send(number, wire.FAILED, ())
+
+    @property
+    def is_busy(self) -> bool:
+        """``wait_for_uploads`` would block."""
+        return bool(self._under_way)
 
     def wait_for_uploads(self) -> None:
         """Block until nothing is under way."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from xpool_protocol.control import registry_pb2 as pb
 
+from xpool_server.metering import Meter
+from xpool_server.node_records import Session
 from xpool_server.node_state import NodeState
+from xpool_server.registry_link import MAX_REASON_CHARS, printable
 
 
 class LoadMeter:
@@ -42,19 +47,47 @@ class LoadMeter:
         return loads
 
 
-def session_reports(state: NodeState) -> list[pb.SessionReport]:
-    """One entry per session whose worker process lives."""
-    return [
-        pb.SessionReport(
-            lease_id=session.claims.lease_id,
-            epoch=session.claims.epoch,
-            state=session.state.value,
-            executed_ops=_counter(session.counters, "executed_ops"),
-            allocated_nbytes=_counter(session.counters, "allocated_nbytes"),
-            received_nbytes=_counter(session.counters, "received_nbytes"),
-        )
-        for _, _, session in state.sessions()
-    ]
+STALLED: Final = "stalled"
+"""In place of a session's state: its worker stands still and has given its place up."""
+
+
+def session_report(
+    session: Session, meter: Meter, *, is_stalled: bool
+) -> pb.SessionReport:
+    """What a heartbeat says of one session."""
+    claims, last = session.claims, meter.last
+    return pb.SessionReport(
+        lease_id=claims.lease_id,
+        epoch=claims.epoch,
+        state=STALLED if is_stalled else session.state.value,
+        executed_ops=last.executed_ops,
+        allocated_nbytes=last.allocated_nbytes,
+        received_nbytes=last.received_nbytes,
+        share_percent=claims.share_percent,
+        memory_nbytes=claims.memory_nbytes,
+        mode=claims.mode,
+        priority=claims.priority,
+        refusal=printable(session.refusal, MAX_REASON_CHARS),
+        slice_number=0 if session.wish is not None else session.slice_number,
+        device_ns=last.device_ns,
+        waiting_ns=last.waiting_ns,
+        sent_nbytes=last.sent_nbytes,
+        longest_hold_ns=last.longest_hold_ns,
+        got_percent=meter.got_percent,
+        overhead_nbytes=_counter(session.counters, "overhead_nbytes"),
+        usage=[
+            pb.UsageSecond(
+                at_s=second.at_s,
+                device_ns=second.used.device_ns,
+                waiting_ns=second.used.waiting_ns,
+                executed_ops=second.used.executed_ops,
+                received_nbytes=second.used.received_nbytes,
+                sent_nbytes=second.used.sent_nbytes,
+                allocated_nbytes=second.used.allocated_nbytes,
+            )
+            for second in meter.seconds
+        ],
+    )
 
 
 def _counter(counters: dict[str, int], name: str) -> int:

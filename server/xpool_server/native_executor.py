@@ -21,6 +21,7 @@ from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
 from xpool_protocol.wire import Reader
 
+from xpool_server.arbiter.turn import NativeTurn, Turn
 from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
@@ -73,6 +74,11 @@ class NativeExecutor(Executor):
         return NativeStorages(
             self.native, quota_nbytes, self.backend.device, self._broken_upload
         )
+
+    def take_turns(self, turn: Turn) -> None:
+        super().take_turns(turn)
+        if isinstance(turn, NativeTurn):
+            turn.give_to(self.native)
 
     def _make_graphs(self) -> Graphs:
         self._native_graphs = NativeGraphs(

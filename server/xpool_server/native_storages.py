@@ -52,6 +52,10 @@ class NativeStorages(Storages):
     def live_count(self) -> int:
         return int(self._native.ledger().live_count)
 
+    def resize_quota(self, nbytes: int) -> None:
+        super().resize_quota(nbytes)
+        self._native.set_quota(nbytes)
+
     def __contains__(self, storage_id: int) -> bool:
         return self._native.state(storage_id) is not State.NOTHING
 
@@ -76,7 +80,7 @@ class NativeStorages(Storages):
     def _waited(self, storage_id: int) -> Transfer:
         """An upload that is over: its storage's memory is nobody else's again."""
         transfer = self._uploads.pop(storage_id)
-        transfer.wait()
+        self._wait(transfer)
         self._native.set_busy(storage_id, is_busy=False)
         return transfer
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -35,10 +35,14 @@ from xpool_server.addresses import (
     host_of,
     worker_uri,
 )
-from xpool_server.control import OpenSession
+from xpool_server.arbiter.desk import WATCH_NS, Desk, Terms
+from xpool_server.arbiter.policies import PolicyName
+from xpool_server.arbiter.tenant import Settings
+from xpool_server.control import EndSession, OpenSession
 from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
 from xpool_server.known_uploads import UploadFolder
-from xpool_server.load_report import LoadMeter, session_reports
+from xpool_server.load_report import LoadMeter, session_report
+from xpool_server.metering import Meter, Reading
 from xpool_server.node_facts import (
     Fact,
     GiveUp,
@@ -50,14 +54,24 @@ from xpool_server.node_facts import (
     ReportSoon,
     SendGoodbye,
     SendRedirect,
+    SetTerms,
     ShutdownAsked,
+    SliceChanged,
     StartWorker,
     TellWorker,
     TimePassed,
     WorkerExited,
+    WorkerId,
 )
+from xpool_server.node_records import Session
 from xpool_server.node_state import NodeState
-from xpool_server.registry_link import Identity, Joined, JoinRefused, RegistryLink
+from xpool_server.registry_link import (
+    Identity,
+    Joined,
+    JoinRefused,
+    RegistryLink,
+    UsageHeard,
+)
 from xpool_server.spares import WorkerCommand, WorkerProcesses
 
 if TYPE_CHECKING:  # at run time it would bring the framework into this process
@@ -99,6 +113,12 @@ class NodeOptions:
     uploads_nbytes: int = 0
     """Largest size of that folder."""
 
+    arbiter: PolicyName = PolicyName.PRIORITY
+    """How the tenants of a device take turns."""
+
+    turns: Settings = field(default_factory=Settings)
+    """How long their turns are."""
+
 
 class Node:
     """One server process; ``run`` returns its exit status."""
@@ -134,6 +154,10 @@ class Node:
             options.spares,
             lambda: secrets.token_urlsafe(24),
         )
+        self._desks = {
+            device.index: Desk(options.arbiter, options.turns)
+            for device in options.devices
+        }
         self._workers = WorkerProcesses(worker_command or self._worker_command)
         self._listener.watch(self._workers.fileno())
         identity = Identity(
@@ -145,7 +169,10 @@ class Node:
         )
         self._link = RegistryLink(options.registry, identity, self._listener.wake)
         self._meter = LoadMeter(time.monotonic_ns())
+        self._meters: dict[WorkerId, Meter] = {}
+        self._last_reports: dict[str, pb.SessionReport] = {}
         self._reported_ns = 0
+        self._watched_ns = 0
         self._door: FrontDoor | None = None
         self._door_key = b""
         self._signals: list[int] = []
@@ -186,12 +213,15 @@ class Node:
         if question is not None:
             self._answer(*question)
         self._handle(TimePassed())
+        self._watch()
         self._report()
         self._announce()
 
     def _patience_s(self) -> float:
         now_ns = time.monotonic_ns()
         until_ns = self._reported_ns + REPORT_NS
+        if any(desk.needs_watching() for desk in self._desks.values()):
+            until_ns = min(until_ns, self._watched_ns + WATCH_NS)
         deadline_ns = self._state.next_deadline_ns()
         if deadline_ns is not None:
             until_ns = min(until_ns, deadline_ns)
@@ -207,6 +237,17 @@ class Node:
     def _hear_registry(self) -> None:
         for fact in self._link.take():
             match fact:
+                case SliceChanged():
+                    _log.info(
+                        "slice changes",
+                        lease=fact.lease_id,
+                        share=fact.share_percent,
+                        memory_nbytes=fact.memory_nbytes,
+                    )
+                    self._handle(fact)
+                case UsageHeard():
+                    for meter in self._meters.values():
+                        meter.acknowledged(fact.at_s)
                 case LeaseRevoked():
                     _log.info("lease ended", lease=fact.lease_id, reason=fact.reason)
                     self._handle(fact)
@@ -230,12 +271,54 @@ class Node:
             return
         self._handle(fact)
 
+    def _watch(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._watched_ns < WATCH_NS:
+            return
+        self._watched_ns = now_ns
+        for index, desk in self._desks.items():
+            for worker, verdict in desk.watch(now_ns):
+                _log.warning(
+                    "turn passed on", device=index, worker=worker, why=verdict.value
+                )
+
     def _report(self) -> None:
         now_ns = time.monotonic_ns()
         if now_ns - self._reported_ns >= REPORT_NS:
             self._reported_ns = now_ns
             loads = self._meter.loads(self._state, now_ns)
-            self._link.publish(loads, session_reports(self._state))
+            self._link.publish(loads, self._session_reports(now_ns))
+
+    def _session_reports(self, now_ns: int) -> list[pb.SessionReport]:
+        reports = []
+        for worker, process, session in self._state.sessions():
+            meter = self._read(worker, session, now_ns)
+            is_stalled = worker in self._desks[process.device_index].stalled
+            reports.append(session_report(session, meter, is_stalled=is_stalled))
+        return reports
+
+    def _read(self, worker: WorkerId, session: Session, now_ns: int) -> Meter:
+        """The session's meter, with what it has used by now."""
+        at_s = time.time_ns() // 1_000_000_000
+        meter = self._meters.get(worker)
+        if meter is None:
+            meter = self._meters[worker] = Meter(now_ns, at_s)
+        usage = self._desk_of(worker).usage(worker)
+        meter.read(Reading.of(usage, session.counters), now_ns, at_s)
+        return meter
+
+    def _bury(self, worker: WorkerId) -> None:
+        """A worker's process is gone: read what it has used, and free its slot."""
+        process = self._state.workers.get(worker)
+        if process is None:
+            return
+        if process.session is not None:
+            meter = self._read(worker, process.session, time.monotonic_ns())
+            meter.close_second(time.time_ns() // 1_000_000_000)
+            report = session_report(process.session, meter, is_stalled=False)
+            self._last_reports[process.session.claims.lease_id] = report
+        self._meters.pop(worker, None)
+        self._desk_of(worker).forget(worker)
 
     def _announce(self) -> None:
         if self._on_ready and self._door is not None and self._state.has_spares:
@@ -253,6 +336,7 @@ class Node:
 
     def _handle(self, fact: Fact) -> None:
         if isinstance(fact, WorkerExited):
+            self._bury(fact.worker)
             _log.info("worker ended", worker=fact.worker, status=fact.status)
         for instruction in self._state.handle(fact, time.monotonic_ns()):
             self._do(instruction)
@@ -262,7 +346,10 @@ class Node:
             case StartWorker():
                 self._start(instruction)
             case TellWorker(worker, OpenSession() as message):
-                self._workers.tell(worker, self._completed(message))
+                self._workers.tell(worker, self._completed(worker, message))
+            case TellWorker(worker, EndSession() as message):
+                self._workers.tell(worker, message)
+                self._desk_of(worker).dismiss(worker)
             case TellWorker(worker, message):
                 self._workers.tell(worker, message)
             case KillWorker(worker, reason):
@@ -276,20 +363,42 @@ class Node:
                 self._listener.send(peer, goodbye(error))
             case ReportEnded(lease_id, epoch, reason):
                 _log.info("session over", lease=lease_id, reason=reason)
-                self._link.report_ended(lease_id, epoch, reason)
+                last = self._last_reports.pop(lease_id, None)
+                self._link.report_ended(lease_id, epoch, reason, last)
             case ReportSoon():
+                self._reported_ns = 0  # it is to say how things are now
+                self._report()
                 self._link.hurry()
+            case SetTerms(worker):
+                self._set_terms(worker)
             case GiveUp(text):
                 self._give_up(WorkerLost(text))
 
-    def _completed(self, message: OpenSession) -> OpenSession:
-        """With what the worker's own doors need."""
+    def _completed(self, worker: WorkerId, message: OpenSession) -> OpenSession:
+        """With its slot at the device, and what the worker's own doors need."""
         host = host_of(self._address) or message.host
-        return replace(message, host=host, door_key=self._door_key.hex())
+        desk, process = self._desk_of(worker), self._state.workers[worker]
+        slot = desk.assign(worker)
+        desk.started(worker, process.pid)
+        self._set_terms(worker)
+        return replace(message, host=host, door_key=self._door_key.hex(), slot=slot)
+
+    def _set_terms(self, worker: WorkerId) -> None:
+        session = self._state.workers[worker].session
+        assert session is not None
+        self._desk_of(worker).admit(
+            worker, Terms.of(session.claims), time.monotonic_ns()
+        )
+
+    def _desk_of(self, worker: WorkerId) -> Desk:
+        return self._desks[self._state.workers[worker].device_index]
 
     def _start(self, instruction: StartWorker) -> None:
         try:
-            self._workers.start(instruction.worker, instruction.device_index)
+            page = self._desks[instruction.device_index].page
+            self._workers.start(
+                instruction.worker, instruction.device_index, [page.fileno]
+            )
         except OSError as error:
             _log.error("cannot start a worker", error=str(error))
             self._handle(WorkerExited(instruction.worker, 1))
@@ -302,14 +411,17 @@ class Node:
     def _worker_command(self, control_fd: int, device_index: int) -> Sequence[str]:
         device = next(one for one in self._options.devices if one.index == device_index)
         threads, ports = self._options.threads, self._options.worker_ports
+        threads = threads or len(device.cores) or None
         library = self._options.executor_library
         return [
             *(sys.executable, "-m", "xpool_server.leash", str(os.getpid())),
             "xpool_server.worker",
             *("--control-fd", str(control_fd)),
             *("--device", device.torch_device),
+            *("--arbiter-fd", str(self._desks[device_index].page.fileno)),
             *("--listen", worker_uri(self._options.listen, control_fd)),
             *(() if threads is None else ("--threads", str(threads))),
+            *(("--cores", ",".join(map(str, device.cores))) if device.cores else ()),
             *(() if ports is None else ("--ports", str(ports))),
             *(() if library is None else ("--executor-library", str(library))),
             *self._uploads_arguments(),

@@ -74,6 +74,20 @@ class LeaseRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceChanged:
+    """The registry says that a lease's slice is another one."""
+
+    lease_id: str
+    epoch: int
+    number: int
+    """Counts the changes."""
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    priority: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Some deadline may be over."""
 
@@ -91,6 +105,7 @@ Fact: TypeAlias = (
     | WorkerHungUp
     | WorkerExited
     | LeaseRevoked
+    | SliceChanged
     | TimePassed
     | ShutdownAsked
 )
@@ -110,6 +125,13 @@ class TellWorker:
 
     worker: WorkerId
     message: ToWorker
+
+
+@dataclass(frozen=True, slots=True)
+class SetTerms:
+    """Let a worker take its turns by the terms of its session's claims."""
+
+    worker: WorkerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +184,7 @@ class GiveUp:
 Instruction: TypeAlias = (
     StartWorker
     | TellWorker
+    | SetTerms
     | KillWorker
     | SendRedirect
     | SendGoodbye

@@ -44,6 +44,18 @@ class Session:
     counters: dict[str, int] = field(default_factory=dict)
     """As ``records.STATISTICS_FIELDS``; as old as a second."""
 
+    wish: LeaseClaims | None = None
+    """The claims as they are to be, once the worker has confirmed the quota."""
+
+    before: LeaseClaims | None = None
+    """The claims as they were, should it refuse."""
+
+    slice_number: int = 0
+    """Of the registry's last change of the slice."""
+
+    refusal: str = ""
+    """Why that change is not in force; empty if it is."""
+
     ended_by: PoolError | None = None
     """Why it ends, once that is known; None if its worker just dies."""
 

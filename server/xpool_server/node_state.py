@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from msgspec.structs import replace
 from xpool_protocol.control.token import LeaseClaims
 from xpool_protocol.errors import (
     EpochStale,
@@ -32,8 +33,10 @@ from xpool_protocol.quantities import text_from_nbytes
 from xpool_server.control import (
     EndSession,
     OpenSession,
+    ResizeSession,
     SessionClosed,
     SessionOpened,
+    SessionResized,
     SessionStatistics,
     WorkerReady,
 )
@@ -51,7 +54,9 @@ from xpool_server.node_facts import (
     SendRedirect,
     SessionAsked,
     SessionInquired,
+    SetTerms,
     ShutdownAsked,
+    SliceChanged,
     StartWorker,
     TellWorker,
     TimePassed,
@@ -184,6 +189,8 @@ class NodeState:
                 instructions = self._bury(fact, now_ns)
             case LeaseRevoked():
                 instructions = self._revoke(fact, now_ns)
+            case SliceChanged():
+                instructions = self._resize(fact)
             case ShutdownAsked():
                 instructions = self._close(now_ns)
         return [*instructions, *self._serve(now_ns), *self._replenish(now_ns)]
@@ -282,6 +289,7 @@ class NodeState:
             share_percent=claims.share_percent,
             memory_nbytes=claims.memory_nbytes,
             tenant=claims.tenant,
+            mode=claims.mode,
         )
         return (
             TellWorker(worker_id, message),
@@ -386,6 +394,64 @@ class NodeState:
                 instructions.append(self._end(worker_id, worker, error, now_ns))
         return instructions
 
+    # ---- slices that change ----
+
+    def _resize(self, fact: SliceChanged) -> list[Instruction]:
+        """Change a running session's slice, or note why not."""
+        for worker_id, worker, session in self.sessions():
+            claims = session.claims
+            if (claims.lease_id, claims.epoch) != (fact.lease_id, fact.epoch):
+                continue
+            if worker.state is not WorkerState.SERVING or session.wish is not None:
+                return []
+            if session.slice_number == fact.number:
+                return []  # told again, as our answer was on its way
+            session.slice_number, session.refusal = fact.number, ""
+            wish = replace(
+                claims,
+                share_percent=fact.share_percent,
+                memory_nbytes=fact.memory_nbytes,
+                mode=fact.mode,
+                priority=fact.priority,
+            )
+            session.refusal = self._refusal_of_wish(worker.device_index, claims, wish)
+            if session.refusal:
+                return [ReportSoon()]
+            session.wish, session.before = wish, claims
+            # Until the worker has confirmed, the larger of two quotas is taken.
+            nbytes = max(claims.memory_nbytes, wish.memory_nbytes)
+            session.claims = replace(wish, memory_nbytes=nbytes)
+            order = ResizeSession(wish.share_percent, wish.memory_nbytes)
+            return [SetTerms(worker_id), TellWorker(worker_id, order)]
+        return []
+
+    def _refusal_of_wish(self, index: int, now: LeaseClaims, wish: LeaseClaims) -> str:
+        share, nbytes = self._taken(index)
+        share += wish.share_percent - now.share_percent
+        nbytes += wish.memory_nbytes - now.memory_nbytes
+        if not 1 <= wish.share_percent <= 100 or share > 100:
+            return (
+                f"device {index} of {self.node_name} would have {share}% promised: no"
+                " more than 100% can be"
+            )
+        if nbytes > self.memory_nbytes[index]:
+            return (
+                f"device {index} of {self.node_name} has"
+                f" {text_from_nbytes(self.memory_nbytes[index])}: the slices would hold"
+                f" {text_from_nbytes(nbytes)}"
+            )
+        return ""
+
+    def _resized(
+        self, worker_id: WorkerId, session: Session, answer: SessionResized
+    ) -> list[Instruction]:
+        wish, session.wish = session.wish, None
+        if wish is None or session.before is None:
+            return []
+        session.refusal = answer.refusal
+        session.claims = session.before if answer.refusal else wish
+        return [SetTerms(worker_id), ReportSoon()]
+
     # ---- workers ----
 
     def _hear(self, fact: WorkerSaid, now_ns: int) -> list[Instruction]:
@@ -405,6 +471,8 @@ class NodeState:
                     session.state = SessionState.OPEN
                     worker.deadline_ns = None
                 return []
+            case SessionResized() if session is not None:
+                return self._resized(fact.worker, session, fact.message)
             case SessionStatistics() if session is not None:
                 session.counters = fact.message.counters
                 return []

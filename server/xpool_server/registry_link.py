@@ -19,7 +19,7 @@ from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import RegistryClient
 from xpool_protocol.errors import NameTaken, PoolError, UsageError
 
-from xpool_server.node_facts import LeaseRevoked
+from xpool_server.node_facts import LeaseRevoked, SliceChanged
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +63,16 @@ class JoinRefused:
     error: PoolError
 
 
-RegistryFact: TypeAlias = Joined | JoinRefused | LeaseRevoked
+@dataclass(frozen=True, slots=True)
+class UsageHeard:
+    """The registry has the usage of every session up to and with this second."""
+
+    at_s: int
+
+
+RegistryFact: TypeAlias = (
+    Joined | JoinRefused | LeaseRevoked | SliceChanged | UsageHeard
+)
 
 
 class RegistryLink:
@@ -90,6 +99,8 @@ class RegistryLink:
         self._hurry = threading.Event()
         self._stopping = threading.Event()
         self._is_joined = False
+        self._interval_s: float | None = None
+        """Between heartbeats, if the registry wants another one than it said first."""
         self._thread = threading.Thread(
             target=self._run, name="registry-link", daemon=True
         )
@@ -112,10 +123,26 @@ class RegistryLink:
         with self._lock:
             self._loads, self._sessions = loads, sessions
 
-    def report_ended(self, lease_id: str, epoch: int, reason: str) -> None:
-        """Say with the next heartbeat, and again until it is heard, that one ended."""
+    def report_ended(
+        self,
+        lease_id: str,
+        epoch: int,
+        reason: str,
+        last: pb.SessionReport | None = None,
+    ) -> None:
+        """Say with the next heartbeat, and again until it is heard, that one ended.
+
+        Args:
+            lease_id: which.
+            epoch: of it.
+            reason: for people.
+            last: how its session stood at its end, if there was one.
+        """
         ended = pb.EndedLease(
-            lease_id=lease_id, epoch=epoch, reason=printable(reason, MAX_REASON_CHARS)
+            lease_id=lease_id,
+            epoch=epoch,
+            reason=printable(reason, MAX_REASON_CHARS),
+            last=last,
         )
         with self._lock:
             self._ended.append(ended)
@@ -188,7 +215,7 @@ class RegistryLink:
         """Send heartbeats; returns when the registry wants another join."""
         failures = 0
         while not self._stopping.is_set():
-            self._hurry.wait(interval_s)
+            self._hurry.wait(self._interval_s or interval_s)
             self._hurry.clear()
             if self._stopping.is_set():
                 return
@@ -224,6 +251,22 @@ class RegistryLink:
             del self._ended[: len(ended)]
         for lease in reply.end_leases:
             self._say(LeaseRevoked(lease.lease_id, lease.reason))
+        for one in reply.slices:
+            self._say(
+                SliceChanged(
+                    lease_id=one.lease_id,
+                    epoch=one.epoch,
+                    number=one.number,
+                    share_percent=one.share_percent,
+                    memory_nbytes=one.memory_nbytes,
+                    mode=one.mode,
+                    priority=one.priority,
+                )
+            )
+        seconds = [second.at_s for one in sessions for second in one.usage]
+        if seconds:
+            self._say(UsageHeard(max(seconds)))
+        self._interval_s = reply.next_heartbeat_ms / 1000 or None
         return False
 
     def _say(self, fact: RegistryFact) -> None:

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import torch
+from msgspec.structs import replace
 from xpool_protocol import limits
 from xpool_protocol.codec import Frames, decode
 from xpool_protocol.connection import ServerConnection, goodbye
-from xpool_protocol.errors import PeerError, PoolError, TokenInvalid
+from xpool_protocol.errors import PeerError, PoolError, QuotaExceeded, TokenInvalid
 from xpool_protocol.messages import (
     Batch,
     Bye,
@@ -32,7 +33,7 @@ from xpool_protocol.messages import (
 )
 from xpool_protocol.transport import PeerId
 
-from xpool_server.control import OpenSession
+from xpool_server.control import OpenSession, ResizeSession, SessionResized
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.lacking import lacking
@@ -165,6 +166,25 @@ class Session:
     def end(self, error: PoolError) -> None:
         """End the session from this side, and tell the client why."""
         self._end(error, str(error))
+
+    def resize(self, order: ResizeSession) -> SessionResized:
+        """Change the slice, and tell the client; smaller than what is in use: no."""
+        storages = self._executor.storages
+        try:
+            storages.resize_quota(order.memory_nbytes)
+        except QuotaExceeded as error:
+            return SessionResized(storages.quota_nbytes, str(error))
+        self._lease = replace(
+            self._lease,
+            share_percent=order.share_percent,
+            memory_nbytes=order.memory_nbytes,
+        )
+        self._executor.backend.limit_memory(order.memory_nbytes)
+        if self.is_owned and self.ended is None:
+            self._answer(
+                self._connection.resized(order.share_percent, order.memory_nbytes)
+            )
+        return SessionResized(order.memory_nbytes)
 
     def _end(self, error: PoolError, reason: str) -> None:
         if self._owner is not None:

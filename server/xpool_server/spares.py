@@ -59,8 +59,15 @@ class WorkerProcesses:
         """Readable while ``poll`` has something to return."""
         return self._selector.fileno()
 
-    def start(self, worker: WorkerId, device_index: int) -> None:
+    def start(
+        self, worker: WorkerId, device_index: int, inherited: Sequence[int] = ()
+    ) -> None:
         """Start a process for a device.
+
+        Args:
+            worker: its number.
+            device_index: which device.
+            inherited: descriptors of ours that it is to have, under their numbers.
 
         Raises:
             OSError: the system has no process or descriptor to give.
@@ -71,7 +78,7 @@ class WorkerProcesses:
                 self._command(theirs.fileno(), device_index),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *inherited],
                 # A Ctrl-C is for the node, which then ends its workers.
                 process_group=0,
             )

@@ -25,6 +25,7 @@ from xpool_protocol.messages import Fault
 from xpool_protocol.quantities import text_from_nbytes
 from xpool_protocol.values import FLAG_CONJ, FLAG_NEG, ITEM_NBYTES, Tensor, span_items
 
+from xpool_server.arbiter.turn import Turn
 from xpool_server.dtypes import DTYPES
 from xpool_server.faults import Poisoned, fault_from
 from xpool_server.lane import Transfer
@@ -114,6 +115,8 @@ class Storages:
             make_fault: the fault of an upload whose bytes will not come.
         """
         self._make_fault = make_fault
+        self.turn = Turn()
+        """At the device: given up while an upload is waited for."""
         self.quota_nbytes = quota_nbytes
         self._allocated_nbytes = 0
         self._peak_nbytes = 0
@@ -174,12 +177,17 @@ class Storages:
         """Wait for the bytes of an upload; what has not got them is poisoned."""
         transfer, entry.under_way = entry.under_way, None
         assert transfer is not None
-        transfer.wait()
+        self._wait(transfer)
         if transfer.error is None:
             return entry
         fault = self._make_fault(transfer)
         self.poison(storage_id, fault)
         return fault
+
+    def _wait(self, transfer: Transfer) -> None:
+        if not transfer.is_over:
+            with self.turn.given_up():
+                transfer.wait()
 
     def is_live(self, storage_id: int) -> bool:
         """The handle names a storage that is not poisoned."""
@@ -312,6 +320,20 @@ class Storages:
         self._live_count -= 1
         self._allocated_nbytes -= entry.charge_nbytes
 
+    def resize_quota(self, nbytes: int) -> None:
+        """Allow another sum from now on.
+
+        Raises:
+            QuotaExceeded: more is allocated; nothing has changed.
+        """
+        if self.allocated_nbytes > nbytes:
+            raise QuotaExceeded(
+                f"{text_from_nbytes(self.allocated_nbytes)}"
+                f" ({self.allocated_nbytes} bytes) are in use: the quota cannot shrink"
+                f" to {text_from_nbytes(nbytes)}"
+            )
+        self.quota_nbytes = nbytes
+
     def resized(self, entry: Entry) -> None:
         """Take note that an operation changed a storage's size.
 
@@ -345,7 +367,7 @@ class Storages:
         entry = self._table.get(storage_id)
         if isinstance(entry, Entry):
             if entry.under_way is not None:
-                entry.under_way.wait()  # its memory is being written to
+                self._wait(entry.under_way)  # its memory is being written to
             self.let_go(entry)
 
     def _charge(self, nbytes: int) -> None:

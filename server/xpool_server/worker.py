@@ -28,6 +28,7 @@ from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.leash import die_with_parent
 
 if TYPE_CHECKING:
+    from xpool_server.arbiter.turn import Turn
     from xpool_server.known_uploads import UploadFolder
     from xpool_server.peers import Peers
 
@@ -43,7 +44,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", required=True, help="for instance tcp://0.0.0.0:0")
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
+    parser.add_argument("--cores", help="processors for operations: 2,3")
     parser.add_argument("--executor-library", type=Path, help="run records in C++")
+    parser.add_argument("--arbiter-fd", type=int, help="page of the device's turns")
     parser.add_argument("--uploads", type=Path, help="folder to keep contents in")
     parser.add_argument(
         "--uploads-nbytes", type=int, default=0, help="its largest size"
@@ -79,6 +82,20 @@ def _uploads(options: argparse.Namespace) -> UploadFolder | None:
     return UploadFolder(options.uploads, options.uploads_nbytes)
 
 
+def _turn(fileno: int | None, library: Path | None, slot: int) -> Turn:
+    """The turns of a session at its device, in its slot."""
+    from xpool_server.arbiter.page import Page
+    from xpool_server.arbiter.turn import NativeTurn, PythonTurn, Turn
+
+    if fileno is None or slot < 0:
+        return Turn()
+    if library is None:
+        return PythonTurn(Page(fileno), slot)
+    from xpool_server.native.library import NativeLibrary
+
+    return NativeTurn(NativeLibrary(library), fileno, slot)
+
+
 def _serve(options: argparse.Namespace) -> None:
     """Import the framework, open the device, and serve.
 
@@ -93,6 +110,9 @@ def _serve(options: argparse.Namespace) -> None:
         from xpool_server.lane import SocketLane
         from xpool_server.native_executor import executor_maker
 
+        if options.cores is not None:
+            # Not before: what moves bytes and what starts up may do so elsewhere.
+            os.sched_setaffinity(0, map(int, options.cores.split(",")))
         if options.threads > 0:
             torch.set_num_threads(options.threads)
         backend = open_backend(options.device)
@@ -103,7 +123,11 @@ def _serve(options: argparse.Namespace) -> None:
         pipe = ControlPipe(options.control_fd)
         open_door = partial(_door, options)
         uploads = _uploads(options)
-        Worker(pipe, listener, backend, lane, make_executor, open_door, uploads).run()
+        take_turns = partial(_turn, options.arbiter_fd, options.executor_library)
+        Worker(
+            *(pipe, listener, backend, lane, make_executor, open_door, uploads),
+            take_turns,
+        ).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

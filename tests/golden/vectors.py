@@ -52,6 +52,7 @@ from xpool_protocol.messages import (
     Pong,
     Redirect,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.plan_records import DefinePlan, FreePlan, RunPlan
@@ -259,6 +260,7 @@ MESSAGES: dict[str, Message] = {
     ),
     "goodbye": Goodbye(400, "lease lease-1 is over"),
     "pong": Pong(1),
+    "resized": Resized(60, 12 << 30),
 }
 
 

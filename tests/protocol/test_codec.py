@@ -32,6 +32,7 @@ from xpool_protocol.messages import (
     Pong,
     Redirect,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.version import MAX_VERSION
@@ -73,7 +74,7 @@ def test_every_message_has_its_own_kind() -> None:
     kinds = [kind.kind for kind in MESSAGE_KINDS]
     assert len(set(kinds)) == len(kinds)
     # The upper half is the server's: a message says who may have sent it.
-    from_server = {Welcome, Redirect, Ack, Reply, Failure, Goodbye, Pong}
+    from_server = {Welcome, Redirect, Ack, Reply, Failure, Goodbye, Pong, Resized}
     assert {kind for kind in MESSAGE_KINDS if kind.kind & 0x40} == from_server
 
 

@@ -37,6 +37,7 @@ from xpool_protocol.messages import (
     Pong,
     Redirect,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.version import MAX_VERSION, MIN_VERSION
@@ -54,6 +55,7 @@ SAMPLES: dict[type[Message], Message] = {
     Failure: Failure(0, Fault(500, "failed")),
     Goodbye: Goodbye(400, "over"),
     Pong: Pong(7),
+    Resized: Resized(60, 1 << 30),
 }
 
 # Written out a second time, so that a change of the rules is a change of two tables.
@@ -77,6 +79,7 @@ CLIENT_RULES: dict[State, dict[type[Message], State]] = {
         Reply: State.OPEN,
         Failure: State.OPEN,
         Pong: State.OPEN,
+        Resized: State.OPEN,
         Goodbye: State.CLOSED,
     },
     State.CLOSED: {},

@@ -70,6 +70,9 @@ class Refuser:
     def list_leases(self, request: pb.ListLeasesRequest) -> pb.ListLeasesReply:
         return pb.ListLeasesReply(leases=[pb.LeaseInfo(client="x" * (5 << 20))])
 
+    def resize(self, request: pb.ResizeRequest) -> pb.ResizeReply:
+        return pb.ResizeReply(number=request.share_percent)
+
     def unexpected(self, error: Exception) -> None:
         self.bugs.append(error)
 
@@ -138,6 +141,7 @@ def test_typed_calls(client: RegistryClient) -> None:
     assert client.release("l", 3, "done") is True
     assert client.release("l", 3) is False
     assert [device.node_name for device in client.list_devices()] == ["a"]
+    assert client.resize("l", share_percent=7).number == 7
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 64])

@@ -21,14 +21,18 @@ from xpool_server.control import (
     EndSession,
     FromWorker,
     OpenSession,
+    ResizeSession,
     SessionClosed,
     SessionOpened,
+    SessionResized,
     SessionStatistics,
     WorkerReady,
     line_from,
     to_worker,
 )
 from xpool_server.leash import die_with_parent
+
+IN_USE_NBYTES = 4096
 
 
 class LightWorker:
@@ -64,6 +68,11 @@ class LightWorker:
             match to_worker(line):
                 case OpenSession() as session:
                     self.session = session
+                case ResizeSession(_, memory_nbytes):
+                    # More than this is in use here.
+                    is_refused = memory_nbytes < IN_USE_NBYTES
+                    text = "too much is in use" if is_refused else ""
+                    self.say(SessionResized(memory_nbytes, text))
                 case EndSession(code, text) if not self.is_stubborn:
                     self.leave(PoolError.from_wire(code, text), "ended")
 

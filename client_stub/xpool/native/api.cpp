@@ -20,6 +20,7 @@ int64_t current_stream(int device);
 void set_current_stream(int device, int64_t id);
 void export_storage(c10::StorageImpl *storage);
 void import_tensor(c10::TensorImpl *tensor);
+extern int32_t (*on_out_of_memory)(int32_t device, uint64_t nbytes, uint32_t attempt);
 }  // namespace xpool
 
 using namespace xpool;
@@ -27,7 +28,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 9; }
+XPOOL_API int32_t xpool_abi() { return 10; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
@@ -107,6 +108,11 @@ XPOOL_API void xpool_replay_counters(int32_t device, ReplayCounters *counters) {
 }
 
 XPOOL_API void xpool_set_device_count(int32_t count) { set_device_count(count); }
+
+// The slice of a device has another size.
+XPOOL_API void xpool_set_quota(int32_t device, uint64_t nbytes) { set_memory_quota(device, nbytes); }
+// Asked before memory is called out: whether to look for room once more. May take its time.
+XPOOL_API void xpool_wait_for_room(int32_t (*wait)(int32_t device, uint64_t nbytes, uint32_t attempt)) { on_out_of_memory = wait; }
 
 // A device's session is open.
 XPOOL_API void xpool_connect(int32_t device, int32_t wake_fd, uint64_t quota, int32_t server_is_cpu) {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import UsageError
 from xpool_protocol.group_records import OPEN_MEETING
+from xpool_protocol.messages import Resized
 from xpool_protocol.records import FENCE, STATISTICS
 
 from xpool.lacking import device_text
@@ -83,8 +84,13 @@ class NativeDevice:
             # A read on the server's CPU is a copy; on a GPU it would hold up the work.
             self._library.xpool_use_plans(self.index, int(welcome.device_kind == "cpu"))
         self.session.link.on_contradicted = self._learn
+        self.session.link.tell_resized(self._resize)
         self.session.link.on_over(lambda error: self.process.end(self.index, error))
         os.eventfd_write(self.wake_fileno, 1)
+
+    def _resize(self, slice_: Resized) -> None:
+        self._library.xpool_set_quota(self.index, slice_.memory_nbytes)
+        self.process.room.changed()
 
     def _learn(self, name: str) -> None:
         """Ask for an operation's results from now on; what was known is forgotten."""

@@ -28,6 +28,7 @@ from xpool.native.signatures import (
     DIGEST_CALLBACK,
     OPEN_LANE_CALLBACK,
     REQUEST_CALLBACK,
+    ROOM_CALLBACK,
     TRACE_CALLBACK,
     WAIT_CALLBACK,
     WAITED_CALLBACK,
@@ -35,13 +36,14 @@ from xpool.native.signatures import (
     address_of,
     declare,
 )
+from xpool.room import Room, wait_from_environment
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
     from xpool.native.cuda_build import StandIn
     from xpool.session import Session
 
-ABI: Final = 9
+ABI: Final = 10
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 
@@ -93,6 +95,8 @@ class NativeLibrary:
         self._pending_signal = 0
         self._kept = threading.local()
         self._callbacks: tuple[Any, ...] = ()
+        self.room = Room(wait_from_environment())
+        """Who waits for room in a quota."""
 
     def register(self) -> None:
         """Take the CUDA key; torch must be imported by now.
@@ -157,6 +161,9 @@ class NativeLibrary:
         self._library.xpool_set_callbacks(*self._callbacks)
         self._lane_opener = OPEN_LANE_CALLBACK(self._open_lane)
         self._digest = DIGEST_CALLBACK(_write_digest)
+        if self.room.bound_s > 0:
+            self._on_no_room = ROOM_CALLBACK(self._wait_for_room)
+            self._library.xpool_wait_for_room(self._on_no_room)
         self._library.xpool_set_lane_opener(self._lane_opener, self._digest)
         self._library.xpool_set_device_count(len(sessions))
         if sys.version_info < (3, 14):
@@ -218,6 +225,12 @@ class NativeLibrary:
                 -1 if shared is None else shared.memory,
                 -1 if shared is None else shared.freed.detach(),
             )
+
+    def _wait_for_room(self, device: int, nbytes: int, attempt: int) -> int:
+        del nbytes
+        if self._is_closed or self._sessions[device].link.over is not None:
+            return 0
+        return int(self.room.wait(attempt))
 
     def _trace(self, device: int, operation: int) -> None:
         self._sessions[device].trace(operation)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from xpool_protocol.codec import decode
 from xpool_protocol.connection import ClientConnection, State
 from xpool_protocol.errors import BrokenError, ClosedError, PeerError, PoolError
-from xpool_protocol.messages import Failure, Goodbye, Message, Reply
+from xpool_protocol.messages import Failure, Goodbye, Message, Reply, Resized
 from xpool_protocol.transport import MAX_FRAMES, Link, NativeSockets
 from xpool_protocol.transport.failures import lost, too_large, too_many_frames
 
@@ -293,6 +293,6 @@ def _legal(frames: list[bytes]) -> Message:
     """
     # The pump reads Ack, Reply and Pong itself, if they are well formed.
     message = decode(frames)
-    if not isinstance(message, Failure | Goodbye):
+    if not isinstance(message, Failure | Goodbye | Resized):
         raise PeerError(f"{type(message).__name__} is not legal while open")
     return message

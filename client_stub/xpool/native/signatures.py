@@ -112,6 +112,9 @@ REQUEST_CALLBACK = ctypes.CFUNCTYPE(
     None, ctypes.c_int32, ctypes.c_uint64, ctypes.POINTER(Answer)
 )
 WAIT_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int32)
+ROOM_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_int32, ctypes.c_uint64, ctypes.c_uint32
+)
 TRACE_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_uint64)
 OPEN_LANE_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int32)
 DIGEST_CALLBACK = ctypes.CFUNCTYPE(
@@ -151,6 +154,8 @@ def declare(library: Any) -> None:
         WAIT_CALLBACK,
         TRACE_CALLBACK,
     ]
+    library.xpool_set_quota.argtypes = [ctypes.c_int32, ctypes.c_uint64]
+    library.xpool_wait_for_room.argtypes = [ROOM_CALLBACK]
     library.xpool_watch_waits.argtypes = [WAITED_CALLBACK]
     library.xpool_set_lane_opener.argtypes = [OPEN_LANE_CALLBACK, DIGEST_CALLBACK]
     library.xpool_set_known.argtypes = [

@@ -20,6 +20,13 @@ void raise_to(std::atomic<uint64_t> &highest, uint64_t value) {
   }
 }
 
+}  // namespace
+
+// Whether to look for room once more; may take its time. Null: never.
+int32_t (*on_out_of_memory)(int32_t device, uint64_t nbytes, uint32_t attempt) = nullptr;
+
+namespace {
+
 struct Ledger {  // of one device's slice
   std::atomic<uint64_t> allocated{0}, peak{0}, quota{~0ull}, allocation_count{0};
   std::atomic<uint64_t> allocated_total{0}, released_count{0}, peak_count{0}, refused_count{0};
@@ -31,13 +38,18 @@ uint64_t charged_bytes(uint64_t nbytes) {
 }
 
 void charge(Ledger &ledger, uint64_t nbytes) {
-  const uint64_t limit = ledger.quota;
+  uint64_t limit = ledger.quota;
   uint64_t before = ledger.allocated;
+  uint32_t attempt = 0;
   while (true) {
     if (nbytes <= limit && before <= limit - nbytes) {
       if (ledger.allocated.compare_exchange_weak(before, before + nbytes))
         break;
     } else if (Ahead::of(static_cast<int>(&ledger - ledgers.data())).drop()) {  // nobody has asked for that yet
+      before = ledger.allocated;
+    } else if (on_out_of_memory &&
+               on_out_of_memory(static_cast<int32_t>(&ledger - ledgers.data()), nbytes, attempt++)) {
+      limit = ledger.quota;  // there may be room by now
       before = ledger.allocated;
     } else {
       ledger.refused_count++;

@@ -58,6 +58,9 @@ class PythonDevice:
         self.device = torch.device(DEVICE_TYPE, 0)
         self.lacking = Lacking(session.welcome)
         self.ledger = MemoryLedger(session.welcome.memory_nbytes)
+        session.link.tell_resized(
+            lambda slice_: self.ledger.resize(slice_.memory_nbytes)
+        )
         self.storages = Storages(log, self.ledger, self.device)
         self.plans = Plans()
         session.link.on_contradicted = self._learn

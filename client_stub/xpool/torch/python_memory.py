@@ -11,6 +11,8 @@ from typing import Final
 
 import torch
 
+from xpool.room import Room, wait_from_environment
+
 GRANULE_NBYTES: Final = 512
 """A storage takes whole granules of the quota, an empty one takes one."""
 
@@ -27,8 +29,9 @@ def charged_nbytes(nbytes: int) -> int:
 class MemoryLedger:
     """Bytes allocated under a quota. For any thread, and for finalizers."""
 
-    def __init__(self, quota_nbytes: int) -> None:
+    def __init__(self, quota_nbytes: int, room: Room | None = None) -> None:
         self._quota = quota_nbytes
+        self._room = room or Room(wait_from_environment())
         self._allocated = self._peak = self._count = 0
         self._lock = threading.RLock()
         self._released: deque[int] = deque()
@@ -39,6 +42,9 @@ class MemoryLedger:
         Raises:
             torch.OutOfMemoryError: the quota does not hold them.
         """
+        attempt = 0
+        while not self._has_room(nbytes) and self._room.wait(attempt):
+            attempt += 1
         with self._lock:
             self._settle()
             if self._allocated + nbytes > self._quota:
@@ -51,6 +57,17 @@ class MemoryLedger:
             self._allocated += nbytes
             self._peak = max(self._peak, self._allocated)
             self._count += 1
+
+    def resize(self, quota_nbytes: int) -> None:
+        """The slice has another quota."""
+        with self._lock:
+            self._quota = quota_nbytes
+        self._room.changed()
+
+    def _has_room(self, nbytes: int) -> bool:
+        with self._lock:
+            self._settle()
+            return self._allocated + nbytes <= self._quota
 
     def release(self, nbytes: int) -> None:
         """Give ``nbytes`` back; takes no lock."""

@@ -72,7 +72,7 @@ class DeviceLoad(_message.Message):
     def __init__(self, index: _Optional[int] = ..., used_nbytes: _Optional[int] = ..., busy_percent: _Optional[float] = ..., session_count: _Optional[int] = ...) -> None: ...
 
 class SessionReport(_message.Message):
-    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes", "share_percent", "memory_nbytes", "mode", "priority", "refusal", "device_ns", "waiting_ns", "sent_nbytes", "longest_hold_ns", "got_percent", "overhead_nbytes", "usage")
+    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes", "share_percent", "memory_nbytes", "mode", "priority", "refusal", "device_ns", "waiting_ns", "sent_nbytes", "longest_hold_ns", "got_percent", "overhead_nbytes", "usage", "slice_number")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class SessionReport(_message.Message):
     GOT_PERCENT_FIELD_NUMBER: _ClassVar[int]
     OVERHEAD_NBYTES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    SLICE_NUMBER_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     state: str
@@ -109,7 +110,8 @@ class SessionReport(_message.Message):
     got_percent: float
     overhead_nbytes: int
     usage: _containers.RepeatedCompositeFieldContainer[UsageSecond]
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., refusal: _Optional[str] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., longest_hold_ns: _Optional[int] = ..., got_percent: _Optional[float] = ..., overhead_nbytes: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[UsageSecond, _Mapping]]] = ...) -> None: ...
+    slice_number: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., refusal: _Optional[str] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., longest_hold_ns: _Optional[int] = ..., got_percent: _Optional[float] = ..., overhead_nbytes: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[UsageSecond, _Mapping]]] = ..., slice_number: _Optional[int] = ...) -> None: ...
 
 class UsageSecond(_message.Message):
     __slots__ = ("at_s", "device_ns", "waiting_ns", "executed_ops", "received_nbytes", "sent_nbytes", "allocated_nbytes")
@@ -176,20 +178,22 @@ class HeartbeatReply(_message.Message):
     def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ..., slices: _Optional[_Iterable[_Union[SliceOfLease, _Mapping]]] = ..., next_heartbeat_ms: _Optional[int] = ...) -> None: ...
 
 class SliceOfLease(_message.Message):
-    __slots__ = ("lease_id", "epoch", "share_percent", "memory_nbytes", "mode", "priority")
+    __slots__ = ("lease_id", "epoch", "share_percent", "memory_nbytes", "mode", "priority", "number")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     share_percent: int
     memory_nbytes: int
     mode: str
     priority: str
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
+    number: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class AcquireRequest(_message.Message):
     __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client", "priority")
@@ -431,3 +435,25 @@ class ListLeasesReply(_message.Message):
     LEASES_FIELD_NUMBER: _ClassVar[int]
     leases: _containers.RepeatedCompositeFieldContainer[LeaseInfo]
     def __init__(self, leases: _Optional[_Iterable[_Union[LeaseInfo, _Mapping]]] = ...) -> None: ...
+
+class ResizeRequest(_message.Message):
+    __slots__ = ("lease_id", "share_percent", "memory_nbytes", "mode", "priority")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    share_percent: int
+    memory_nbytes: int
+    mode: str
+    priority: str
+    def __init__(self, lease_id: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
+
+class ResizeReply(_message.Message):
+    __slots__ = ("lease", "number")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    lease: Lease
+    number: int
+    def __init__(self, lease: _Optional[_Union[Lease, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...

@@ -88,6 +88,11 @@ class PoolRegistryStub:
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.ListLeasesRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.ListLeasesReply.FromString,
                 _registered_method=True)
+        self.Resize = channel.unary_unary(
+                '/xpool.registry.v1.PoolRegistry/Resize',
+                request_serializer=xpool__protocol_dot_control_dot_registry__pb2.ResizeRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.ResizeReply.FromString,
+                _registered_method=True)
 
 
 class PoolRegistryServicer:
@@ -160,6 +165,14 @@ class PoolRegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Resize(self, request, context):
+        """An admin changes the slice of a running job. The node is told with its next heartbeat
+        and says with the one after it what is in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolRegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -212,6 +225,11 @@ def add_PoolRegistryServicer_to_server(servicer, server):
                     servicer.ListLeases,
                     request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.ListLeasesRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_registry__pb2.ListLeasesReply.SerializeToString,
+            ),
+            'Resize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resize,
+                    request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.ResizeRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_registry__pb2.ResizeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,6 +502,33 @@ class PoolRegistry:
             '/xpool.registry.v1.PoolRegistry/ListLeases',
             xpool__protocol_dot_control_dot_registry__pb2.ListLeasesRequest.SerializeToString,
             xpool__protocol_dot_control_dot_registry__pb2.ListLeasesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.registry.v1.PoolRegistry/Resize',
+            xpool__protocol_dot_control_dot_registry__pb2.ResizeRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_registry__pb2.ResizeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -400,6 +400,33 @@ class RegistryClient:
             self._call(pb.ListLeasesReply, self._stub.ListLeases, request).leases
         )
 
+    def resize(
+        self,
+        lease_id: str,
+        *,
+        share_percent: int = 0,
+        memory_nbytes: int = 0,
+        mode: str = "",
+        priority: str = "",
+    ) -> pb.ResizeReply:
+        """Change a running job's slice; 0 and empty leave a part as it is.
+
+        ``SessionReport.slice_number`` of ``list_leases`` is the reply's number once
+        the job's server has followed, or said in ``refusal`` why it could not.
+
+        Raises:
+            LeaseUnknown: no such lease is live.
+            NoCapacity: it does not fit, or more memory is in use.
+        """
+        request = pb.ResizeRequest(
+            lease_id=lease_id,
+            share_percent=_unsigned("share_percent", share_percent, 32),
+            memory_nbytes=_unsigned("memory_nbytes", memory_nbytes, 64),
+            mode=mode,
+            priority=priority,
+        )
+        return self._call(pb.ResizeReply, self._stub.Resize, request)
+
     def _call(self, kind: type[Reply], method: Any, request: object) -> Reply:
         try:
             reply: Reply = method(request, timeout=self._timeout_s)

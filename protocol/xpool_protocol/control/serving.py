@@ -62,6 +62,9 @@ class RegistryHandler(Protocol):
     def list_leases(self, request: pb.ListLeasesRequest) -> pb.ListLeasesReply:
         """All live leases."""
 
+    def resize(self, request: pb.ResizeRequest) -> pb.ResizeReply:
+        """An admin changes a running job's slice."""
+
     def unexpected(self, error: Exception) -> None:
         """A call failed for a reason that is a bug: log it, with its traceback."""
 
@@ -112,6 +115,7 @@ class _Servicer:
         self.ListNodes = adapt(handler.list_nodes)
         self.ListDevices = adapt(handler.list_devices)
         self.ListLeases = adapt(handler.list_leases)
+        self.Resize = adapt(handler.resize)
 
 
 def _adapter(

@@ -49,6 +49,9 @@ class LeaseClaims(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     """``elastic`` or ``capped``."""
 
+    priority: str = "normal"
+    """``low``, ``normal`` or ``high``."""
+
     issued_at_s: int
     """Wall clock, seconds since 1970."""
 

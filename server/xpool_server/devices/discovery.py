@@ -1,7 +1,7 @@
 """What ``--devices`` means, and what is there when nobody says.
 
-``cpu``, ``cpu:2``, ``cpu:2,memory=4GiB``, ``cuda`` and ``cuda:0,1``. The framework
-is imported only where CUDA is asked about.
+``cpu``, ``cpu:2``, ``cpu:2,memory=4GiB,cores=1``, ``cuda`` and ``cuda:0,1``. The
+framework is imported only where CUDA is asked about.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class DeviceInfo:
     memory_nbytes: int
     torch_device: str
     """What a worker is started with: ``cpu``, ``cuda:1``."""
+    cores: tuple[int, ...] = ()
+    """Processors that operations are held to; empty: any."""
 
 
 def discover(spec: str | None = None) -> list[DeviceInfo]:
@@ -44,7 +46,7 @@ def discover(spec: str | None = None) -> list[DeviceInfo]:
         UsageError: not a device list, or a device that is not here.
     """
     if spec is None:
-        return _cuda_devices(None) or _cpu_devices(1, None)
+        return _cuda_devices(None) or _cpu_devices(1, None, 0)
     kind, _, rest = spec.strip().partition(":")
     if kind == "cuda":
         devices = _cuda_devices(_indices(rest, spec) if rest else None)
@@ -58,7 +60,13 @@ def discover(spec: str | None = None) -> list[DeviceInfo]:
     name, _, count = kind.partition(":")
     if name != "cpu":
         raise _unreadable(spec)
-    return _cpu_devices(_count(count, spec), _memory(options, spec))
+    chosen = _options(options, spec)
+    memory = chosen.get("memory")
+    return _cpu_devices(
+        _count(count, spec),
+        None if memory is None else nbytes_from_text(memory),
+        _number(chosen.get("cores", "0"), spec),
+    )
 
 
 def _unreadable(spec: str) -> UsageError:
@@ -85,24 +93,46 @@ def _count(text: str, spec: str) -> int:
     return count
 
 
-def _memory(options: list[str], spec: str) -> int | None:
-    if not options:
-        return None
-    key, is_set, size = options[0].partition("=")
-    if len(options) > 1 or key != "memory" or not is_set:
-        raise _unreadable(spec)
-    return nbytes_from_text(size)
+def _options(options: list[str], spec: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for option in options:
+        key, is_set, value = option.partition("=")
+        if key not in ("memory", "cores") or not is_set or key in found:
+            raise _unreadable(spec)
+        found[key] = value
+    return found
 
 
-def _cpu_devices(count: int, memory_nbytes: int | None) -> list[DeviceInfo]:
+def _cpu_devices(
+    count: int, memory_nbytes: int | None, core_count: int
+) -> list[DeviceInfo]:
     each = memory_nbytes or machine_memory_nbytes() // 2 // count
     name = cpu_name()
+    cores = _cores(count, core_count)
     return [
         DeviceInfo(
-            index=index, kind="cpu", name=name, memory_nbytes=each, torch_device="cpu"
+            index=index,
+            kind="cpu",
+            name=name,
+            memory_nbytes=each,
+            torch_device="cpu",
+            cores=cores[index],
         )
         for index in range(count)
     ]
+
+
+def _cores(count: int, each: int) -> list[tuple[int, ...]]:
+    """Processors of each device, the last ones first; what is left is for the rest."""
+    if each == 0:
+        return [()] * count
+    ours = sorted(os.sched_getaffinity(0), reverse=True)
+    if count * each > len(ours):
+        raise UsageError(
+            f"{count} devices of {each} processors need {count * each}: this machine"
+            f" gives {len(ours)}"
+        )
+    return [tuple(ours[i * each : (i + 1) * each]) for i in range(count)]
 
 
 def _cuda_devices(indices: list[int] | None) -> list[DeviceInfo]:

@@ -18,6 +18,7 @@ from xpool_protocol.errors import (
     WorkerLost,
 )
 from xpool_protocol.transport.base import PeerId
+from xpool_server.arbiter.desk import Usage
 from xpool_server.control import (
     EndSession,
     OpenSession,
@@ -27,7 +28,8 @@ from xpool_server.control import (
     WorkerReady,
 )
 from xpool_server.lease_book import Recent
-from xpool_server.load_report import LoadMeter, session_reports
+from xpool_server.load_report import STALLED, LoadMeter, session_report
+from xpool_server.metering import Meter, Reading
 from xpool_server.node_facts import (
     Fact,
     GiveUp,
@@ -448,8 +450,14 @@ def test_loads_are_counted_since_the_last_report() -> None:
     first, second = meter.loads(book.state, 1000)
     assert (first.busy_percent, first.used_nbytes, first.session_count) == (25, 7, 1)
     assert (second.busy_percent, second.used_nbytes, second.session_count) == (0, 0, 0)
-    (report,) = session_reports(book.state)
+    ((_, _, session),) = book.state.sessions()
+    usage = Meter(0, 0)
+    usage.read(Reading.of(Usage(5, 6), session.counters), 1000, 1)
+    report = session_report(session, usage, is_stalled=False)
     assert (report.lease_id, report.state, report.executed_ops) == ("L", "open", 3)
+    assert (report.device_ns, report.waiting_ns, report.share_percent) == (5, 6, 30)
+    assert [second.device_ns for second in report.usage] == [5]
+    assert session_report(session, usage, is_stalled=True).state == STALLED
     # The session's end loses nothing of it.
     book.said(1, SessionClosed("done", {"busy_ns": 750}))
     book.exited(1, 0)

@@ -1,0 +1,71 @@
+"""What tenants of one device do; each prints lines that a test waits for."""
+
+import sys
+import time
+
+import torch
+
+MIB = 1 << 20
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def hold() -> None:
+    """Holds 100 MiB and tells what it sees of its quota."""
+    kept = torch.ones(100 * MIB // 4, device="cuda")
+    kept.sum().item()
+    seen = None
+    while True:
+        free, total = torch.cuda.mem_get_info()
+        if (free, total) != seen:
+            seen = free, total
+            say("sees", free, total)
+        torch.ones(8, device="cuda").sum().item()
+        time.sleep(0.02)
+
+
+def want() -> None:
+    """Asks for 300 MiB; waits for them if it may."""
+    torch.ones(1, device="cuda").sum().item()
+    say("asks")
+    began = time.monotonic()
+    try:
+        got = torch.ones(300 * MIB // 4, device="cuda")
+        say("has", int(got.sum().item()), round(time.monotonic() - began, 2))
+    except torch.OutOfMemoryError as error:
+        say("fails", round(time.monotonic() - began, 2), error)
+
+
+def greedy() -> None:
+    """Allocates whatever there is, and what there can't be, again and again."""
+    say("begins")
+    refused = 0
+    while True:
+        kept = []
+        try:
+            torch.empty(1 << 62, dtype=torch.uint8, device="cuda")
+        except torch.OutOfMemoryError:
+            refused += 1
+        try:
+            while True:
+                kept.append(torch.empty(8 * MIB, device="cuda"))
+        except torch.OutOfMemoryError:
+            say("refused", refused)
+
+
+def compute() -> None:
+    """Products with a known sum, without a pause."""
+    a = torch.ones(192, 192, device="cuda")
+    say("begins")
+    while True:
+        b = a
+        for _ in range(50):
+            b = (b @ a) / 192
+        assert b.sum().item() == 192 * 192
+        say("computed")
+
+
+if __name__ == "__main__":
+    {"hold": hold, "want": want, "greedy": greedy, "compute": compute}[sys.argv[1]]()

@@ -1,0 +1,201 @@
+"""Slices of one device, with real jobs: sizes change, neighbours misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support.pool import Member, Pool
+from support.waiting import eventually
+from support.workers import worker_serving
+from xpool_protocol.control import registry_pb2 as pb
+
+PROGRAM = Path(__file__).parent / "programs" / "slices.py"
+MIB = 1 << 20
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with Pool(tmp_path_factory.mktemp("slices"), ttl="5s") as pool:
+        pool.start_registry()
+        pool.start_server(
+            *("one", "--threads", "1", "--devices", "cpu,memory=2GiB"), light=False
+        )
+        yield pool
+
+
+class Job:
+    """A program under ``xpool run``, for as long as the block lasts."""
+
+    count = 0
+
+    def __init__(self, pool: Pool, what: str, *options: str) -> None:
+        Job.count += 1
+        self.pool = pool
+        self.member: Member = pool.start(
+            f"job-{Job.count}",
+            [
+                *(sys.executable, "-m", "xpool", "run", "--registry", pool.registry),
+                *(*options, str(PROGRAM), what),
+            ],
+        )
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.member.process.terminate()
+        self.member.process.wait(20)
+        eventually(lambda: not self.infos(), "the lease to end", 20)
+
+    def infos(self) -> list[pb.LeaseInfo]:
+        name = f"pid {self.program.pid} " if self.member.process.poll() is None else "?"
+        with self.pool.client() as client:
+            return [one for one in client.list_leases() if name in one.client]
+
+    @property
+    def info(self) -> pb.LeaseInfo:
+        (found,) = self.infos()
+        return found
+
+    @property
+    def program(self) -> psutil.Process:
+        (child,) = psutil.Process(self.member.pid).children()
+        return child
+
+    def lines(self) -> list[str]:
+        return self.member.said().splitlines()
+
+    def await_line(self, start: str, after: int = 0) -> str:
+        def found() -> bool:
+            assert self.member.process.poll() is None or self.last(start, after), (
+                self.member.logged()
+            )
+            return self.last(start, after) is not None
+
+        eventually(found, f"{start!r} of a job", 90)
+        line = self.last(start, after)
+        assert line is not None
+        return line
+
+    def last(self, start: str, after: int) -> str | None:
+        lines = [one for one in self.lines()[after:] if one.startswith(start)]
+        return lines[-1] if lines else None
+
+
+def resize(pool: Pool, lease: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "xpool", "admin", "resize", lease),
+            *("--registry", pool.registry, "--json", *options),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_running_job_grows_and_shrinks(pool: Pool) -> None:
+    with Job(pool, "hold", "--slice", "20%", "--memory", "256MiB") as job:
+        assert job.await_line("sees").endswith(f" {256 * MIB}")
+        lease = job.info.lease.lease_id
+
+        grown = resize(pool, lease, "--slice", "60%", "--memory", "1GiB")
+        assert grown.returncode == 0, grown.stderr
+        figures = json.loads(grown.stdout)
+        assert (figures["share_percent"], figures["memory_nbytes"]) == (60, 1 << 30)
+        eventually(lambda: job.lines()[-1].endswith(f" {1 << 30}"), "its view", 10)
+        assert job.info.session.share_percent == 60
+
+        refused = resize(pool, lease, "--memory", "64MiB")
+        assert refused.returncode == 1
+        (nbytes,) = re.findall(r"\((\d+) bytes\) are in use", refused.stderr)
+        assert 100 * MIB <= int(nbytes) < 101 * MIB
+        assert job.info.lease.memory_nbytes == 1 << 30
+
+        shrunk = resize(pool, lease, "--memory", "128MiB", "--mode", "capped")
+        assert shrunk.returncode == 0, shrunk.stderr
+        eventually(lambda: job.lines()[-1].endswith(f" {128 * MIB}"), "its view", 10)
+        assert job.info.session.mode == "capped"
+
+        assert resize(pool, lease, "--slice", "101%").returncode == 2
+        assert resize(pool, lease, "--slice", "12.5%").returncode == 2
+        assert resize(pool, lease).returncode == 2
+        assert resize(pool, "nobody", "--slice", "5%").returncode == 1
+
+
+def test_an_allocation_waits_for_a_resize(pool: Pool) -> None:
+    with Job(pool, "want", "--memory", "256MiB", "--on-oom", "wait:60") as job:
+        job.await_line("asks")
+        lease = job.info.lease.lease_id
+        assert resize(pool, lease, "--memory", "512MiB").returncode == 0
+        assert job.await_line("has").split()[1] == str(300 * MIB // 4)
+
+
+def test_an_allocation_waits_no_longer_than_it_may(pool: Pool) -> None:
+    with Job(pool, "want", "--memory", "256MiB", "--on-oom", "wait:1.5") as job:
+        words = job.await_line("fails").split()
+        assert 1.4 < float(words[1]) < 20
+        assert "quota is 268435456 bytes" in job.await_line("fails")
+
+
+def test_a_greedy_neighbour_harms_nobody(pool: Pool) -> None:
+    with (
+        Job(pool, "compute", "--slice", "50%", "--memory", "256MiB") as good,
+        Job(pool, "greedy", "--slice", "50%", "--memory", "512MiB") as bad,
+    ):
+        bad.await_line("refused")
+        good.await_line("computed", len(good.lines()))
+        bad.await_line("refused", len(bad.lines()))
+        good.await_line("computed", len(good.lines()))
+        assert bad.info.session.allocated_nbytes <= 512 * MIB
+
+
+def test_a_stopped_worker_is_marked_and_passed_over(pool: Pool) -> None:
+    with (
+        Job(pool, "compute", "--slice", "50%", "--memory", "256MiB") as one,
+        Job(pool, "compute", "--slice", "50%", "--memory", "256MiB") as other,
+    ):
+        one.await_line("computed")
+        other.await_line("computed")
+        worker = worker_serving(pool, one.program, "one")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            eventually(lambda: one.info.session.state == "stalled", "the mark", 30)
+            for _ in range(3):
+                other.await_line("computed", len(other.lines()))
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        one.await_line("computed", len(one.lines()))
+        eventually(lambda: one.info.session.state == "open", "no mark", 30)
+
+
+def test_what_top_shows(pool: Pool) -> None:
+    with Job(pool, "compute", "--slice", "30%", "--memory", "256MiB") as job:
+        job.await_line("computed")
+        eventually(lambda: job.info.session.device_ns > 0, "its use", 30)
+        shown = subprocess.run(
+            [
+                *(sys.executable, "-m", "xpool", "admin", "top", "--once", "--json"),
+                *("--registry", pool.registry),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        rows = json.loads(shown.stdout)
+        (row,) = [one for one in rows if one["lease_id"] == job.info.lease.lease_id]
+        assert row["promised_percent"] == 30
+        assert row["got_percent"] > 0
+        assert row["state"] == "open"
