@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 from xpool_perf import report, results
 from xpool_perf.children import end_on_signals
+from xpool_perf.fleet import FLEET
 from xpool_perf.gpu_host import MISSING, Missing, device_name
 from xpool_perf.machine import commit_of, this_machine
 from xpool_perf.main_job import MAIN_JOB
@@ -29,7 +30,7 @@ SCENARIOS: Final = {
     one.name: one
     for one in (
         *(MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT),
-        *(PLACEMENT_REPLAY, REGISTRY_FAULTS),
+        *(PLACEMENT_REPLAY, FLEET, REGISTRY_FAULTS),
     )
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
@@ -61,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     for scenario in SCENARIOS.values():
         options = commands.add_parser(scenario.name, help=scenario.summary)
         add_scenario(options, scenario.devices)
+        if scenario.has_nodes:
+            options.add_argument(
+                "--nodes",
+                type=positive,
+                default=Settings().nodes,
+                metavar="N",
+                help=f"servers that are played (default: {Settings().nodes})",
+            )
         if scenario.path_help:
             options.add_argument(
                 "path", nargs="?", type=Path, metavar="PATH", help=scenario.path_help
@@ -141,6 +150,7 @@ def run_scenario(args: argparse.Namespace) -> None:
         threads=args.threads,
         epochs=args.epochs,
         steps=args.steps,
+        nodes=getattr(args, "nodes", Settings().nodes),
         path=getattr(args, "path", None),
     )
     result = run(SCENARIOS[args.command], settings)

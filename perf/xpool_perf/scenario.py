@@ -33,6 +33,9 @@ class Settings:
     """Training steps that the costs of an operation are averaged over: some 4,500
     operations, and far less than a client may queue."""
 
+    nodes: int = 1000
+    """Servers of a fleet that is played."""
+
     path: Path | None = None
     """Of what the scenario reads, if it reads anything."""
 
@@ -54,6 +57,9 @@ class Scenario:
 
     measure: Callable[[Settings, Say], Samples]
     """Raises ``RunFailed``."""
+
+    has_nodes: bool = False
+    """Whether ``Settings.nodes`` means anything."""
 
     path_help: str = ""
     """What ``Settings.path`` names; empty: the scenario reads nothing."""

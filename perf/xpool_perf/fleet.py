@@ -1,0 +1,188 @@
+"""``fleet``: one registry process, a thousand servers and ten thousand clients.
+
+Everything is real but the servers' devices: one registry with its file, and one process
+that plays all the others over gRPC. Both share this machine's cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from xpool_perf.children import Child, Children, ChildTimeout
+from xpool_perf.figures import Figure, Samples
+from xpool_perf.path_scenarios import PROGRAMS
+from xpool_perf.pool import RunFailed, last_words
+from xpool_perf.programs.fleet_load import Load
+from xpool_perf.scenario import Say, Scenario, Settings
+
+LEASES_PER_NODE: Final = 10
+ACQUIRES_PER_S: Final = 200.0
+SECONDS: Final = 15.0
+TTL_S: Final = 60.0
+READY: Final = re.compile(r"registry ready on (\S+)")
+PATIENCE_S: Final = 300.0
+
+
+def percentile(values: list[float], part: float) -> float:
+    """The value that ``1 - part`` of them exceed.
+
+    >>> percentile([float(n) for n in range(1, 101)], 0.99)
+    99.0
+    """
+    return sorted(values)[max(0, round(part * len(values)) - 1)]
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process, in MiB; from Linux."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used; from Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
+    """Play once.
+
+    Raises:
+        RunFailed: a process ended, or a call failed.
+    """
+
+    def line(name: str, text: str) -> None:
+        if name == "load" and text.startswith("filled"):
+            say(text)
+
+    with Children(line) as children:
+        registry = children.start(
+            "registry",
+            [
+                *(sys.executable, "-m", "xpool_registry", "--listen", "127.0.0.1:0"),
+                *("--store", str(folder / "registry.db"), "--log-format", "json"),
+            ],
+            os.environ,
+            folder,
+        )
+        address = _address(children, registry)
+        argv = [sys.executable, str(PROGRAMS / "fleet_load.py"), address]
+        child = children.start(
+            "load", [*argv, msgspec.json.encode(load).decode()], os.environ, folder
+        )
+        status = children.wait(child, PATIENCE_S)
+        if status != 0:
+            raise RunFailed(f"the fleet ended with {status}: {last_words(child)}")
+        found = json.loads(child.lines[-1])
+        used_mib, used_s = rss_mib(registry.process.pid), cpu_s(registry.process.pid)
+    if found["failures"]:
+        raise RunFailed(f"calls failed: {json.dumps(found['failures'])[:400]}")
+    return {
+        "acquire_p50_ms": [percentile(found["acquire_ms"], 0.5)],
+        "acquire_p99_ms": [percentile(found["acquire_ms"], 0.99)],
+        "heartbeat_p99_ms": [percentile(found["heartbeat_ms"], 0.99)],
+        "heartbeats_per_s": [len(found["heartbeat_ms"]) / found["seconds"]],
+        "renewals_per_s": [found["renewals"] / found["seconds"]],
+        "late_heartbeats": [found["late"]],
+        "registry_rss_mb": [used_mib],
+        "registry_cpu_s": [used_s],
+    }
+
+
+def _address(children: Children, registry: Child) -> str:
+    def told() -> bool:
+        is_ready = any(map(READY.search, registry.lines))
+        return is_ready or registry.status is not None
+
+    try:
+        children.pump(told, PATIENCE_S, "the registry to be ready")
+    except ChildTimeout as error:
+        raise RunFailed(str(error)) from error
+    for text in registry.lines:
+        if found := READY.search(text):
+            return found[1]
+    raise RunFailed(f"the registry ended: {last_words(registry)}")
+
+
+def measure(settings: Settings, say: Say) -> Samples:
+    """So many runs, each with a registry of its own.
+
+    Raises:
+        RunFailed: a process ended, or a call failed.
+    """
+    samples: dict[str, list[float]] = {}
+    for number in range(settings.runs):
+        load = Load(
+            nodes=settings.nodes,
+            leases=LEASES_PER_NODE * settings.nodes,
+            acquires_per_s=ACQUIRES_PER_S,
+            seconds=SECONDS,
+            ttl_s=TTL_S,
+            seed=number,
+        )
+        with tempfile.TemporaryDirectory(prefix="xpool-fleet-") as folder:
+            for name, values in one_run(Path(folder), load, say).items():
+                samples.setdefault(name, []).extend(values)
+        say(", ".join(f"{name} {values[-1]:.1f}" for name, values in samples.items()))
+    return samples
+
+
+_PLAYED: Final = (
+    f"{ACQUIRES_PER_S:.0f} requests a second at random moments, as many releases,"
+    f" {LEASES_PER_NODE} leases a server held and renewed with a TTL of {TTL_S:.0f} s,"
+    " a heartbeat a second from each server"
+)
+
+FLEET: Final = Scenario(
+    name="fleet",
+    summary="one registry under a thousand servers and ten thousand clients",
+    figures=(
+        Figure(
+            name="acquire_p99_ms",
+            unit="ms",
+            method=f"At the client, over gRPC: {_PLAYED}; {SECONDS:.0f} s a run, the"
+            " player on the same cores. Aim: 50.",
+            sources=("acquire_p99_ms",),
+        ),
+        Figure(
+            name="acquire_p50_ms",
+            unit="ms",
+            method="The same, the median.",
+            sources=("acquire_p50_ms",),
+        ),
+        Figure(
+            name="heartbeats_per_s",
+            unit="1/s",
+            method="Answered meanwhile. Aim: 1,000 with 1,000 servers.",
+            sources=("heartbeats_per_s",),
+        ),
+        Figure(
+            name="heartbeat_p99_ms",
+            unit="ms",
+            method="Of a heartbeat, at the server.",
+            sources=("heartbeat_p99_ms",),
+        ),
+        Figure(
+            name="registry_rss_mb",
+            unit="MiB",
+            method="Resident memory of the registry's process at the end. Aim: 300.",
+            sources=("registry_rss_mb",),
+        ),
+        Figure(
+            name="registry_cpu_s",
+            unit="s",
+            method="Processor time of the registry's process in a run.",
+            sources=("registry_cpu_s",),
+        ),
+    ),
+    measure=measure,
+    has_nodes=True,
+)

@@ -1,0 +1,248 @@
+"""A thousand servers and ten thousand clients, as far as a registry can tell.
+
+``fleet_load.py ADDRESS JSON``: every server joins and sends a heartbeat each second,
+with what its leases do; clients ask, renew and give back over real gRPC. Prints lines
+of progress, and at the end one JSON object. One process, one thread: an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import msgspec
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control import registry_pb2_grpc
+from xpool_protocol.control.rpc import CHANNEL_OPTIONS
+
+GIB = 1 << 30
+DEVICES = 8
+CHANNELS = 16
+"""Connections: gRPC lets about a hundred calls at once through each."""
+
+HEARTBEAT_S = 1.0
+SHARE_PERCENT = 50
+CALL_S = 30.0
+AT_ONCE = 64
+"""Asked for at once while the fleet is filled."""
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What is played."""
+
+    nodes: int
+    leases: int
+    """Held all the time."""
+
+    acquires_per_s: float
+    seconds: float
+    ttl_s: float
+    """Each holder renews three times in it."""
+
+    seed: int
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What is measured while it runs."""
+
+    load: Load
+    stubs: list[Any]
+    held: deque[pb.Lease] = field(default_factory=deque)
+    by_node: dict[str, dict[str, pb.Lease]] = field(default_factory=dict)
+    is_measuring: bool = False
+    is_over: bool = False
+    acquire_ms: list[float] = field(default_factory=list)
+    heartbeat_ms: list[float] = field(default_factory=list)
+    renewals: int = 0
+    late: int = 0
+    """Heartbeats that began later than a second after the one before."""
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def stub(self, number: int) -> Any:
+        """One of the connections."""
+        return self.stubs[number % len(self.stubs)]
+
+    async def call(self, method: Any, request: object) -> Any:
+        """The answer, or None: what fails is counted, by its sentence."""
+        try:
+            return await method(request, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            text = f"{error.code().name}: {error.details()}"[:200]
+            self.failures[text] = self.failures.get(text, 0) + 1
+            return None
+
+    async def acquire(self, number: int) -> None:
+        """A client gets its slice."""
+        request = pb.AcquireRequest(
+            tenant=f"tenant-{number % 20}",
+            share_percent=SHARE_PERCENT,
+            memory_nbytes=GIB,
+            ttl_ms=round(1000 * self.load.ttl_s),
+            mode="capped",
+            client=f"host-{number}",
+        )
+        began = time.perf_counter()
+        lease = await self.call(self.stub(number).Acquire, request)
+        if lease is None:
+            return
+        if self.is_measuring:
+            self.acquire_ms.append(1000 * (time.perf_counter() - began))
+        self.held.append(lease)
+        self.by_node[lease.node_name][lease.lease_id] = lease
+
+    async def release(self) -> None:
+        """Who has held a slice longest gives it back."""
+        if not self.held:  # the registry is behind: what it says will show it
+            return
+        lease = self.held.popleft()
+        del self.by_node[lease.node_name][lease.lease_id]
+        request = pb.ReleaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+        await self.call(self.stub(len(self.held)).Release, request)
+
+    async def serve(self, number: int, offset_s: float) -> None:
+        """One server: joins, then a heartbeat each second."""
+        name = f"node-{number:05d}"
+        self.by_node[name] = {}
+        join = pb.JoinRequest(
+            node_name=name,
+            boot_id="boot",
+            address=f"tcp://{name}:7800",
+            devices=[
+                pb.Device(index=i, kind="cuda", name="A100", memory_nbytes=80 * GIB)
+                for i in range(DEVICES)
+            ],
+            version="1",
+        )
+        await self.call(self.stub(number).Join, join)
+        due_s = time.monotonic() + offset_s
+        while not self.is_over:
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            began = time.perf_counter()
+            await self.call(self.stub(number).Heartbeat, self.heartbeat(name))
+            if self.is_measuring:
+                self.heartbeat_ms.append(1000 * (time.perf_counter() - began))
+            self.late += self.is_measuring and time.monotonic() > due_s + HEARTBEAT_S
+            due_s = max(due_s + HEARTBEAT_S, time.monotonic())
+
+    def heartbeat(self, name: str) -> pb.HeartbeatRequest:
+        """What a server says of its devices and sessions."""
+        leases = list(self.by_node[name].values())
+        return pb.HeartbeatRequest(
+            node_name=name,
+            boot_id="boot",
+            loads=[
+                pb.DeviceLoad(
+                    index=i, used_nbytes=GIB, busy_percent=50.0, session_count=1
+                )
+                for i in range(DEVICES)
+            ],
+            sessions=[
+                pb.SessionReport(
+                    lease_id=lease.lease_id,
+                    epoch=lease.epoch,
+                    state="open",
+                    executed_ops=1000,
+                    allocated_nbytes=GIB,
+                    received_nbytes=GIB,
+                )
+                for lease in leases
+            ],
+        )
+
+    async def renew(self) -> None:
+        """Every holder, three times in a TTL, evenly."""
+        interval_s = self.load.ttl_s / 3 / max(1, self.load.leases)
+        due_s = time.monotonic()
+        turn = 0
+        calls: set[asyncio.Future[Any]] = set()
+        while not self.is_over:
+            due_s += interval_s
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            if not self.held:
+                continue
+            turn = (turn + 1) % len(self.held)
+            lease = self.held[turn]
+            request = pb.RenewRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+            self.renewals += self.is_measuring
+            task = asyncio.ensure_future(self.call(self.stub(turn).Renew, request))
+            calls.add(task)
+            task.add_done_callback(calls.discard)
+        await asyncio.gather(*calls)
+
+    async def arrive(self) -> None:
+        """Clients come at random moments; as many go."""
+        chance = random.Random(self.load.seed)  # noqa: S311  a schedule
+        end_s = time.monotonic() + self.load.seconds
+        due_s = time.monotonic()
+        number = 0
+        calls = set()
+        while due_s < end_s:
+            due_s += chance.expovariate(self.load.acquires_per_s)
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            number += 1
+            for call in (self.acquire(number), self.release()):
+                task = asyncio.ensure_future(call)
+                calls.add(task)
+                task.add_done_callback(calls.discard)
+        await asyncio.gather(*calls)
+
+    async def fill(self) -> None:
+        """As many leases as are to be held."""
+        for begin in range(0, self.load.leases, AT_ONCE):
+            count = min(AT_ONCE, self.load.leases - begin)
+            await asyncio.gather(*(self.acquire(begin + i) for i in range(count)))
+            if begin % (AT_ONCE * 16) == 0:
+                print(f"filled {len(self.held)} of {self.load.leases}", flush=True)
+
+
+async def play(address: str, load: Load) -> dict[str, object]:
+    """All of it; what was measured."""
+    channels = [
+        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        for _ in range(CHANNELS)
+    ]
+    stubs = [registry_pb2_grpc.PoolRegistryStub(one) for one in channels]  # type: ignore[no-untyped-call]
+    fleet = Fleet(load, stubs)
+    servers = [
+        asyncio.ensure_future(fleet.serve(n, HEARTBEAT_S * n / load.nodes))
+        for n in range(load.nodes)
+    ]
+    await asyncio.sleep(2 * HEARTBEAT_S)
+    await fleet.fill()
+    renewing = asyncio.ensure_future(fleet.renew())
+    await asyncio.sleep(2 * HEARTBEAT_S)
+    fleet.is_measuring = True
+    began_s = time.monotonic()
+    await fleet.arrive()
+    taken_s = time.monotonic() - began_s
+    fleet.is_measuring, fleet.is_over = False, True
+    await asyncio.gather(*servers, renewing)
+    for one in channels:
+        await one.close()
+    return {
+        "acquire_ms": fleet.acquire_ms,
+        "heartbeat_ms": fleet.heartbeat_ms,
+        "seconds": taken_s,
+        "renewals": fleet.renewals,
+        "late": fleet.late,
+        "held": len(fleet.held),
+        "failures": fleet.failures,
+    }
+
+
+def main(address: str, text: str) -> None:
+    """Play, and print what was measured."""
+    load = msgspec.json.decode(text, type=Load)
+    print(json.dumps(asyncio.run(play(address, load))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
