@@ -24,14 +24,17 @@ void History::push(uint64_t signature, std::string_view record, bool is_single, 
   const uint64_t oldest = count_ >= kGram ? before(kGram - 1).signature : 0;
   records_[++count_ % kRecords] = past;
   gram_.roll(signature, oldest);
-  follow(signature);
+  follow(signature, is_single);
 }
 
-// Keeps to a period as long as it holds; then looks for the last place where the stream stood like this.
-void History::follow(uint64_t signature) {
+// Keeps to a period as long as it holds; then looks for the last place where the stream stood like this. Of what a plan
+// replays at its period no places are kept: there is nothing to find that is not known.
+void History::follow(uint64_t signature, bool is_single) {
   if (period_) {
     if (before(period_).signature == signature) {
       repeated_++;
+      if (!is_single)
+        return;
     } else {
       period_ = repeated_ = 0;
     }

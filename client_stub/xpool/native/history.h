@@ -71,7 +71,7 @@ class History {
   const Past &now() const { return before(0); }
   // What was the last record when `back` fewer had come.
   const Past &before(uint64_t back) const { return records_[(count_ - back) % kRecords]; }
-  void follow(uint64_t signature);
+  void follow(uint64_t signature, bool is_single);
 
   std::vector<Past> records_{kRecords};
   std::vector<char> bytes_ = std::vector<char>(kBytes);
