@@ -82,6 +82,7 @@ class LeaseKeeper:
         self._unsent = b""
         self._unread = b""
         self._leases: list[pb.Lease] = []
+        self._noticed: set[str] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -204,7 +205,22 @@ class LeaseKeeper:
             self._tell(KeeperLine(ended=Ending.from_error(error, name)))
             return False
         self._tell(KeeperLine(renewed=Renewed(renewed.token, name)))
+        self._pass_on_notice(renewed)
         return True
+
+    def _pass_on_notice(self, lease: pb.Lease) -> None:
+        """Say once that a lease is asked back, and once if it may stay after all."""
+        was_noticed = lease.lease_id in self._noticed
+        if lease.notice and not was_noticed:
+            self._noticed.add(lease.lease_id)
+            seconds = f"{lease.leaves_in_ms / 1000:.0f} s"
+            say(
+                f"lease {lease.lease_id} is asked back and ends in {seconds}"
+                f" ({lease.notice}): save what matters"
+            )
+        elif was_noticed and not lease.notice:
+            self._noticed.discard(lease.lease_id)
+            say(f"lease {lease.lease_id} may stay after all")
 
     def _tell(self, line: KeeperLine) -> None:
         """Send a line; a fresh token is left out while the child does not read."""
@@ -225,6 +241,11 @@ class LeaseKeeper:
                 return True
             self._unsent = self._unsent[count:]
         return True
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    print(f"xpool: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def lease_from_wire(lease: pb.Lease) -> Lease:

@@ -10,6 +10,14 @@ from xpool_perf import openb
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.scenario import Say, Scenario, Settings
+from xpool_perf.simulated_day import (
+    RIGHTS,
+    Day,
+    bursty_day,
+    mixed_day,
+    quietly,
+    tenants,
+)
 
 FIRST_SEED: Final = 42
 MIN_SEEDS: Final = 5
@@ -43,13 +51,51 @@ def measure(settings: Settings, say: Say) -> Samples:
                 f"seed {seed}, {name}: {replayed.allocated_percent:.2f} % allocated,"
                 f" {replayed.placements_per_s:,.0f} placements/s"
             )
+    samples = simulated_days(settings.runs, say)
     return {
+        **samples,
         "allocation_percent": [statistics.mean(allocated["fgd"])],
         "allocation_percent_by_seed": allocated["fgd"],
         "best_fit_allocation_percent": [statistics.mean(allocated["node-best-fit"])],
         "best_fit_allocation_percent_by_seed": allocated["node-best-fit"],
         "placements_per_s": speeds,
     }
+
+
+def simulated_days(runs: int, say: Say) -> dict[str, list[float]]:
+    """Days in virtual time: fair shares, promises, preemption; up to three seeds."""
+    quietly()
+    samples: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        samples.setdefault(name, []).append(value)
+        say(f"simulated day: {name} {value:.3f}")
+
+    for seed in range(FIRST_SEED, FIRST_SEED + min(runs, 3)):
+        rng = random.Random(seed)  # noqa: S311  an experiment
+        bursty = Day([*bursty_day(rng)], tenants()).run()
+        total, weights = sum(bursty.used.values()), sum(RIGHTS.values())
+        note(
+            "fair_share_error_points",
+            max(
+                100 * abs(used / total - RIGHTS[tenant] / weights)
+                for tenant, used in bursty.used.items()
+            ),
+        )
+        jobs = [*mixed_day(rng)]
+        with_it = Day(jobs, tenants()).run()
+        without = Day(jobs, tenants(preemptions_per_hour=0)).run()
+        promised = with_it.promised + without.promised
+        note(
+            "backfill_promise_kept_percent",
+            100 * (with_it.kept + without.kept) / promised,
+        )
+        waits = [statistics.mean(one.waits_s["high"]) for one in (with_it, without)]
+        note("high_priority_wait_s", waits[0])
+        note("high_priority_wait_without_s", waits[1])
+        low = with_it.used_by_class["low"]
+        note("low_priority_lost_percent", 100 * with_it.lost_by_class["low"] / low)
+    return samples
 
 
 PLACEMENT_REPLAY: Final = Scenario(
@@ -76,6 +122,36 @@ PLACEMENT_REPLAY: Final = Scenario(
             method="Decisions of the fragmentation policy over all 1,213 nodes, booking"
             " included, in one thread of one process, by wall clock.",
             sources=("placements_per_s",),
+        ),
+        Figure(
+            name="fair_share_error_points",
+            unit="points",
+            method="A simulated day of 16 devices; three tenants of weights 1, 2 and 3"
+            " ask in bursts for 1.5 times their right. The largest difference between"
+            " a tenant's part of all use and its right.",
+            sources=("fair_share_error_points",),
+        ),
+        Figure(
+            name="backfill_promise_kept_percent",
+            unit="%",
+            method="Two simulated days at 110 % demand with gangs, time limits and"
+            " three priorities, with and without preemption: requests that started at"
+            " their first promised time or before.",
+            sources=("backfill_promise_kept_percent",),
+        ),
+        Figure(
+            name="high_priority_wait_ratio",
+            unit="ratio",
+            method="Mean wait of the high class on that day with preemption, over the"
+            " same without it.",
+            sources=("high_priority_wait_s", "high_priority_wait_without_s"),
+        ),
+        Figure(
+            name="low_priority_lost_percent",
+            unit="%",
+            method="Device time of low leases that had to leave, and whose work is"
+            " lost, of the device time of all low leases.",
+            sources=("low_priority_lost_percent",),
         ),
     ),
     measure=measure,

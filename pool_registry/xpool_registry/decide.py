@@ -279,6 +279,9 @@ def expire(state: State, at: Moment) -> list[LeaseEnded]:
         reason = (
             f"{TIME_LIMIT} of {lease.limit_ms / 1000:g} s" if is_at_limit else EXPIRED
         )
+        notice = state.notices.get(lease.lease_id)
+        if notice is not None and notice.until_ns <= at.now_ns:
+            reason = notice.event.reason
         ends[lease.lease_id] = _end_of(lease, reason, at)
     return list(ends.values())
 

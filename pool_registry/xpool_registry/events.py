@@ -158,6 +158,28 @@ class StartPromised(RegistryEvent, frozen=True, kw_only=True, tag="start_promise
     at_s: float
 
 
+class LeaseNoticed(RegistryEvent, frozen=True, kw_only=True, tag="lease_noticed"):
+    """A lease is asked back: it ends after the grace, unless that is withdrawn."""
+
+    lease_id: str
+    request_id: str
+    """For whom; empty: an admin wants it."""
+
+    tenant: str
+    """Whose request it is, and whose budget pays."""
+
+    grace_ms: int
+    reason: str
+    at_s: float
+
+
+class NoticeWithdrawn(RegistryEvent, frozen=True, kw_only=True, tag="notice_withdrawn"):
+    """The lease may stay after all."""
+
+    lease_id: str
+    at_s: float
+
+
 class TenantSet(RegistryEvent, frozen=True, kw_only=True, tag="tenant_set"):
     """What an admin has decided on a tenant, or on a group of tenants."""
 
@@ -195,6 +217,8 @@ StoredEvent = (
     | RequestQueued
     | RequestLeft
     | StartPromised
+    | LeaseNoticed
+    | NoticeWithdrawn
     | TenantSet
     | TenantRemoved
 )

@@ -79,6 +79,7 @@ class Shares:
         books: Mapping[str, Book],
         capacity: Amount,
     ) -> None:
+        self.version = 0
         self._tenants = tenants
         self._capacity = capacity
         self._held: dict[str, Amount] = {}
@@ -100,6 +101,7 @@ class Shares:
 
     def add(self, tenant: str, amount: Amount) -> None:
         """The tenant gets so much, for the keys to come."""
+        self.version += 1
         for name in self.chain(tenant):
             self._held[name] = self._held.get(name, Amount()).plus(amount)
 

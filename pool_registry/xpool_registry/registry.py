@@ -66,7 +66,7 @@ from xpool_registry.resizing import (
     resize,
 )
 from xpool_registry.schedule import in_order, schedule
-from xpool_registry.settings import MAX_ENDED_LEASES, Settings
+from xpool_registry.settings import Settings
 from xpool_registry.state import Held, State
 from xpool_registry.store import Store
 from xpool_registry.tenancy import TenantView, check_same_tenant, tenants_of
@@ -104,6 +104,12 @@ class HeldLease(NamedTuple):
     expires_in_ms: int
     token: str = ""
     """Only its holder gets one."""
+
+    notice: str = ""
+    """Why it is asked back; empty: it is not."""
+
+    leaves_in_ms: int = 0
+    """It ends by then, if it is asked back."""
 
     session: SessionReport | None = None
 
@@ -191,9 +197,9 @@ class Registry:
         self.freed = threading.Event()
         self._is_dirty = True
         self._passed_ns = 0
-        self._order: list[str] = []
+        #: Place of each request that the last look came to.
+        self._order: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
-        self._gone: dict[str, str] = {}
         at = clock()
         self._state = State.from_events(
             store.load(), at.now_ns, at.wall_s, self.settings
@@ -327,7 +333,7 @@ class Registry:
             leases = [*live.values()]
             check_same_tenant(leases[0].tenant, command.slice.tenant)
             return Answer([self._held(one, at, with_token=True) for one in leases])
-        gone = self._gone.get(request_id)
+        gone = state.gone.get(request_id)
         if gone is not None:
             raise LeaseExpired(f"this request is over ({gone}): ask anew")
         return None
@@ -360,16 +366,12 @@ class Registry:
             if not any(isinstance(one, StartPromised) for one in plan.facts):
                 break
         self._passed_ns = at.now_ns
-        self._order = [
-            one.request_id
-            for one in in_order(self._state, self._state.shares(at.wall_s))
-        ]
+        self._order = {name: i for i, name in enumerate(plan.order, 1)}
 
     def _place_of(self, request: RequestQueued, at: Moment) -> QueuePlace:
         state, request_id = self._state, request.request_id
-        order = self._order
         promise = state.promises.get(request_id)
-        place = order.index(request_id) + 1 if request_id in order else len(order) + 1
+        place = self._order.get(request_id, len(self._order) + 1)
         return QueuePlace(
             request=request,
             place=place,
@@ -414,12 +416,15 @@ class Registry:
             at = self._clock()
             if self._state.waiting:
                 self._pass(at)
-            waiting = self._state.waiting
-            return [
-                self._place_of(waiting[request_id], at)
-                for request_id in self._order
-                if request_id in waiting
-            ]
+            shares = self._state.shares(at.wall_s)
+            order = [*in_order(self._state, shares)]
+            self._order = {one.request_id: i for i, one in enumerate(order, 1)}
+            return [self._place_of(request, at) for request in order]
+
+    @property
+    def queue_length(self) -> int:
+        """How many wait."""
+        return len(self._state.waiting)
 
     def set_tenant(self, command: SetTenant) -> None:
         """See ``queueing.set_tenant``."""
@@ -524,7 +529,8 @@ class Registry:
             self._commit(decide.expire(self._state, at), at)
             self._commit(leave(self._state, at), at)
             is_due = at.now_ns - self._passed_ns >= PASS_EVERY_NS
-            if self._state.waiting and (self._is_dirty or is_due):
+            is_open = self._state.waiting or self._state.notices
+            if is_open and (self._is_dirty or is_due):
                 self._pass(at)
             silent = {
                 name
@@ -557,11 +563,8 @@ class Registry:
                 self._is_dirty = True
             case TenantSet() | TenantRemoved():
                 self._is_dirty = True
-            case RequestLeft(request_id=request_id, reason=reason):
+            case RequestLeft():
                 self._is_dirty = True
-                self._gone[request_id] = reason
-                if len(self._gone) > MAX_ENDED_LEASES:
-                    del self._gone[next(iter(self._gone))]
             case _:
                 return
         if self._state.waiting:
@@ -570,7 +573,11 @@ class Registry:
     def _held(
         self, lease: LeaseGranted, at: Moment, *, with_token: bool = False
     ) -> HeldLease:
+        notice = self._state.notices.get(lease.lease_id)
+        left_ns = notice.until_ns - at.now_ns if notice else 0
         return HeldLease(
+            notice=notice.event.reason if notice else "",
+            leaves_in_ms=max(0, left_ns) // 1_000_000,
             lease=lease,
             node=self._state.nodes[lease.node_name],
             device=self._state.device(lease.node_name, lease.device_index),

@@ -22,12 +22,21 @@ from xpool_registry.commands import Moment
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     LeaseGranted,
+    LeaseNoticed,
+    NoticeWithdrawn,
     RegistryEvent,
     RequestQueued,
     StartPromised,
 )
 from xpool_registry.fairshare import Amount, Shares
-from xpool_registry.reservations import demand_from, earliest, kept_from, most_free
+from xpool_registry.preemption import victims
+from xpool_registry.reservations import (
+    LATE_NS,
+    demand_from,
+    earliest,
+    kept_from,
+    most_free,
+)
 from xpool_registry.settings import Settings
 from xpool_registry.state import NS_PER_MS, State
 
@@ -35,6 +44,9 @@ PRIORITIES: Final = ("high", "normal", "low")
 
 MAX_TRIED: Final = 500
 """Requests that one pass tries to place; those behind wait for the next."""
+
+MAX_BACKFILL: Final = 100
+"""Requests that it tries behind the first that does not fit."""
 
 NewId = Callable[[], str]
 
@@ -48,17 +60,8 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     """Why each of the others waits on, for people."""
 
-
-def amount_of(state: State, request: RequestQueued) -> Amount:
-    """What a request would hold; its memory by the pool's mean device if unsaid."""
-    nbytes = float(request.memory_nbytes)
-    if not nbytes:
-        fleet = state.fleet
-        count = int(fleet.exists.sum())
-        mean = float(fleet.total_nbytes.sum()) / count if count else 0.0
-        nbytes = mean * request.share_percent / 100
-    count = request.device_count
-    return Amount(10.0 * request.share_percent * count, nbytes * count)
+    order: list[str] = field(default_factory=list)
+    """Those that wait on, in the order in which they are served, as far as looked."""
 
 
 def in_order(
@@ -79,12 +82,16 @@ def in_order(
             if one.priority == priority and one.request_id not in state.promises:
                 queues.setdefault(one.tenant, deque()).append(one)
         keys = {tenant: shares.key(tenant) for tenant in queues}
+        seen = shares.version
         while queues:
             tenant = min(keys, key=lambda name: keys[name])
             yield queues[tenant].popleft()
             if not queues[tenant]:
                 del queues[tenant], keys[tenant]
+            if shares.version == seen:
+                continue
             # What it got changes its own place, and that of its group's others.
+            seen = shares.version
             group = shares.chain(tenant)[-1]
             for name in keys:
                 if shares.chain(name)[-1] == group:
@@ -106,6 +113,8 @@ class _Pass:
         self.blocked: set[tuple[Demand, str, int]] = set()
         self.head: RequestQueued | None = None
         self.is_over = False
+        devices = max(1, int(state.fleet.exists.sum()))
+        self.mean = float(state.fleet.total_nbytes.sum()) / devices
 
     def run(self, requests: Iterator[RequestQueued]) -> Plan:
         tried = 0
@@ -114,9 +123,25 @@ class _Pass:
                 # What was just promised counts from the next pass on.
                 if tried >= MAX_TRIED or self.is_over:
                     break
+                if len(self.plan.order) > MAX_BACKFILL:
+                    break
                 tried += 1
                 self._consider(request)
+        self._withdraw()
         return self.plan
+
+    def _withdraw(self) -> None:
+        """Who was asked to leave for a request that has started otherwise may stay."""
+        state = self.state
+        for lease_id, notice in state.notices.items():
+            wanted_by = notice.event.request_id
+            is_wanted = (
+                wanted_by in state.waiting and wanted_by not in self.plan.granted
+            )
+            if wanted_by and not is_wanted:
+                self.plan.facts.append(
+                    NoticeWithdrawn(lease_id=lease_id, at_s=self.at.wall_s)
+                )
 
     @contextmanager
     def _given_back(self) -> Iterator[None]:
@@ -127,12 +152,12 @@ class _Pass:
                 self.state.fleet.take(spot.row, [spot.column], -milli, -nbytes)
 
     def _consider(self, request: RequestQueued) -> None:
-        amount = amount_of(self.state, request)
+        demand = demand_from(request)
+        amount = self._amount(request)
         limit = self.shares.over_limit(request.tenant, amount)
         if limit:
             self.plan.reasons[request.request_id] = limit
             return
-        demand = demand_from(request)
         # What did not fit once in a pass fits no better later in it.
         form = (demand, request.policy, request.limit_ms)
         spots = None
@@ -146,6 +171,12 @@ class _Pass:
         self._grant(request, spots)
         self.shares.add(request.tenant, amount)
 
+    def _amount(self, request: RequestQueued) -> Amount:
+        """What it would hold; its memory by the pool's mean device if unsaid."""
+        count = request.device_count
+        nbytes = request.memory_nbytes or self.mean * request.share_percent / 100
+        return Amount(10.0 * request.share_percent * count, float(nbytes * count))
+
     def _place(self, request: RequestQueued, demand: Demand) -> list[Spot] | None:
         ends_ns = None
         if request.limit_ms:
@@ -155,10 +186,11 @@ class _Pass:
 
     def _wait(self, request: RequestQueued, demand: Demand) -> None:
         state = self.state
+        self.plan.order.append(request.request_id)
         promise = state.promises.get(request.request_id)
         if promise is not None:
             self.plan.reasons[request.request_id] = "its devices are not free yet"
-            if promise.starts_ns is None:
+            if promise.starts_ns is None or self._is_far(promise.starts_ns):
                 self._promise(request, demand)
             return
         if self.head is None:
@@ -175,22 +207,55 @@ class _Pass:
         promised = (self.state.waiting[one] for one in self.state.promises)
         return all(rank(one.priority) > rank(request.priority) for one in promised)
 
+    def _is_far(self, starts_ns: int) -> bool:
+        """Whether asking others to leave would be quicker."""
+        grace_ns = self.settings.grace_ms * NS_PER_MS
+        return starts_ns > self.at.now_ns + grace_ns + 2 * LATE_NS
+
     def _promise(self, request: RequestQueued, demand: Demand) -> None:
-        """Keep devices for the head of the queue."""
-        found = earliest(self.state, request, self.at.now_ns, self.may)
+        """Keep devices for the head of the queue, and free some if it may do that."""
+        state = self.state
+        before = state.promises.get(request.request_id)
+        found = None
+        if before is None or before.starts_ns is None:
+            found = earliest(state, request, self.at.now_ns, self.may)
+        if (found is None or self._is_far(found[0])) and self._preempt(request):
+            return
         if found is not None:
-            starts_ns, spots = found
-            wait_s = (starts_ns - self.at.now_ns) / 1e9
-            self._say_promise(request, spots, self.at.wall_s + wait_s, is_firm=True)
+            wait_s = (found[0] - self.at.now_ns) / 1e9
+            starts_at_s = self.at.wall_s + wait_s
+            self._say_promise(request, found[1], starts_at_s, is_firm=True)
             return
-        if request.request_id in self.state.promises:
+        if before is not None:
             return
-        since_ns = self.state.out_ns[request.request_id] - request.wait_ms * NS_PER_MS
+        since_ns = state.out_ns[request.request_id] - request.wait_ms * NS_PER_MS
         if self.at.now_ns - since_ns < self.settings.hold_after_ms * NS_PER_MS:
             return
-        kept = most_free(self.state, demand, self.may)
+        kept = most_free(state, demand, self.may)
         if kept is not None:
             self._say_promise(request, kept, 0.0, is_firm=False)
+
+    def _preempt(self, request: RequestQueued) -> bool:
+        """Ask leases of lower priority to leave; whether that is enough."""
+        at, settings = self.at, self.settings
+        chosen = victims(self.state, request, at.wall_s, self.may, settings)
+        if chosen is None:
+            return False
+        reason = f"request {request.request_id} of {request.priority} priority took it"
+        self.plan.facts += [
+            LeaseNoticed(
+                lease_id=lease.lease_id,
+                request_id=request.request_id,
+                tenant=request.tenant,
+                grace_ms=settings.grace_ms,
+                reason=reason,
+                at_s=at.wall_s,
+            )
+            for lease in chosen.leases
+        ]
+        late_s = settings.grace_ms / 1000 + LATE_NS / 1e9
+        self._say_promise(request, chosen.spots, at.wall_s + late_s, is_firm=True)
+        return True
 
     def _say_promise(
         self,

@@ -262,6 +262,8 @@ def _wire_from_lease(held: HeldLease) -> pb.Lease:
         group_id=lease.group_id,
         priority=lease.priority,
         limit_ms=lease.limit_ms,
+        notice=held.notice,
+        leaves_in_ms=held.leaves_in_ms,
     )
 
 

@@ -72,6 +72,12 @@ class Settings:
     request_ttl_ms: int = 30_000
     """A waiting request whose client has not asked for so long is dropped."""
 
+    grace_ms: int = 30_000
+    """Between asking a lease to leave and ending it."""
+
+    min_run_ms: int = 60_000
+    """So long a lease is left in peace."""
+
     half_life_s: float = 4 * 3600.0
     """After so long, past use counts half as much for whose turn it is."""
 

@@ -11,6 +11,7 @@ survive a restart; ``deadlines_ns`` and ``beats`` belong to this process.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,10 +24,12 @@ from xpool_registry.events import (
     DeviceLoad,
     LeaseEnded,
     LeaseGranted,
+    LeaseNoticed,
     LeaseRenewed,
     LeaseResized,
     NodeHeard,
     NodeJoined,
+    NoticeWithdrawn,
     Observation,
     RegistryCreated,
     RegistryEvent,
@@ -57,6 +60,9 @@ HYSTERESIS = 15.0
 # Memory in use that no session accounts for counts as gone from this part of a device
 # on: a framework holds something beside every session's storages.
 FOREIGN_SHARE = 0.05
+
+# Preemptions that are remembered for a tenant's budget: its largest value that counts.
+MAX_PAID = 100_000
 
 
 def load_level(busy_percent: float, leased_percent: int, before: int) -> int:
@@ -89,6 +95,13 @@ class Held(NamedTuple):
     share_percent: int = 0
     memory_nbytes: int = 0
     lease_count: int = 0
+
+
+class Notice(NamedTuple):
+    """A lease that is asked back."""
+
+    event: LeaseNoticed
+    until_ns: int
 
 
 class Promise(NamedTuple):
@@ -128,6 +141,8 @@ class State:
         #: Requests in the queue, oldest first.
         self.waiting: dict[str, RequestQueued] = {}
         self.promises: dict[str, Promise] = {}
+        #: Why requests are over, so that a ticket is never granted again.
+        self.gone: dict[str, str] = {}
         self.tenants: dict[str, TenantSet] = {}
         self.books: dict[str, Book] = {}
         #: Live leases of each request.
@@ -137,6 +152,10 @@ class State:
         self.out_ns: dict[str, int] = {}
         #: When leases with a limit end, renewed or not.
         self.limits_ns: dict[str, int] = {}
+        #: Leases that are asked back.
+        self.notices: dict[str, Notice] = {}
+        #: When requests of each tenant made leases of others leave, for the budget.
+        self.preempted_s: dict[str, deque[float]] = {}
         #: While events are replayed: what time it is by now.
         self._wall_s: float | None = None
         self._by_node: dict[str, dict[str, LeaseGranted]] = {}
@@ -188,12 +207,17 @@ class State:
 
     def _apply_to_queue(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
         match fact:
+            case LeaseNoticed():
+                self._notice(fact, now_ns)
+            case NoticeWithdrawn():
+                self.notices.pop(fact.lease_id, None)
             case RequestQueued():
                 self._queue(fact, now_ns)
             case RequestAsked():
                 self.silent_ns[fact.request_id] = self._request_deadline(now_ns)
             case RequestLeft():
                 self._leave(fact.request_id)
+                self._forget(fact.request_id, fact.reason)
             case StartPromised():
                 self._promise(fact, now_ns)
             case TenantSet():
@@ -287,6 +311,15 @@ class State:
 
     # ---- the queue ----
 
+    def _notice(self, event: LeaseNoticed, now_ns: int) -> None:
+        left_ms = max(0, event.grace_ms - self._elapsed_ms(event.at_s))
+        until_ns = now_ns + left_ms * NS_PER_MS
+        self.notices[event.lease_id] = Notice(event, until_ns)
+        heapq.heappush(self._due, (until_ns, event.lease_id))
+        if event.request_id:
+            paid = self.preempted_s.setdefault(event.tenant, deque(maxlen=MAX_PAID))
+            paid.append(event.at_s)
+
     def _request_deadline(self, now_ns: int) -> int:
         return now_ns + self._settings.request_ttl_ms * NS_PER_MS
 
@@ -301,6 +334,11 @@ class State:
         self.silent_ns.pop(request_id, None)
         self.out_ns.pop(request_id, None)
         self.promises.pop(request_id, None)
+
+    def _forget(self, request_id: str, reason: str) -> None:
+        self.gone[request_id] = reason
+        if len(self.gone) > MAX_ENDED_LEASES:
+            del self.gone[next(iter(self.gone))]
 
     def _promise(self, event: StartPromised, now_ns: int) -> None:
         wait_ms = int((event.starts_at_s - event.at_s) * 1000)
@@ -326,7 +364,11 @@ class State:
 
     def ends_ns(self, lease: LeaseGranted) -> int | None:
         """When a lease ends at the latest; None: nobody knows."""
-        return self.limits_ns.get(lease.lease_id)
+        limit_ns = self.limits_ns.get(lease.lease_id)
+        notice = self.notices.get(lease.lease_id)
+        if notice is None:
+            return limit_ns
+        return notice.until_ns if limit_ns is None else min(limit_ns, notice.until_ns)
 
     def _book(self, lease: LeaseGranted, sign: int) -> None:
         """Take a lease's slice from the fleet, or give it back with -1."""
@@ -375,7 +417,12 @@ class State:
         while self._due and self._due[0][0] <= now_ns:
             entry = heapq.heappop(self._due)
             # An entry of an ended lease, or from before a renewal, says nothing.
-            times = (self.deadlines_ns.get(entry[1]), self.limits_ns.get(entry[1]))
+            notice = self.notices.get(entry[1])
+            times = (
+                self.deadlines_ns.get(entry[1]),
+                self.limits_ns.get(entry[1]),
+                notice.until_ns if notice else None,
+            )
             if entry[0] in times and entry not in kept:
                 found.append(self.leases[entry[1]])
                 kept.append(entry)
@@ -390,11 +437,13 @@ class State:
             self._book(lease, -1)
             self._charge(lease, -1, event.at_s)
             self.limits_ns.pop(lease.lease_id, None)
+            self.notices.pop(lease.lease_id, None)
             leases = self.of_request.get(lease.request_id)
             if leases is not None:
                 del leases[lease.lease_id]
                 if not leases:
                     del self.of_request[lease.request_id]
+                    self._forget(lease.request_id, event.reason)
         self.deadlines_ns.pop(event.lease_id, None)
         self.ended.pop(event.lease_id, None)
         self.ended[event.lease_id] = event

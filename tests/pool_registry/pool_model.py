@@ -39,6 +39,7 @@ class PoolModel:
         self.nodes: dict[str, JoinNode] = {}
         self.asked: dict[str, AcquireGroup] = {}
         self.leases: dict[str, list[HeldLease]] = {}
+        self.gone: dict[str, AcquireGroup] = {}
 
     def opened(self) -> Registry:
         return Registry(self.store, KEY, self.settings, self.new_id, self.clock)
@@ -103,7 +104,7 @@ class PoolModel:
         return self._take(name, self.registry.ask(self.asked[name]))
 
     def again(self, name: str) -> Answer:
-        return self.registry.ask(self.asked[name])
+        return self.registry.ask(self.asked.get(name) or self.gone[name])
 
     def _take(self, name: str, answer: Answer) -> bool:
         if answer.leases:
@@ -111,12 +112,16 @@ class PoolModel:
         return bool(answer.leases)
 
     def end(self, name: str) -> None:
+        self.gone[name] = self.asked.pop(name)
         for held in self.leases.pop(name):
             command = ReleaseLease(lease_id=held.lease.lease_id, epoch=held.lease.epoch)
             self.registry.release(command)
 
     def cancel(self, name: str) -> bool:
-        return self.registry.cancel(CancelRequest(ticket=ticket_of(name)))
+        was_live = self.registry.cancel(CancelRequest(ticket=ticket_of(name)))
+        self.gone[name] = self.asked.pop(name, None) or self.gone[name]
+        self.leases.pop(name, None)
+        return was_live
 
     def running(self) -> set[str]:
         """Names whose leases are live."""

@@ -214,7 +214,7 @@ class AcquireRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
 
 class Lease(_message.Message):
-    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority", "limit_ms")
+    __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority", "limit_ms", "notice", "leaves_in_ms")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +231,8 @@ class Lease(_message.Message):
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LIMIT_MS_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_IN_MS_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     token: str
@@ -247,7 +249,9 @@ class Lease(_message.Message):
     group_id: str
     priority: str
     limit_ms: int
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ..., limit_ms: _Optional[int] = ...) -> None: ...
+    notice: str
+    leaves_in_ms: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ..., limit_ms: _Optional[int] = ..., notice: _Optional[str] = ..., leaves_in_ms: _Optional[int] = ...) -> None: ...
 
 class AcquireGroupRequest(_message.Message):
     __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted")

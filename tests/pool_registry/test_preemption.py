@@ -1,0 +1,203 @@
+"""Who has to leave: the cheapest, never more than needed, and with notice."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pool_registry.pool_model import HOUR_MS, MINUTE_MS, PoolModel, hashed
+from xpool_protocol.errors import LeaseExpired
+from xpool_registry.commands import RenewLease
+from xpool_registry.events import LeaseNoticed, NoticeWithdrawn, RequestQueued
+from xpool_registry.preemption import RANKS, victims
+from xpool_registry.settings import Settings
+
+
+@pytest.fixture
+def pool() -> PoolModel:
+    model = PoolModel()
+    model.join("a", devices=2)
+    return model
+
+
+def noticed(pool: PoolModel) -> set[str]:
+    """Names of those who are asked to leave now."""
+    by_id = {
+        held.lease.lease_id: name
+        for name, leases in pool.leases.items()
+        for held in leases
+    }
+    return {by_id[lease_id] for lease_id in pool.registry._state.notices}
+
+
+def test_a_low_lease_leaves_with_notice_for_a_high_request(pool: PoolModel) -> None:
+    pool.ask("old", priority="low", tenant="bob")
+    pool.wait(HOUR_MS)
+    pool.ask("young", priority="low", tenant="bob")
+    pool.wait(5 * MINUTE_MS)
+    assert not pool.ask("urgent", priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"young"}, "less work is lost"
+    lease = pool.leases["young"][0].lease
+    command = RenewLease(lease_id=lease.lease_id, epoch=lease.epoch)
+    told = pool.registry.renew(command)
+    assert told.leaves_in_ms == 30_000
+    assert "high priority took it" in told.notice
+    place = pool.again("urgent").place
+    assert place is not None
+    assert place.starts_at_s == pytest.approx(pool.now_ms / 1000 + 30, abs=1)
+    pool.wait(31_000, step_ms=100)
+    assert pool.running() == {"old", "urgent"}
+    with pytest.raises(LeaseExpired, match="high priority took it"):
+        pool.registry.renew(command)
+
+
+def test_what_is_freed_is_kept_for_whom_it_was_freed(pool: PoolModel) -> None:
+    pool.ask("low", devices=2, priority="low", tenant="bob")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("urgent", priority="high")
+    pool.registry.tick()
+    pool.end("low")
+    assert pool.ask("other", tenant="eve", wait_ms=0)
+    pool.wait(3000)
+    assert pool.running() == {"urgent", "other"}
+
+
+def test_the_notice_is_withdrawn_when_the_request_starts_otherwise(
+    pool: PoolModel,
+) -> None:
+    pool.ask("low", priority="low", tenant="bob")
+    pool.ask("normal", priority="normal")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("urgent", priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"low"}
+    pool.cancel("urgent")
+    pool.registry.tick()
+    assert noticed(pool) == set()
+    assert any(isinstance(event, NoticeWithdrawn) for event in pool.store.load())
+    pool.wait(MINUTE_MS)
+    assert "low" in pool.running()
+
+
+def test_equals_and_the_newly_started_are_left_in_peace(pool: PoolModel) -> None:
+    pool.ask("one", priority="normal")
+    pool.ask("two", priority="low")
+    pool.ask("normal", priority="normal", tenant="bob")
+    pool.registry.tick()
+    assert noticed(pool) == set(), "two runs for less than a minute"
+    pool.wait(MINUTE_MS + 3000)
+    assert noticed(pool) == {"two"}
+
+
+def test_nobody_leaves_if_that_is_not_enough(pool: PoolModel) -> None:
+    pool.ask("low", priority="low")
+    pool.ask("high", priority="high")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("wide", devices=2, priority="high", tenant="bob")
+    pool.wait(MINUTE_MS)
+    assert noticed(pool) == set()
+
+
+def test_a_tenants_budget_limits_it(pool: PoolModel) -> None:
+    pool.tenant("ada", preemptions_per_hour=1)
+    pool.ask("one", priority="low", tenant="bob")
+    pool.ask("two", priority="low", tenant="bob")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("wide", devices=2, priority="high", tenant="ada")
+    pool.wait(3000)
+    assert noticed(pool) == set(), "two would have to leave"
+    pool.cancel("wide")
+    pool.ask("first", priority="high", tenant="ada")
+    pool.wait(3000)
+    assert len(noticed(pool)) == 1
+    pool.ask("second", priority="high", tenant="ada")
+    pool.wait(MINUTE_MS)
+    assert "first" in pool.running()
+    assert noticed(pool) == set()
+    pool.wait(HOUR_MS)
+    assert "second" in pool.running()
+
+
+def test_notice_survives_a_restart(pool: PoolModel) -> None:
+    pool.ask("low", devices=2, priority="low", tenant="bob")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("urgent", priority="high")
+    pool.registry.tick()
+    pool.wait(20_000)
+    pool.restart()
+    pool.wait(11_000, step_ms=500)
+    assert "urgent" in pool.running()
+    notices = [one for one in pool.store.load() if isinstance(one, LeaseNoticed)]
+    assert {one.request_id for one in notices} == {hashed("urgent")}
+
+
+LEASES = st.lists(
+    st.tuples(
+        st.sampled_from([10, 20, 30, 50, 100]),
+        st.sampled_from(["low", "normal"]),
+        st.integers(1, 5),
+    ),
+    max_size=9,
+)
+
+
+@given(LEASES, st.sampled_from([20, 60, 100]), st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_the_cheapest_victims_against_all_sets(
+    asked: list[tuple[int, str, int]], share: int, devices: int
+) -> None:
+    pool = PoolModel(Settings(min_run_ms=0, default_ttl_ms=86_400_000))
+    pool.join("a", devices=3)
+    for i, (part, priority, minutes) in enumerate(asked):
+        if pool_has_room(pool, part):
+            pool.ask(f"l{i}", part, priority=priority, wait_ms=0)
+        pool.now_ms += minutes * MINUTE_MS
+        pool.beat()
+    request = RequestQueued(
+        request_id="r",
+        tenant="bob",
+        client="",
+        priority="high",
+        share_percent=share,
+        memory_nbytes=1,
+        device_count=devices,
+        mode="elastic",
+        ttl_ms=1000,
+        wait_ms=1,
+        at_s=0.0,
+    )
+    state, at = pool.registry._state, pool.clock()
+    found = victims(
+        state, request, at.wall_s, state.fleet.exists.any(axis=1), pool.settings
+    )
+    leases = [held.lease for held in pool.registry.leases()]
+    assert found is not None, "all of them may be ended"
+    cost = cost_of(found.leases, at.wall_s)
+    for size in range(len(leases) + 1):
+        for chosen in itertools.combinations(leases, size):
+            freed = dict.fromkeys(range(3), 0)
+            for lease in leases:
+                freed[lease.device_index] += lease.share_percent
+            for lease in chosen:
+                freed[lease.device_index] -= lease.share_percent
+            fitting = sum(100 - held >= share for held in freed.values())
+            if fitting >= devices:
+                assert cost <= cost_of(chosen, at.wall_s)
+
+
+def pool_has_room(pool: PoolModel, share: int) -> bool:
+    return any(
+        view.offer.free_share_percent >= share for view in pool.registry.devices()
+    )
+
+
+def cost_of(leases: tuple[object, ...], wall_s: float) -> tuple[int, int, float]:
+    ranks = [RANKS[lease.priority] for lease in leases]  # type: ignore[attr-defined]
+    work = sum(
+        (wall_s - lease.at_s) * lease.share_percent / 100  # type: ignore[attr-defined]
+        for lease in leases
+    )
+    return max(ranks, default=-1), len(leases), round(work, 3)
