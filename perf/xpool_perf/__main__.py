@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from xpool_perf import report, results
+from xpool_perf.array_ops import ARRAY_OPS
 from xpool_perf.children import end_on_signals
 from xpool_perf.fleet import FLEET
 from xpool_perf.gpu_host import MISSING, Missing, device_name
@@ -30,7 +31,7 @@ SCENARIOS: Final = {
     one.name: one
     for one in (
         *(MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT),
-        *(PLACEMENT_REPLAY, FLEET, REGISTRY_FAULTS),
+        *(PLACEMENT_REPLAY, FLEET, REGISTRY_FAULTS, ARRAY_OPS),
     )
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")

@@ -241,6 +241,8 @@ class ndarray:  # noqa: N801  CuPy's name
                 raise ValueError(
                     f"Shape mismatch. Expected shape: {self.shape}, actual: {out.shape}"
                 )
+        if out is not None and out.flags.c_contiguous:
+            return transfer.download(self, out)
         host = transfer.download(self)
         if out is not None:
             out[...] = host

@@ -70,18 +70,28 @@ def _bytes_of(dense: Any) -> memoryview:
     return memoryview(dense.reshape(-1).view(np.uint8))
 
 
-def download(array: ndarray) -> np.ndarray[Any, Any]:
-    """A copy in host memory, in row-major order."""
+def download(
+    array: ndarray, out: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """A copy in host memory, in row-major order.
+
+    Args:
+        array: whose items.
+        out: where to, contiguous and of the same geometry; None: a new array.
+    """
     geo, where = array._geo, device()
     if geo.nbytes <= BY_VALUE_NBYTES:
         value, _ = where.request("xpool.get", b"\x01" + array._ref + b"\x00")
         assert isinstance(value, HostTensor)
         flat = np.frombuffer(bytearray(value.data), geo.dtype)
-        return flat.reshape(geo.shape)
+        if out is None:
+            return flat.reshape(geo.shape)
+        out[...] = flat.reshape(geo.shape)
+        return out
     dense: Any = array
     if not array.flags.c_contiguous:
         dense = arrays.posted("cupy.ascontiguousarray", geo, (array,))
-    host = np.empty(geo.shape, geo.dtype)
+    host = np.empty(geo.shape, geo.dtype) if out is None else out
     storage = where.log.next_storage()
     name = uvarint(storage)
     where.post(bytes((STORAGE_OVER_ARRAY,)) + name + dense._ref[1:])

@@ -69,6 +69,12 @@ INSIDES = (
     "cupy.cuda.cub",
     "cupy.cuda.compiler",
     "cupy.cuda.cufft",
+    "cupy.cuda.cutensor",
+    "cupy.cuda.cusparse",
+    "cupy.cuda.cusparselt",
+    "cupy.cuda.jitify",
+    "cupy.cuda.graph",
+    "cupy.cuda.function",
     "cupy.cuda.curand",
     "cupy.cuda.cusolver",
     "cupy.cuda.driver",
@@ -142,6 +148,13 @@ class OutOfScope(NotImplementedError):
     """A test asks for CuPy's insides, a device pointer or a plan of a CUDA library."""
 
 
+class Inside:
+    """The base of classes that tests derive from classes of the insides."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise OutOfScope(type(self).__name__)
+
+
 class Missing:
     """What an inside has in the place of a name."""
 
@@ -155,6 +168,14 @@ class Missing:
         if name.startswith("__"):
             raise AttributeError(name)
         return Missing(f"{self._name}.{name}")
+
+    def __add__(self, other: object) -> Any:
+        return self
+
+    __radd__ = __mul__ = __rmul__ = __sub__ = __add__
+
+    def __mro_entries__(self, bases: object) -> tuple[type, ...]:
+        return (Inside,)
 
     def __enter__(self) -> Any:
         raise OutOfScope(self._name)
@@ -271,8 +292,11 @@ def prepare() -> None:
         setattr(runtime, name, lambda: 13000)
     cuda.device.get_compute_capability = lambda: "90"
     cuda.cub.available = cuda.cub_enabled = False
+    cuda.get_local_runtime_version = lambda: 13000
     for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg):
         fallback(module)
+    for name in ("memory", "device", "stream"):
+        lenient(sys.modules[f"cupy.cuda.{name}"])
     sys.modules.pop("cupy.testing", None)  # pytest's own options may have named cupy
     cupy.testing = importlib.import_module("cupy.testing")
 
