@@ -56,8 +56,8 @@ ARRAY_OPS: Final = Scenario(
             "large_ratio_matmul",
             "large_matmul_remote_s",
             "large_matmul_local_s",
-            "4 products of 1,000 x 1,000 single precision and a read, remote over local."
-            " Aim: 1.1.",
+            "4 products of 1,000 x 1,000 single precision and a read, remote over"
+            " local. Aim: 1.1.",
         ),
         ratio(
             "upload_over_raw_socket",

@@ -47,6 +47,7 @@ TAKES_HOST_ARRAYS: Final = (
     "cupy.searchsorted",
     "cupy.asarray_chkfinite",
     "cupy.require",
+    "cupy.gradient",
 )
 """Beginnings of functions that take NumPy arrays, as CuPy's do."""
 
@@ -131,6 +132,19 @@ def _alias(function: Callable[..., Any]) -> Callable[..., Any]:
     return alias
 
 
+def without_host(value: Any) -> Any:
+    """An argument of a function that takes no host arrays: those of no dimension do.
+
+    Raises:
+        TypeError: it is a host array with dimensions.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.ndim:
+        raise TypeError(f"Unsupported type {type(value)}")
+    return value[()]
+
+
 def _refused(full: str) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"xpool: {full} is not available in the pool")
@@ -142,9 +156,8 @@ def _general(full: str) -> Callable[..., Any]:
     takes_host = full.startswith(TAKES_HOST_ARRAYS)
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        for one in args:
-            if isinstance(one, np.ndarray) and not takes_host:
-                raise TypeError(f"Unsupported type {type(one)}")
+        if not takes_host:
+            args = tuple([without_host(one) for one in args])
         dtype = kwargs.get("dtype")
         if dtype is not None:
             kwargs["dtype"] = check_dtype(dtype)

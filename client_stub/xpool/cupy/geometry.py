@@ -99,6 +99,8 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         TypeError: it is no dtype.
     """
     found = np.dtype(dtype)
-    if found.char not in CODE_OF_CHAR or not found.isnative:
+    if found.char not in CODE_OF_CHAR:
         raise ValueError(f"Unsupported dtype {found}")
+    if not found.isnative:
+        raise ValueError(f"Unsupported dtype {found} with non-native byte-order")
     return found

@@ -455,7 +455,7 @@ class ndarray:  # noqa: N801  CuPy's name
         """An array of another shape with the same items."""
         shape = as_shape(shape[0] if len(shape) == 1 else shape)
         if order not in ("C", "F", "A", "c", "f", "a"):
-            raise ValueError(f"order not understood. order={order}")
+            raise ValueError(f"order {order!r} is not permitted for reshaping")
         new = reshaped(self._geo.size, shape)
         if copy is not None:
             found = device().call(
@@ -472,7 +472,7 @@ class ndarray:  # noqa: N801  CuPy's name
     def squeeze(self, axis: Any = None) -> ndarray:
         """A view without axes of length one."""
         shape = self._geo.shape
-        if axis is None:
+        if axis is None or (not shape and axis in (0, -1)):
             new = tuple([size for size in shape if size != 1])
             return posted_view(self, "ndarray.squeeze", new, (self,))
         axes = normalized_axes(axis if isinstance(axis, tuple) else (axis,), len(shape))
@@ -554,12 +554,35 @@ _device: ArrayDevice | None = None
 class Flags:
     """``ndarray.flags``."""
 
+    __slots__ = ("_bits",)
+
     def __init__(self, bits: int) -> None:
-        self.c_contiguous = bool(bits & LAYOUT_C)
-        self.f_contiguous = bool(bits & LAYOUT_F)
-        self.owndata = bool(bits & LAYOUT_OWN)
-        self.forc = self.c_contiguous or self.f_contiguous
-        self.fnc = self.f_contiguous and not self.c_contiguous
+        self._bits = bits
+
+    @property
+    def c_contiguous(self) -> bool:
+        """In row-major order without gaps."""
+        return bool(self._bits & LAYOUT_C)
+
+    @property
+    def f_contiguous(self) -> bool:
+        """In column-major order without gaps."""
+        return bool(self._bits & LAYOUT_F)
+
+    @property
+    def owndata(self) -> bool:
+        """No view of another array."""
+        return bool(self._bits & LAYOUT_OWN)
+
+    @property
+    def forc(self) -> bool:
+        """Contiguous in either order."""
+        return self.c_contiguous or self.f_contiguous
+
+    @property
+    def fnc(self) -> bool:
+        """Contiguous in Fortran's order alone."""
+        return self.f_contiguous and not self.c_contiguous
 
     def __getitem__(self, name: str) -> bool:
         found = getattr(self, name.lower(), None)
@@ -816,8 +839,6 @@ def as_operand(value: Any) -> Any:
     """
     if isinstance(value, ndarray | np.generic | int | float | complex):
         return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "OVSUmM":
-        raise ValueError(f"Unsupported dtype {value.dtype}")
     return transfer.as_array(value)
 
 

@@ -39,6 +39,8 @@ def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 def upload(host: np.ndarray[Any, Any]) -> ndarray:
     """An array on the device with a host array's items; Fortran order is kept."""
+    if not host.dtype.isnative:
+        host = host.astype(host.dtype.newbyteorder("="))
     dtype = check_dtype(host.dtype)
     is_fortran = host.flags.f_contiguous and not host.flags.c_contiguous
     dense = host.T if is_fortran else np.ascontiguousarray(host).reshape(host.shape)
@@ -133,8 +135,12 @@ def as_array(
     ndmin: int = 0,
 ) -> ndarray:
     """An array of anything: another array, host data, lists of both."""
-    order = "K" if order is None else order
+    order = "K" if order is None else str(order).upper()
+    if order not in ("C", "F", "A", "K"):
+        raise TypeError("order not understood")
     wanted = None if dtype is None else check_dtype(dtype)
+    if not isinstance(value, arrays.ndarray):
+        value = unwrapped(value)
     if isinstance(value, arrays.ndarray):
         return _of_array(value, wanted, copy, order, ndmin)
     if has_remote(value):
@@ -145,8 +151,6 @@ def as_array(
         found = convert(value)
         if found is not None:
             return _of_array(found, wanted, copy, order, ndmin)
-    if wanted is None and isinstance(value, np.ndarray):
-        check_dtype(value.dtype)
     return upload(host_array(value, wanted, order, ndmin))
 
 
@@ -154,7 +158,35 @@ FOREIGN: list[Any] = []
 """Functions that make an array of another library's object, or return None."""
 
 
+def unwrapped(value: Any) -> Any:
+    """An object that holds an array of ours, as that array; in lists too.
+
+    Raises:
+        NotImplementedError: it only tells an address of the device's memory.
+    """
+    kind = type(value)
+    if kind in (list, tuple):
+        return kind([unwrapped(one) for one in value])
+    if kind in _PLAIN or isinstance(value, np.ndarray | np.generic):
+        return value
+    get = getattr(kind, "__cupy_get_ndarray__", None)
+    if get is not None:
+        return get(value)
+    if hasattr(kind, "__cuda_array_interface__"):
+        raise NotImplementedError("xpool: memory of the device has no address here")
+    return value
+
+
+_PLAIN: Final = frozenset({int, float, complex, bool, str, bytes, type(None)})
+
+
 def _of_array(value: ndarray, dtype: Any, copy: Any, order: str, ndmin: int) -> ndarray:
+    if copy is False and (
+        (dtype is not None and dtype != value.dtype)
+        or (order == "C" and not value.flags.c_contiguous)
+        or (order == "F" and not value.flags.f_contiguous)
+    ):
+        raise ValueError("Unable to avoid copy while creating an array as requested.")
     changes = dtype is not None and dtype != value.dtype
     if ndmin > value.ndim:
         shape = (1,) * (ndmin - value.ndim) + value.shape

@@ -19,6 +19,7 @@ from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, 
 from xpool.cupy.geometry import CODE_OF_CHAR, Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.transfer import unwrapped
 
 MAX_PLANS: Final = 1 << 14
 _BOOL: Final = np.dtype("?")
@@ -96,7 +97,8 @@ class ufunc:  # noqa: N801  CuPy's name
 
         def method(*args: Any, **kwargs: Any) -> Any:
             if name == "at":
-                args = (args[0], arrays.index_of(args[1]), *args[2:])
+                values = [arrays.as_operand(one) for one in args[2:]]
+                args = (args[0], arrays.index_of(args[1]), *values)
             elif name == "reduceat" and isinstance(args[1], list | tuple):
                 args = (args[0], arrays.index_of(list(args[1])), *args[2:])
             check_operands(args)
@@ -164,6 +166,8 @@ class ufunc:  # noqa: N801  CuPy's name
         if kwargs:
             raise TypeError(f"{self.name}() got an unexpected keyword argument")
         inputs, outs = self._split(args, out)
+        if any(hasattr(type(one), "__cupy_get_ndarray__") for one in inputs):
+            inputs = [unwrapped(one) for one in inputs]
         handlers = [
             one
             for one in (*inputs, *outs)
@@ -442,9 +446,9 @@ UNARY: Final = {
 
 
 def _is_operand(value: Any) -> bool:
-    return isinstance(
-        value, ndarray | int | float | complex | np.generic | np.ndarray
-    ) or hasattr(value, "__cuda_array_interface__")
+    if isinstance(value, ndarray | int | float | complex | np.generic | np.ndarray):
+        return True
+    return hasattr(type(value), "__cupy_get_ndarray__")
 
 
 def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
@@ -493,11 +497,33 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
     return operate
 
 
+def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    """``==`` or ``!=``: what can't be equal to a number is equal to no item."""
+    operate = _binary(uf, reflected=False)
+    is_equal = uf.__name__ == "equal"
+
+    def compare(a: ndarray, b: Any) -> Any:
+        found = operate(a, b)
+        name = "__eq__" if is_equal else "__ne__"
+        is_plain = getattr(type(b), name) is getattr(object, name)
+        if found is NotImplemented and (is_plain or b is None):
+            geo = geometry(a.shape, _BOOL)
+            maker = "cupy.zeros" if is_equal else "cupy.ones"
+            return arrays.posted(maker, geo, (a.shape, _BOOL))
+        return found
+
+    return compare
+
+
 def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
     def operate(a: ndarray, b: Any) -> Any:
         return uf(a, b, out=a) if _is_operand(b) else NotImplemented
 
     return operate
+
+
+def _forward(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    return _binary(uf, reflected=False)
 
 
 def _unary(uf: ufunc) -> Callable[[ndarray], Any]:
@@ -517,7 +543,8 @@ def add_operators(ufuncs: dict[str, ufunc]) -> None:
         if operator != "divmod":
             setattr(ndarray, f"__i{operator}__", _in_place(uf))
     for operator, name in COMPARE.items():
-        setattr(ndarray, f"__{operator}__", _binary(ufuncs[name], reflected=False))
+        make = _comparing if operator in ("eq", "ne") else _forward
+        setattr(ndarray, f"__{operator}__", make(ufuncs[name]))
     for operator, name in UNARY.items():
         setattr(ndarray, f"__{operator}__", _unary(ufuncs[name]))
     ndarray.__hash__ = None  # type: ignore[assignment]

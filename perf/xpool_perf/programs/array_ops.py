@@ -16,12 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-import cupy
 import numpy as np
 
 from xpool_perf.pool import repository
 from xpool_perf.programs.alternating import alternate, per
 from xpool_perf.programs.transfer import NBYTES, raw_blocks, serve
+
+if __name__ != "__mp_main__":  # the bare socket's other end, which has no session
+    import cupy
 
 SMALL: Final = 100
 ISSUED: Final = 1_000

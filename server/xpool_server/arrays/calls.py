@@ -362,7 +362,7 @@ class ArrayCalls:
         keywords = {key: self._argument(one) for key, one in record.keywords.items()}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = operation(*arguments, **keywords)
+            found = self.library.as_arrays(name, operation(*arguments, **keywords))
         self.executed_ops += 1
         describer = _Describer(self, record.first_number, self._named)
         said = tuple(

@@ -45,6 +45,10 @@ class ArrayLibrary(ABC):
     def as_result(self, found: Any) -> Any:
         """A result as CuPy would return it: scalars of the library become arrays."""
 
+    def as_arrays(self, name: str, found: Any) -> Any:
+        """What an operation of this name returned, as CuPy's returns it."""
+        return found
+
     @abstractmethod
     def from_bytes(
         self, code: int, sizes: tuple[int, ...], order: str, data: bytes

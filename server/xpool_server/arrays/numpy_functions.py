@@ -59,6 +59,74 @@ RETURNS_ARRAY: Final = frozenset(
 """A bool in NumPy."""
 
 
+RETURNS_PYTHON: Final = frozenset(
+    {"cupy.may_share_memory", "cupy.shares_memory", "cupy.iterable"}
+)
+"""Functions that return a Python number in CuPy, too."""
+
+
+def _wrapped(array: Any, key: Any) -> Any:
+    """An index whose integers are taken modulo the axis, as CuPy's kernels do."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    used = sum(_axes_of(one) for one in parts)
+    if Ellipsis not in [one for one in parts if not isinstance(one, np.ndarray)]:
+        parts.append(Ellipsis)
+    axis, found = 0, []
+    for one in parts:
+        if one is Ellipsis:
+            axis += array.ndim - used
+        elif isinstance(one, np.ndarray) and one.dtype.kind in "iu":
+            size = array.shape[axis]
+            one = one % size if size else one
+            axis += 1
+        else:
+            axis += _axes_of(one)
+        found.append(one)
+    return tuple(found)
+
+
+def _axes_of(one: Any) -> int:
+    if one is None or one is Ellipsis:
+        return 0
+    if isinstance(one, np.ndarray) and one.dtype.kind == "b":
+        return one.ndim
+    return 0 if isinstance(one, bool | np.bool) else 1
+
+
+def _has_integers(key: Any) -> bool:
+    parts = key if isinstance(key, tuple) else (key,)
+    return any(isinstance(one, np.ndarray) and one.dtype.kind in "iu" for one in parts)
+
+
+def get_item(array: Any, key: Any) -> Any:
+    """``array[key]``; index arrays out of bounds wrap around."""
+    try:
+        return array[key]
+    except IndexError:
+        if not _has_integers(key):
+            raise
+        return array[_wrapped(array, key)]
+
+
+def set_item(array: Any, key: Any, value: Any) -> None:
+    """``array[key] = value``; index arrays out of bounds wrap around."""
+    try:
+        array[key] = value
+    except IndexError:
+        if not _has_integers(key):
+            raise
+        array[_wrapped(array, key)] = value
+
+
+def _bits(function: Callable[..., Any]) -> Callable[..., Any]:
+    def found(a: Any, *args: Any, bitorder: Any = "big", **kwargs: Any) -> Any:
+        if bitorder not in ("big", "little"):
+            raise ValueError("bitorder must be either 'big' or 'little'")
+        return function(a, *args, bitorder=bitorder, **kwargs)
+
+    return found
+
+
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
     """``where=None`` means everywhere."""
     np.copyto(dst, src, casting=casting, where=True if where is None else where)
@@ -140,6 +208,10 @@ def reset_states() -> None:
 
 
 OWN: Final[dict[str, Callable[..., Any]]] = {
+    "ndarray.__getitem__": get_item,
+    "ndarray.__setitem__": set_item,
+    "cupy.packbits": _bits(np.packbits),
+    "cupy.unpackbits": _bits(np.unpackbits),
     "cupy.copyto": copyto,
     "cupy.ndarray": make_array,
     "cupyx.rsqrt": rsqrt,

@@ -17,8 +17,9 @@ from xpool_protocol.values import HostTensor
 
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, lacks
-from xpool_server.arrays.numpy_functions import OWN, adapted
+from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
 
+_NUMBERS = (bool, int, float, complex)
 _LIBRARY = f"NumPy {np.__version__}"
 
 
@@ -48,6 +49,11 @@ class NumpyLibrary(ArrayLibrary):
     def as_result(self, found: Any) -> Any:
         if isinstance(found, np.generic):
             return np.asarray(found)
+        return found
+
+    def as_arrays(self, name: str, found: Any) -> Any:
+        if type(found) in _NUMBERS and name.startswith(("cupy.", "ndarray.")):
+            return found if name in RETURNS_PYTHON else np.asarray(found)
         return found
 
     def from_bytes(

@@ -13,7 +13,7 @@ from xpool.cupy.device import device
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
 from xpool.cupy.geometry import check_dtype
-from xpool.cupy.ndarray import ndarray
+from xpool.cupy.ndarray import as_shape, ndarray
 from xpool.cupy.ufunc import add_operators, ufunc
 
 
@@ -54,7 +54,7 @@ def ascontiguousarray(a: Any, dtype: Any = None) -> Any:
 @own("cupy.asfortranarray")
 def asfortranarray(a: Any, dtype: Any = None) -> Any:
     """A Fortran-contiguous array."""
-    return transfer.as_array(a, dtype, order="F")
+    return transfer.as_array(a, dtype, order="F", ndmin=1)
 
 
 @own("cupy.asnumpy")
@@ -155,6 +155,36 @@ def isrealobj(x: Any) -> bool:
     return not iscomplexobj(x)
 
 
+def _like(name: str) -> Any:
+    def made(
+        a: Any,
+        dtype: Any = None,
+        order: Any = "K",
+        subok: Any = None,
+        shape: Any = None,
+    ) -> Any:
+        if subok is not None:
+            raise TypeError("subok is not supported yet")
+        if not isinstance(a, ndarray):
+            a = np.asarray(a)
+            dtype = a.dtype if dtype is None else dtype
+            shape = a.shape if shape is None else shape
+            is_fortran = order == "F" or (order in "AK" and a.flags.fnc)
+            new_order = "F" if is_fortran else "C"
+            return call(f"cupy.{name}", (shape, check_dtype(dtype), new_order), {})
+        keywords = {} if shape is None else {"shape": as_shape(shape)}
+        wanted = a.dtype if dtype is None else check_dtype(dtype)
+        return call(f"cupy.{name}_like", (a, wanted, order or "K"), keywords)
+
+    made.__doc__ = "An array like another."
+    return made
+
+
+empty_like = own("cupy.empty_like")(_like("empty"))
+zeros_like = own("cupy.zeros_like")(_like("zeros"))
+ones_like = own("cupy.ones_like")(_like("ones"))
+
+
 @own("cupy.full")
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: Any = "C") -> Any:
     """An array of one value."""
@@ -177,7 +207,7 @@ def full_like(
     shape: Any = None,
 ) -> Any:
     """An array of one value, like another."""
-    made = call("cupy.empty_like", (a, dtype, order, subok, shape), {})
+    made = empty_like(a, dtype, order, subok, shape)
     made[...] = fill_value
     return made
 
