@@ -24,7 +24,7 @@ from xpool.lease_pipe import Lease
 from xpool.outbox import Outbox, QueuedBatch
 from xpool.session import open_session
 from xpool_protocol.errors import PoolError
-from xpool_protocol.messages import Welcome
+from xpool_protocol.messages import Resized, Welcome
 
 # The twin has no bulk lane: large tensors stand in the log on both devices.
 os.environ["XPOOL_LANE"] = "off"
@@ -55,6 +55,9 @@ class NoAnswers:
 
     def on_over(self, call: Callable[[PoolError], None]) -> None:
         """It is never over."""
+
+    def tell_resized(self, call: Callable[[Resized], None]) -> None:
+        """The slice never changes."""
 
     def wait_for_room(self) -> None:
         """There is always room: the recording takes no notice of bytes."""
