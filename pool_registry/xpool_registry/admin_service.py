@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from xpool_protocol.control import admin_pb2 as admin
+from xpool_protocol.control import registry_pb2 as pb
 
-from xpool_registry.commands import SetTenant
+from xpool_registry.commands import CordonNode, SetTenant
+from xpool_registry.explaining import Explanation
 from xpool_registry.registry import QueuePlace, Registry
+from xpool_registry.service import group_from_wire
 from xpool_registry.tenancy import TenantView
 
 
@@ -50,6 +54,60 @@ class AdminService:
         """Forget what was decided."""
         was_known = self._registry.remove_tenant(request.name)
         return admin.RemoveTenantReply(was_known=was_known)
+
+    def cordon(self, request: admin.CordonRequest) -> admin.CordonReply:
+        """No new leases for a node."""
+        count = self._registry.cordon(
+            CordonNode(
+                node_name=request.node_name,
+                reason=request.reason,
+                is_draining=request.drain,
+                deadline_ms=request.deadline_ms,
+            )
+        )
+        return admin.CordonReply(changed=True, lease_count=count)
+
+    def uncordon(self, request: admin.UncordonRequest) -> admin.CordonReply:
+        """New leases again."""
+        return admin.CordonReply(changed=self._registry.uncordon(request.node_name))
+
+    def evict(self, request: admin.EvictRequest) -> admin.EvictReply:
+        """Take a lease from its holder."""
+        self._registry.evict(request.lease_id, request.reason, request.grace_ms)
+        return admin.EvictReply()
+
+    def explain(self, request: admin.ExplainRequest) -> admin.Explanation:
+        """Why a lease is where it is, or why a request waits."""
+        return _wire_from_explanation(self._registry.explain(request.name))
+
+    def what_if(self, request: pb.AcquireGroupRequest) -> admin.Explanation:
+        """What a request would get."""
+        return _wire_from_explanation(self._registry.what_if(group_from_wire(request)))
+
+    def list_events(self, request: admin.ListEventsRequest) -> admin.ListEventsReply:
+        """What has happened."""
+        events = self._registry.events_after(request.after, request.limit)
+        return admin.ListEventsReply(
+            events=[
+                admin.EventInfo(
+                    sequence=sequence, json=msgspec.json.encode(event).decode()
+                )
+                for sequence, event in events
+            ]
+        )
+
+
+def _wire_from_explanation(found: Explanation) -> admin.Explanation:
+    return admin.Explanation(
+        headline=found.headline,
+        facts=found.facts,
+        verdicts=[
+            admin.Verdict(device=device, ruled_out=short)
+            for device, short in found.verdicts
+        ],
+        changes=found.changes,
+        starts_at_s=found.starts_at_s,
+    )
 
 
 def _wire_from_place(place: QueuePlace) -> admin.Waiting:

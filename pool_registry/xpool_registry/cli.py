@@ -178,3 +178,4 @@ def quiet_grpc() -> None:
 # Further commands of ``admin_app``, which must exist first.
 from xpool_registry import admin_cli as admin_cli  # noqa: E402
 from xpool_registry import slices_cli as slices_cli  # noqa: E402
+from xpool_registry import upkeep_cli as upkeep_cli  # noqa: E402

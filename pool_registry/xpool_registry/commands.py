@@ -93,6 +93,17 @@ class CancelRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CordonNode:
+    """No new leases for a node; of a drain also none that stay."""
+
+    node_name: str
+    reason: str = ""
+    is_draining: bool = False
+    deadline_ms: int = 0
+    """0: leases are waited for, however long they take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetTenant:
     """Decide on a tenant or a group; see ``TenantSet``."""
 

@@ -79,6 +79,9 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     limit_ms: int = 0
     """It ends so long after it was granted, renewed or not; 0: no limit."""
 
+    why: str = ""
+    """Why on that device, for people."""
+
     waited_ms: int = 0
     """How long its request stood in the queue."""
 
@@ -180,6 +183,35 @@ class NoticeWithdrawn(RegistryEvent, frozen=True, kw_only=True, tag="notice_with
     at_s: float
 
 
+class NodeCordoned(RegistryEvent, frozen=True, kw_only=True, tag="node_cordoned"):
+    """The node gets no new leases until it is uncordoned; those it has go on."""
+
+    node_name: str
+    reason: str = ""
+    is_draining: bool = False
+    """Its leases are waited for, or asked to leave."""
+
+    at_s: float
+
+
+class NodeUncordoned(RegistryEvent, frozen=True, kw_only=True, tag="node_uncordoned"):
+    """The node takes new leases again."""
+
+    node_name: str
+    at_s: float
+
+
+class RegistryRestored(
+    RegistryEvent, frozen=True, kw_only=True, tag="registry_restored"
+):
+    """The log was taken from a copy; what came after the copy was made is lost."""
+
+    last_epoch: int
+    """Above all that can have been given out meanwhile, so that none comes twice."""
+
+    at_s: float
+
+
 class TenantSet(RegistryEvent, frozen=True, kw_only=True, tag="tenant_set"):
     """What an admin has decided on a tenant, or on a group of tenants."""
 
@@ -219,6 +251,9 @@ StoredEvent = (
     | StartPromised
     | LeaseNoticed
     | NoticeWithdrawn
+    | NodeCordoned
+    | NodeUncordoned
+    | RegistryRestored
     | TenantSet
     | TenantRemoved
 )

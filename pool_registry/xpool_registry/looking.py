@@ -43,8 +43,18 @@ def offer_of(
         free_share_percent=int(fleet.free_milli[spot]) // 10,
         free_nbytes=int(fleet.free_nbytes[spot]),
         silence_ms=None if is_alive else state.silence_ms(node.name, now_ns),
+        closed=closed_text(state, node.name),
         ruled_out=demand.constraints.rules_out(node, device) if demand else "",
     )
+
+
+def closed_text(state: State, node_name: str) -> str:
+    """Why a node takes no new leases although it is alive; empty if it does."""
+    cordoned = state.cordoned.get(node_name)
+    if cordoned is None:
+        return ""
+    word = "draining" if cordoned.is_draining else "cordoned"
+    return f"{word}: {cordoned.reason}" if cordoned.reason else word
 
 
 def refusal_of(
@@ -61,7 +71,8 @@ def refusal_of(
 def shortages_of(state: State, demand: Demand, now_ns: int, settings: Settings) -> str:
     """Why a demand does not fit; names the devices that come nearest."""
     fleet = state.fleet
-    living = state.living(now_ns, settings.dead_after_ms) & fleet.is_open
+    heard = state.living(now_ns, settings.dead_after_ms)
+    living = heard & fleet.is_open
     allowed = demand.mask(fleet)
     fitting = demand.fits(fleet, slice(None), allowed) & living[:, None]
     # In front: alive and admitted, then the most free share; of equals by row.
@@ -74,7 +85,7 @@ def shortages_of(state: State, demand: Demand, now_ns: int, settings: Settings) 
         for flat in nearest[:total]
     ]
     named = [
-        offer_of(state, spot, now_ns, is_alive=bool(living[spot.row]), demand=demand)
+        offer_of(state, spot, now_ns, is_alive=bool(heard[spot.row]), demand=demand)
         for spot in spots
     ]
     return refusal(demand, named, total, int(fitting.sum()))

@@ -6,9 +6,11 @@ refused. Everything here runs under one lock; a grant costs one sync to disk.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,11 +19,12 @@ import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
 from xpool_protocol.errors import LeaseExpired, NoCapacity, PoolError, UsageError
 
-from xpool_registry import decide
+from xpool_registry import decide, upkeep
 from xpool_registry.commands import (
     AcquireGroup,
     AcquireLease,
     CancelRequest,
+    CordonNode,
     JoinNode,
     Moment,
     ReleaseLease,
@@ -47,6 +50,7 @@ from xpool_registry.events import (
     TenantRemoved,
     TenantSet,
 )
+from xpool_registry.explaining import Explanation, explain, of_request
 from xpool_registry.keys import SigningKey
 from xpool_registry.looking import offers, refusal_of
 from xpool_registry.placement import DeviceOffer
@@ -79,6 +83,12 @@ _MAX_STRANGERS = 10_000
 
 # A look at the queue ends when it has promised something; each class has one head.
 MAX_PASSES = 4
+
+RECENT_EVENTS = 10_000
+"""Remembered for ``events --follow``; the log has all of them."""
+
+MAX_EVENTS = 1000
+"""In one answer."""
 
 PASS_EVERY_NS = 1_000_000_000
 """Time alone may help somebody: a promise comes due, a quota's past fades."""
@@ -197,13 +207,17 @@ class Registry:
         self.freed = threading.Event()
         self._is_dirty = True
         self._passed_ns = 0
+        self._sequence = 0
+        self._recent: deque[tuple[int, RegistryEvent]] = deque(maxlen=RECENT_EVENTS)
         #: Place of each request that the last look came to.
         self._order: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
         at = clock()
-        self._state = State.from_events(
-            store.load(), at.now_ns, at.wall_s, self.settings
-        )
+        past = store.load()
+        self._sequence = len(past)
+        first = max(0, len(past) - RECENT_EVENTS)
+        self._recent.extend(enumerate(past[first:], first + 1))
+        self._state = State.from_events(past, at.now_ns, at.wall_s, self.settings)
         self.registry_id = self._created(at).registry_id
 
     def _created(self, at: Moment) -> RegistryCreated:
@@ -421,6 +435,66 @@ class Registry:
             self._order = {one.request_id: i for i, one in enumerate(order, 1)}
             return [self._place_of(request, at) for request in order]
 
+    # ---- upkeep ----
+
+    def cordon(self, command: CordonNode) -> int:
+        """See ``upkeep``; how many leases the node still has."""
+        with self._lock:
+            at, name = self._clock(), command.node_name
+            if command.is_draining:
+                events = upkeep.drain(
+                    self._state, name, command.reason, command.deadline_ms, at
+                )
+            else:
+                events = upkeep.cordon(self._state, name, command.reason, at)
+            self._commit(events, at)
+            return sum(1 for _ in self._state.leases_on(name))
+
+    def uncordon(self, node_name: str) -> bool:
+        """See ``upkeep.uncordon``; whether it was cordoned."""
+        with self._lock:
+            at = self._clock()
+            events = upkeep.uncordon(self._state, node_name, at)
+            self._commit(events, at)
+            return bool(events)
+
+    def evict(self, lease_id: str, reason: str, grace_ms: int) -> None:
+        """See ``upkeep.evict``."""
+        with self._lock:
+            at = self._clock()
+            event = upkeep.evict(self._state, lease_id, reason, grace_ms, at)
+            self._commit([event], at)
+
+    def explain(self, name: str) -> Explanation:
+        """See ``explaining.explain``."""
+        with self._lock:
+            at = self._clock()
+            return explain(
+                self._state, name, at, self.settings, self._reasons, self._order
+            )
+
+    def what_if(self, command: AcquireGroup) -> Explanation:
+        """What a request would get; see ``explaining.of_request``."""
+        with self._lock:
+            at = self._clock()
+            request = request_from(
+                replace(command, ticket="", wait_ms=0), "", at, self.settings
+            )
+            return of_request(self._state, request, at, self.settings)
+
+    def events_after(
+        self, sequence: int, limit: int
+    ) -> list[tuple[int, RegistryEvent]]:
+        """What has happened since that event, oldest first, as far as remembered."""
+        with self._lock:
+            # From the end: those who follow want the newest few.
+            found = list(
+                itertools.takewhile(
+                    lambda pair: pair[0] > sequence, reversed(self._recent)
+                )
+            )
+            return found[::-1][: max(1, min(limit or MAX_EVENTS, MAX_EVENTS))]
+
     @property
     def queue_length(self) -> int:
         """How many wait."""
@@ -554,6 +628,8 @@ class Registry:
             self._state.apply(fact, at.now_ns)
             self._remember(fact)
         for event in events:
+            self._sequence += 1
+            self._recent.append((self._sequence, event))
             _log.info("registry event", **_fields(event))
 
     def _remember(self, fact: RegistryEvent | Observation) -> None:

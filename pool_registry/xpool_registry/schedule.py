@@ -279,9 +279,19 @@ class _Pass:
         self.plan.facts.append(promise)
         self.is_over = True
 
+    def _why(self, request: RequestQueued) -> str:
+        """Why a request got the devices that it got, for people."""
+        placer = self.state.placers[request.policy]
+        word = getattr(placer.policy, "word", placer.policy.name)
+        nodes = placer.candidate_count(demand_from(request), self.may)
+        if not nodes:
+            return f"{word}; no node could hold all of it alone"
+        return f"{word}; the best of {nodes} nodes that could hold it"
+
     def _grant(self, request: RequestQueued, spots: Sequence[Spot]) -> None:
         fleet = self.state.fleet
         ids = [self.new_id() for _ in spots]
+        why = self._why(request)
         leases = []
         for lease_id, spot in zip(ids, spots, strict=True):
             total = int(fleet.total_nbytes[spot])
@@ -309,6 +319,7 @@ class _Pass:
                     priority=request.priority,
                     request_id=request.request_id,
                     limit_ms=request.limit_ms,
+                    why=why,
                     waited_ms=int(1000 * waited_s),
                 )
             )

@@ -27,12 +27,15 @@ from xpool_registry.events import (
     LeaseNoticed,
     LeaseRenewed,
     LeaseResized,
+    NodeCordoned,
     NodeHeard,
     NodeJoined,
+    NodeUncordoned,
     NoticeWithdrawn,
     Observation,
     RegistryCreated,
     RegistryEvent,
+    RegistryRestored,
     RequestAsked,
     RequestLeft,
     RequestQueued,
@@ -144,6 +147,7 @@ class State:
         #: Why requests are over, so that a ticket is never granted again.
         self.gone: dict[str, str] = {}
         self.tenants: dict[str, TenantSet] = {}
+        self.cordoned: dict[str, NodeCordoned] = {}
         self.books: dict[str, Book] = {}
         #: Live leases of each request.
         self.of_request: dict[str, dict[str, LeaseGranted]] = {}
@@ -207,6 +211,14 @@ class State:
 
     def _apply_to_queue(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
         match fact:
+            case NodeCordoned():
+                self.cordoned[fact.node_name] = fact
+                self.fleet.set_open(self.fleet.row_of[fact.node_name], False)
+            case NodeUncordoned():
+                self.cordoned.pop(fact.node_name, None)
+                self.fleet.set_open(self.fleet.row_of[fact.node_name], True)
+            case RegistryRestored():
+                self.last_epoch = max(self.last_epoch, fact.last_epoch)
             case LeaseNoticed():
                 self._notice(fact, now_ns)
             case NoticeWithdrawn():
@@ -247,6 +259,7 @@ class State:
             )
         )
         self.fleet.hear(row, now_ns)
+        self.fleet.set_open(row, event.node_name not in self.cordoned)
         for request_id, promise in list(self.promises.items()):
             if any(spot.row == row for spot in promise.spots):
                 del self.promises[request_id]  # those devices are others now

@@ -81,7 +81,7 @@ class SqliteStore:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # SQLite would let everybody read it, and a lease id is a right.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._lock_fd = _locked(self.path.with_name(f"{self.path.name}.lock"))
+            self._lock_fd = locked(self.path.with_name(f"{self.path.name}.lock"))
         except OSError as error:
             raise UsageError(
                 f"cannot keep a store at {self.path}: {error.strerror}"
@@ -164,7 +164,8 @@ class SqliteStore:
     def _damaged(self, what: object) -> UsageError:
         return UsageError(
             f"{self.path} cannot be read as a registry's store ({what}): restore a"
-            " copy, or move it away to begin a new pool; it was left as it is"
+            ' copy ("xpool admin restore"), or move it away to begin a new pool; it was'
+            " left as it is"
         )
 
 
@@ -187,7 +188,7 @@ def _pragma(database: sqlite3.Connection, name: str) -> int:
     return int(database.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
     """An open file that only this process has locked; closing it unlocks."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

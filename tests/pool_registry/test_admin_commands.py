@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from support.waiting import eventually
 from typer.testing import CliRunner
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.errors import LeaseExpired
 from xpool_registry.cli import admin_app
 
 if TYPE_CHECKING:
@@ -106,3 +108,95 @@ def test_what_makes_no_sense_ends_with_status_2(
     admin: Admin, arguments: tuple[str, ...], text: str
 ) -> None:
     assert text in admin(*arguments, status=2)
+
+
+def test_why_a_lease_is_there_and_why_a_request_waits(admin: Admin) -> None:
+    [lease, _] = ask(admin, "0", 2).leases
+    told = admin("explain", lease.lease_id)
+    assert f"lease {lease.lease_id} of ada has 100% of node-a/0" in told
+    assert "placed there by best-fit; the best of 1 nodes" in told
+    assert "its time limit" in told
+    request = ask(admin, "1").queue.request_id
+    figures = json.loads(admin("explain", request, "--json"))
+    assert "place 1 of 1" in figures["headline"]
+    assert [one["ruled_out"] for one in figures["devices"]] == [
+        "too little share and memory"
+    ] * 2
+    assert figures["changes"] == [
+        "1 more devices must get 100% and 100% of its memory free"
+    ]
+    assert figures["starts_at_s"]
+    assert "nothing" not in admin("explain", request)
+    assert "no lease and no request is called 'x'" in admin("explain", "x", status=1)
+
+
+def test_whatif_answers_and_grants_nothing(admin: Admin) -> None:
+    told = admin("whatif", "--slice", "40%", "--devices", "2")
+    assert "it fits now, on node-a/0, node-a/1" in told
+    figures = json.loads(admin("whatif", "--devices", "4", "--json"))
+    assert "never 4 devices of this pool" in figures["changes"][0]
+    ask(admin, "0", 2)
+    figures = json.loads(admin("whatif", "--slice", "40%", "--json"))
+    assert figures["starts_at_s"] > 0
+    assert "by the known ends of leases" in figures["facts"][0]
+    assert "kind is cpu, not npu" in " ".join(admin("whatif", "--kind", "npu").split())
+    assert admin("queue") == "nobody waits\n"
+    assert "device_count is 0" in admin("whatif", "--devices", "0", status=2)
+    assert "device_count is 1000000" in admin(
+        "whatif", "--devices", "1000000", status=2
+    )
+
+
+def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(admin: Admin) -> None:
+    ask(admin, "0")
+    assert "still has 1" in admin("cordon", "node-a", "--reason", "a fan is loud")
+    assert not ask(admin, "1").leases
+    [waiting] = json.loads(admin("queue", "--json"))
+    assert "cordoned: a fan is loud" in waiting["reason"]
+    assert "takes new leases" in admin("uncordon", "node-a")
+    assert "took new leases" in admin("uncordon", "node-a")
+    eventually(lambda: ask(admin, "1").leases, "it is granted", 5)
+    assert "no node 'x' has joined" in admin("cordon", "x", status=2)
+
+
+def test_a_drain_ends_leases_by_its_deadline_unless_it_is_taken_back(
+    admin: Admin,
+) -> None:
+    [lease] = ask(admin, "0").leases
+    assert "Nobody is here to ask" in admin(
+        "drain", "node-a", "--deadline", "1h", status=2
+    )
+    admin("drain", "node-a", "--deadline", "1h", "--yes")
+    with admin.registry.client() as client:  # type: ignore[attr-defined]
+        told = client.renew(lease.lease_id, lease.epoch)
+        assert told.notice == "node-a is drained"
+        admin("uncordon", "node-a")
+        assert not client.renew(lease.lease_id, lease.epoch).notice
+        admin("drain", "node-a", "--deadline", "100ms", "--yes", "--wait")
+        with pytest.raises(LeaseExpired, match="node-a is drained"):
+            client.renew(lease.lease_id, lease.epoch)
+
+
+def test_an_evicted_lease_ends_with_the_reason(admin: Admin) -> None:
+    [lease] = ask(admin, "0").leases
+    assert "Nobody is here to ask" in admin("evict", lease.lease_id, status=2)
+    admin("evict", lease.lease_id, "--yes", "--reason", "too loud")
+    with (
+        admin.registry.client() as client,  # type: ignore[attr-defined]
+        pytest.raises(LeaseExpired, match="evicted by an admin: too loud"),
+    ):
+        client.renew(lease.lease_id, lease.epoch)
+    assert "is live" in admin("evict", lease.lease_id, "--yes", status=1)
+
+
+def test_events_are_told_in_order(admin: Admin) -> None:
+    [lease] = ask(admin, "0").leases
+    lines = [json.loads(line) for line in admin("events", "--json").splitlines()]
+    assert [one["event"] for one in lines] == [
+        "registry_created",
+        "node_joined",
+        "lease_granted",
+    ]
+    assert [one["sequence"] for one in lines] == [1, 2, 3]
+    assert lines[-1]["lease_id"] == lease.lease_id
+    assert admin("events", "--last", "1", "--json").count("\n") == 1

@@ -26,35 +26,58 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from xpool_protocol.control import registry_pb2 as xpool__protocol_dot_control_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"xpool_protocol/control/admin.proto\x12\x0expool.admin.v1\"\x12\n\x10ListQueueRequest\"\xec\x01\n\x07Waiting\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\r\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\t\x12\x15\n\rshare_percent\x18\x06 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x07 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x08 \x01(\r\x12\x10\n\x08limit_ms\x18\t \x01(\x04\x12\x11\n\twaited_ms\x18\n \x01(\x04\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x13\n\x0bstarts_at_s\x18\x0c \x01(\x01\";\n\x0eListQueueReply\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.xpool.admin.v1.Waiting\"\x98\x01\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x15\n\rquota_percent\x18\x04 \x01(\r\x12\x15\n\rlimit_percent\x18\x05 \x01(\r\x12\x14\n\x0climit_nbytes\x18\x06 \x01(\x04\x12\x1c\n\x14preemptions_per_hour\x18\x07 \x01(\r\"\x14\n\x12ListTenantsRequest\"\xc9\x01\n\nTenantInfo\x12&\n\x06tenant\x18\x01 \x01(\x0b\x32\x16.xpool.admin.v1.Tenant\x12\x10\n\x08is_known\x18\x02 \x01(\x08\x12\x14\n\x0cheld_percent\x18\x03 \x01(\x01\x12\x13\n\x0bheld_nbytes\x18\x04 \x01(\x01\x12\x13\n\x0buse_percent\x18\x05 \x01(\x01\x12\x15\n\rright_percent\x18\x06 \x01(\x01\x12\x13\n\x0blease_count\x18\x07 \x01(\r\x12\x15\n\rwaiting_count\x18\x08 \x01(\r\"?\n\x10ListTenantsReply\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.xpool.admin.v1.TenantInfo\"\x10\n\x0eSetTenantReply\"#\n\x13RemoveTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x11RemoveTenantReply\x12\x11\n\twas_known\x18\x01 \x01(\x08\x32\xcc\x02\n\tPoolAdmin\x12M\n\tListQueue\x12 .xpool.admin.v1.ListQueueRequest\x1a\x1e.xpool.admin.v1.ListQueueReply\x12S\n\x0bListTenants\x12\".xpool.admin.v1.ListTenantsRequest\x1a .xpool.admin.v1.ListTenantsReply\x12\x43\n\tSetTenant\x12\x16.xpool.admin.v1.Tenant\x1a\x1e.xpool.admin.v1.SetTenantReply\x12V\n\x0cRemoveTenant\x12#.xpool.admin.v1.RemoveTenantRequest\x1a!.xpool.admin.v1.RemoveTenantReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"xpool_protocol/control/admin.proto\x12\x0expool.admin.v1\x1a%xpool_protocol/control/registry.proto\"\x12\n\x10ListQueueRequest\"\xec\x01\n\x07Waiting\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05place\x18\x02 \x01(\r\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x10\n\x08priority\x18\x05 \x01(\t\x12\x15\n\rshare_percent\x18\x06 \x01(\r\x12\x15\n\rmemory_nbytes\x18\x07 \x01(\x04\x12\x14\n\x0c\x64\x65vice_count\x18\x08 \x01(\r\x12\x10\n\x08limit_ms\x18\t \x01(\x04\x12\x11\n\twaited_ms\x18\n \x01(\x04\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x13\n\x0bstarts_at_s\x18\x0c \x01(\x01\";\n\x0eListQueueReply\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.xpool.admin.v1.Waiting\"\x98\x01\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x15\n\rquota_percent\x18\x04 \x01(\r\x12\x15\n\rlimit_percent\x18\x05 \x01(\r\x12\x14\n\x0climit_nbytes\x18\x06 \x01(\x04\x12\x1c\n\x14preemptions_per_hour\x18\x07 \x01(\r\"\x14\n\x12ListTenantsRequest\"\xc9\x01\n\nTenantInfo\x12&\n\x06tenant\x18\x01 \x01(\x0b\x32\x16.xpool.admin.v1.Tenant\x12\x10\n\x08is_known\x18\x02 \x01(\x08\x12\x14\n\x0cheld_percent\x18\x03 \x01(\x01\x12\x13\n\x0bheld_nbytes\x18\x04 \x01(\x01\x12\x13\n\x0buse_percent\x18\x05 \x01(\x01\x12\x15\n\rright_percent\x18\x06 \x01(\x01\x12\x13\n\x0blease_count\x18\x07 \x01(\r\x12\x15\n\rwaiting_count\x18\x08 \x01(\r\"?\n\x10ListTenantsReply\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.xpool.admin.v1.TenantInfo\"\x10\n\x0eSetTenantReply\"#\n\x13RemoveTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x11RemoveTenantReply\x12\x11\n\twas_known\x18\x01 \x01(\x08\"V\n\rCordonRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x64rain\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\x04\"$\n\x0fUncordonRequest\x12\x11\n\tnode_name\x18\x01 \x01(\t\"3\n\x0b\x43ordonReply\x12\x0f\n\x07\x63hanged\x18\x01 \x01(\x08\x12\x13\n\x0blease_count\x18\x02 \x01(\r\"B\n\x0c\x45victRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08grace_ms\x18\x03 \x01(\x04\"\x0c\n\nEvictReply\"\x1e\n\x0e\x45xplainRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\",\n\x07Verdict\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\truled_out\x18\x02 \x01(\t\"\x7f\n\x0b\x45xplanation\x12\x10\n\x08headline\x18\x01 \x01(\t\x12\r\n\x05\x66\x61\x63ts\x18\x02 \x03(\t\x12)\n\x08verdicts\x18\x03 \x03(\x0b\x32\x17.xpool.admin.v1.Verdict\x12\x0f\n\x07\x63hanges\x18\x04 \x03(\t\x12\x13\n\x0bstarts_at_s\x18\x05 \x01(\x01\"1\n\x11ListEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\r\n\x05limit\x18\x02 \x01(\r\"+\n\tEventInfo\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04json\x18\x02 \x01(\t\"<\n\x0fListEventsReply\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.xpool.admin.v1.EventInfo2\x88\x06\n\tPoolAdmin\x12M\n\tListQueue\x12 .xpool.admin.v1.ListQueueRequest\x1a\x1e.xpool.admin.v1.ListQueueReply\x12S\n\x0bListTenants\x12\".xpool.admin.v1.ListTenantsRequest\x1a .xpool.admin.v1.ListTenantsReply\x12\x43\n\tSetTenant\x12\x16.xpool.admin.v1.Tenant\x1a\x1e.xpool.admin.v1.SetTenantReply\x12V\n\x0cRemoveTenant\x12#.xpool.admin.v1.RemoveTenantRequest\x1a!.xpool.admin.v1.RemoveTenantReply\x12\x44\n\x06\x43ordon\x12\x1d.xpool.admin.v1.CordonRequest\x1a\x1b.xpool.admin.v1.CordonReply\x12H\n\x08Uncordon\x12\x1f.xpool.admin.v1.UncordonRequest\x1a\x1b.xpool.admin.v1.CordonReply\x12\x41\n\x05\x45vict\x12\x1c.xpool.admin.v1.EvictRequest\x1a\x1a.xpool.admin.v1.EvictReply\x12\x46\n\x07\x45xplain\x12\x1e.xpool.admin.v1.ExplainRequest\x1a\x1b.xpool.admin.v1.Explanation\x12M\n\x06WhatIf\x12&.xpool.registry.v1.AcquireGroupRequest\x1a\x1b.xpool.admin.v1.Explanation\x12P\n\nListEvents\x12!.xpool.admin.v1.ListEventsRequest\x1a\x1f.xpool.admin.v1.ListEventsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'xpool_protocol.control.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTQUEUEREQUEST']._serialized_start=54
-  _globals['_LISTQUEUEREQUEST']._serialized_end=72
-  _globals['_WAITING']._serialized_start=75
-  _globals['_WAITING']._serialized_end=311
-  _globals['_LISTQUEUEREPLY']._serialized_start=313
-  _globals['_LISTQUEUEREPLY']._serialized_end=372
-  _globals['_TENANT']._serialized_start=375
-  _globals['_TENANT']._serialized_end=527
-  _globals['_LISTTENANTSREQUEST']._serialized_start=529
-  _globals['_LISTTENANTSREQUEST']._serialized_end=549
-  _globals['_TENANTINFO']._serialized_start=552
-  _globals['_TENANTINFO']._serialized_end=753
-  _globals['_LISTTENANTSREPLY']._serialized_start=755
-  _globals['_LISTTENANTSREPLY']._serialized_end=818
-  _globals['_SETTENANTREPLY']._serialized_start=820
-  _globals['_SETTENANTREPLY']._serialized_end=836
-  _globals['_REMOVETENANTREQUEST']._serialized_start=838
-  _globals['_REMOVETENANTREQUEST']._serialized_end=873
-  _globals['_REMOVETENANTREPLY']._serialized_start=875
-  _globals['_REMOVETENANTREPLY']._serialized_end=913
-  _globals['_POOLADMIN']._serialized_start=916
-  _globals['_POOLADMIN']._serialized_end=1248
+  _globals['_LISTQUEUEREQUEST']._serialized_start=93
+  _globals['_LISTQUEUEREQUEST']._serialized_end=111
+  _globals['_WAITING']._serialized_start=114
+  _globals['_WAITING']._serialized_end=350
+  _globals['_LISTQUEUEREPLY']._serialized_start=352
+  _globals['_LISTQUEUEREPLY']._serialized_end=411
+  _globals['_TENANT']._serialized_start=414
+  _globals['_TENANT']._serialized_end=566
+  _globals['_LISTTENANTSREQUEST']._serialized_start=568
+  _globals['_LISTTENANTSREQUEST']._serialized_end=588
+  _globals['_TENANTINFO']._serialized_start=591
+  _globals['_TENANTINFO']._serialized_end=792
+  _globals['_LISTTENANTSREPLY']._serialized_start=794
+  _globals['_LISTTENANTSREPLY']._serialized_end=857
+  _globals['_SETTENANTREPLY']._serialized_start=859
+  _globals['_SETTENANTREPLY']._serialized_end=875
+  _globals['_REMOVETENANTREQUEST']._serialized_start=877
+  _globals['_REMOVETENANTREQUEST']._serialized_end=912
+  _globals['_REMOVETENANTREPLY']._serialized_start=914
+  _globals['_REMOVETENANTREPLY']._serialized_end=952
+  _globals['_CORDONREQUEST']._serialized_start=954
+  _globals['_CORDONREQUEST']._serialized_end=1040
+  _globals['_UNCORDONREQUEST']._serialized_start=1042
+  _globals['_UNCORDONREQUEST']._serialized_end=1078
+  _globals['_CORDONREPLY']._serialized_start=1080
+  _globals['_CORDONREPLY']._serialized_end=1131
+  _globals['_EVICTREQUEST']._serialized_start=1133
+  _globals['_EVICTREQUEST']._serialized_end=1199
+  _globals['_EVICTREPLY']._serialized_start=1201
+  _globals['_EVICTREPLY']._serialized_end=1213
+  _globals['_EXPLAINREQUEST']._serialized_start=1215
+  _globals['_EXPLAINREQUEST']._serialized_end=1245
+  _globals['_VERDICT']._serialized_start=1247
+  _globals['_VERDICT']._serialized_end=1291
+  _globals['_EXPLANATION']._serialized_start=1293
+  _globals['_EXPLANATION']._serialized_end=1420
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1422
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1471
+  _globals['_EVENTINFO']._serialized_start=1473
+  _globals['_EVENTINFO']._serialized_end=1516
+  _globals['_LISTEVENTSREPLY']._serialized_start=1518
+  _globals['_LISTEVENTSREPLY']._serialized_end=1578
+  _globals['_POOLADMIN']._serialized_start=1581
+  _globals['_POOLADMIN']._serialized_end=2357
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@
 # ruff: noqa
 # fmt: off
 # mypy: ignore-errors
+from xpool_protocol.control import registry_pb2 as _registry_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -111,3 +112,93 @@ class RemoveTenantReply(_message.Message):
     WAS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     was_known: bool
     def __init__(self, was_known: _Optional[bool] = ...) -> None: ...
+
+class CordonRequest(_message.Message):
+    __slots__ = ("node_name", "reason", "drain", "deadline_ms")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    reason: str
+    drain: bool
+    deadline_ms: int
+    def __init__(self, node_name: _Optional[str] = ..., reason: _Optional[str] = ..., drain: _Optional[bool] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+
+class UncordonRequest(_message.Message):
+    __slots__ = ("node_name",)
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    def __init__(self, node_name: _Optional[str] = ...) -> None: ...
+
+class CordonReply(_message.Message):
+    __slots__ = ("changed", "lease_count")
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    lease_count: int
+    def __init__(self, changed: _Optional[bool] = ..., lease_count: _Optional[int] = ...) -> None: ...
+
+class EvictRequest(_message.Message):
+    __slots__ = ("lease_id", "reason", "grace_ms")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    reason: str
+    grace_ms: int
+    def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ..., grace_ms: _Optional[int] = ...) -> None: ...
+
+class EvictReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("device", "ruled_out")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    RULED_OUT_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    ruled_out: str
+    def __init__(self, device: _Optional[str] = ..., ruled_out: _Optional[str] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("headline", "facts", "verdicts", "changes", "starts_at_s")
+    HEADLINE_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_S_FIELD_NUMBER: _ClassVar[int]
+    headline: str
+    facts: _containers.RepeatedScalarFieldContainer[str]
+    verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
+    changes: _containers.RepeatedScalarFieldContainer[str]
+    starts_at_s: float
+    def __init__(self, headline: _Optional[str] = ..., facts: _Optional[_Iterable[str]] = ..., verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ..., changes: _Optional[_Iterable[str]] = ..., starts_at_s: _Optional[float] = ...) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    limit: int
+    def __init__(self, after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class EventInfo(_message.Message):
+    __slots__ = ("sequence", "json")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    json: str
+    def __init__(self, sequence: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
+
+class ListEventsReply(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[EventInfo]
+    def __init__(self, events: _Optional[_Iterable[_Union[EventInfo, _Mapping]]] = ...) -> None: ...

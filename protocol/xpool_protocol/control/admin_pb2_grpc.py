@@ -8,6 +8,7 @@ import grpc
 import warnings
 
 from xpool_protocol.control import admin_pb2 as xpool__protocol_dot_control_dot_admin__pb2
+from xpool_protocol.control import registry_pb2 as xpool__protocol_dot_control_dot_registry__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -58,6 +59,36 @@ class PoolAdminStub:
                 request_serializer=xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantReply.FromString,
                 _registered_method=True)
+        self.Cordon = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/Cordon',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.CordonRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
+                _registered_method=True)
+        self.Uncordon = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/Uncordon',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
+                _registered_method=True)
+        self.Evict = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/Evict',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.EvictRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.EvictReply.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/Explain',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
+                _registered_method=True)
+        self.WhatIf = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/WhatIf',
+                request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
+                _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/ListEvents',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.FromString,
+                _registered_method=True)
 
 
 class PoolAdminServicer:
@@ -87,6 +118,47 @@ class PoolAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Cordon(self, request, context):
+        """The node gets no new leases; with drain those that it has are waited for, too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Uncordon(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Evict(self, request, context):
+        """Take a lease from its holder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Why a lease is where it is, or why a request waits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhatIf(self, request, context):
+        """What a request would get; nothing is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """What has happened, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +181,36 @@ def add_PoolAdminServicer_to_server(servicer, server):
                     servicer.RemoveTenant,
                     request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantReply.SerializeToString,
+            ),
+            'Cordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cordon,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CordonRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.SerializeToString,
+            ),
+            'Uncordon': grpc.unary_unary_rpc_method_handler(
+                    servicer.Uncordon,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.SerializeToString,
+            ),
+            'Evict': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evict,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.EvictRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.EvictReply.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ExplainRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.SerializeToString,
+            ),
+            'WhatIf': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhatIf,
+                    request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +321,168 @@ class PoolAdmin:
             '/xpool.admin.v1.PoolAdmin/RemoveTenant',
             xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantRequest.SerializeToString,
             xpool__protocol_dot_control_dot_admin__pb2.RemoveTenantReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/Cordon',
+            xpool__protocol_dot_control_dot_admin__pb2.CordonRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Uncordon(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/Uncordon',
+            xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/Evict',
+            xpool__protocol_dot_control_dot_admin__pb2.EvictRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.EvictReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/Explain',
+            xpool__protocol_dot_control_dot_admin__pb2.ExplainRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhatIf(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/WhatIf',
+            xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/ListEvents',
+            xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.FromString,
             options,
             channel_credentials,
             insecure,

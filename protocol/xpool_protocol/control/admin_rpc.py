@@ -6,6 +6,7 @@ from typing import Any
 
 from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control import admin_pb2_grpc
+from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import RegistryClient
 
 
@@ -37,3 +38,56 @@ class AdminClient(RegistryClient):
         request = admin.RemoveTenantRequest(name=name)
         method = self._admin.RemoveTenant
         return self._call(admin.RemoveTenantReply, method, request).was_known
+
+    def cordon(
+        self,
+        node_name: str,
+        reason: str = "",
+        *,
+        drain: bool = False,
+        deadline_ms: int = 0,
+    ) -> int:
+        """No new leases for a node; how many it still has.
+
+        With ``drain`` those it has are waited for, or end by the deadline.
+        """
+        request = admin.CordonRequest(
+            node_name=node_name, reason=reason, drain=drain, deadline_ms=deadline_ms
+        )
+        reply = self._call(admin.CordonReply, self._admin.Cordon, request)
+        return reply.lease_count
+
+    def uncordon(self, node_name: str) -> bool:
+        """New leases again; whether it was cordoned."""
+        request = admin.UncordonRequest(node_name=node_name)
+        return self._call(admin.CordonReply, self._admin.Uncordon, request).changed
+
+    def evict(self, lease_id: str, reason: str = "", grace_ms: int = 0) -> None:
+        """Take a lease from its holder, at once or after a grace.
+
+        Raises:
+            LeaseUnknown: no such lease is live.
+        """
+        request = admin.EvictRequest(
+            lease_id=lease_id, reason=reason, grace_ms=grace_ms
+        )
+        self._call(admin.EvictReply, self._admin.Evict, request)
+
+    def explain(self, name: str) -> admin.Explanation:
+        """Why a lease is where it is, or why a request waits.
+
+        Raises:
+            LeaseUnknown: nothing has that name.
+        """
+        request = admin.ExplainRequest(name=name)
+        return self._call(admin.Explanation, self._admin.Explain, request)
+
+    def what_if(self, request: pb.AcquireGroupRequest) -> admin.Explanation:
+        """What a request would get; nothing is granted."""
+        return self._call(admin.Explanation, self._admin.WhatIf, request)
+
+    def list_events(self, after: int = 0, limit: int = 0) -> list[admin.EventInfo]:
+        """What has happened since that sequence number, oldest first."""
+        request = admin.ListEventsRequest(after=after, limit=limit)
+        reply = self._call(admin.ListEventsReply, self._admin.ListEvents, request)
+        return list(reply.events)

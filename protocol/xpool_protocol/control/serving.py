@@ -86,6 +86,24 @@ class AdminHandler(Protocol):
     ) -> admin.RemoveTenantReply:
         """Forget what was decided."""
 
+    def cordon(self, request: admin.CordonRequest) -> admin.CordonReply:
+        """No new leases for a node."""
+
+    def uncordon(self, request: admin.UncordonRequest) -> admin.CordonReply:
+        """New leases again."""
+
+    def evict(self, request: admin.EvictRequest) -> admin.EvictReply:
+        """Take a lease from its holder."""
+
+    def explain(self, request: admin.ExplainRequest) -> admin.Explanation:
+        """Why a lease is where it is, or why a request waits."""
+
+    def what_if(self, request: pb.AcquireGroupRequest) -> admin.Explanation:
+        """What a request would get."""
+
+    def list_events(self, request: admin.ListEventsRequest) -> admin.ListEventsReply:
+        """What has happened."""
+
 
 class _AdminServicer:
     """gRPC's view of an admin handler."""
@@ -98,6 +116,12 @@ class _AdminServicer:
         self.ListTenants = adapt(handler.list_tenants)
         self.SetTenant = adapt(handler.set_tenant)
         self.RemoveTenant = adapt(handler.remove_tenant)
+        self.Cordon = adapt(handler.cordon)
+        self.Uncordon = adapt(handler.uncordon)
+        self.Evict = adapt(handler.evict)
+        self.Explain = adapt(handler.explain)
+        self.WhatIf = adapt(handler.what_if)
+        self.ListEvents = adapt(handler.list_events)
 
 
 class _Servicer:

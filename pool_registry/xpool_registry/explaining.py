@@ -1,0 +1,222 @@
+"""Why a lease is where it is, why a request waits, what a request would get. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from xpool_protocol.errors import LeaseUnknown
+
+from xpool_registry.commands import Moment
+from xpool_registry.demand import Demand, Spot
+from xpool_registry.events import LeaseGranted, RequestQueued
+from xpool_registry.fairshare import Amount
+from xpool_registry.looking import offer_of
+from xpool_registry.placement import describe, shortage
+from xpool_registry.preemption import victims
+from xpool_registry.queueing import never
+from xpool_registry.reservations import can_ever, demand_from, earliest, kept_from
+from xpool_registry.settings import Settings
+from xpool_registry.state import State
+
+MAX_VERDICTS = 200
+"""Devices listed one by one; the nearest."""
+
+
+@dataclass(slots=True)
+class Explanation:
+    """For people, in order; ``--json`` has the same parts."""
+
+    headline: str
+    facts: list[str] = field(default_factory=list)
+    verdicts: list[tuple[str, str]] = field(default_factory=list)
+    """Of each device: what it has free, and what rules it out; empty: it fits."""
+
+    changes: list[str] = field(default_factory=list)
+    """What would have to change."""
+
+    starts_at_s: float = 0.0
+    """Expected, wall clock; 0: nobody knows."""
+
+
+def explain(
+    state: State,
+    name: str,
+    at: Moment,
+    settings: Settings,
+    reasons: dict[str, str],
+    places: dict[str, int],
+) -> Explanation:
+    """Of a lease or a request.
+
+    Raises:
+        LeaseUnknown: nothing has that name.
+    """
+    lease = state.leases.get(name)
+    if lease is not None:
+        return _of_lease(state, lease, at)
+    live = state.of_request.get(name)
+    if live:
+        return _of_lease(state, next(iter(live.values())), at)
+    request = state.waiting.get(name)
+    if request is not None:
+        found = of_request(state, request, at, settings)
+        place = places.get(name, len(places) + 1)
+        reason = reasons.get(name, "it has just come")
+        found.headline = (
+            f"request {name} waits, place {place} of {len(state.waiting)}: {reason}"
+        )
+        return found
+    over = state.ended.get(name)
+    if over is not None:
+        return Explanation(
+            f"lease {name} ended {at.wall_s - over.at_s:.0f} s ago: {over.reason}"
+        )
+    if name in state.gone:
+        return Explanation(f"request {name} is over: {state.gone[name]}")
+    raise LeaseUnknown(
+        f"no lease and no request is called {name[:40]!r}: see"
+        ' "xpool admin leases" and "xpool admin queue"'
+    )
+
+
+def _of_lease(state: State, lease: LeaseGranted, at: Moment) -> Explanation:
+    where = f"{lease.share_percent}% of {lease.node_name}/{lease.device_index}"
+    found = Explanation(f"lease {lease.lease_id} of {lease.tenant} has {where}")
+    found.facts.append(f"placed there by {lease.why or 'a registry that did not say'}")
+    found.facts.append(f"granted {at.wall_s - lease.at_s:.0f} s ago")
+    if lease.waited_ms:
+        found.facts.append(f"its request had waited {lease.waited_ms / 1000:.0f} s")
+    if lease.group_size > 1:
+        found.facts.append(
+            f"one of {lease.group_size} devices that were granted together"
+        )
+    ends_ns = state.ends_ns(lease)
+    if ends_ns is not None:
+        left_s = max(0, ends_ns - at.now_ns) / 1e9
+        notice = state.notices.get(lease.lease_id)
+        why = notice.event.reason if notice else "its time limit"
+        found.facts.append(f"it ends in {left_s:.0f} s: {why}")
+    beside = [
+        other
+        for other in state.leases_on(lease.node_name)
+        if other.device_index == lease.device_index and other.lease_id != lease.lease_id
+    ]
+    if beside:
+        shares = ", ".join(f"{one.tenant} {one.share_percent}%" for one in beside[:6])
+        found.facts.append(f"beside it on the device: {shares}")
+    return found
+
+
+def of_request(
+    state: State, request: RequestQueued, at: Moment, settings: Settings
+) -> Explanation:
+    """Of a request that waits, or that nobody has made."""
+    demand = demand_from(request)
+    count = request.device_count
+    wants = f"{count} x {describe(demand)}" if count > 1 else describe(demand)
+    found = Explanation(f"{wants} for {request.tenant}, {request.priority} priority")
+    if not can_ever(state.fleet, demand):
+        found.changes.append(never(state, demand))
+        _add_verdicts(state, found, request, at, settings)
+        return found
+    may = state.living(at.now_ns, settings.dead_after_ms)
+    ends_ns = at.now_ns + request.limit_ms * 1_000_000 if request.limit_ms else None
+    kept = kept_from(state, demand, ends_ns, request.request_id)
+    spots = state.placers[request.policy].place(demand, may, kept)
+    limit = state.shares(at.wall_s).over_limit(request.tenant, _amount(request, demand))
+    _add_verdicts(state, found, request, at, settings)
+    if limit:
+        found.changes.append(limit)
+    if spots is not None and not limit:
+        found.facts.append(f"it fits now, on {_names(state, spots)}")
+        found.starts_at_s = at.wall_s
+        return found
+    _add_prospects(state, found, request, at, settings)
+    return found
+
+
+def _add_prospects(
+    state: State,
+    found: Explanation,
+    request: RequestQueued,
+    at: Moment,
+    settings: Settings,
+) -> None:
+    """When it would start, and who would have to leave for it."""
+    may = state.living(at.now_ns, settings.dead_after_ms)
+    promise = state.promises.get(request.request_id)
+    if promise is not None and promise.starts_ns is not None:
+        found.starts_at_s = promise.starts_at_s
+        found.facts.append(f"kept for it: {_names(state, promise.spots)}")
+        return
+    ahead = earliest(state, request, at.now_ns, may)
+    if ahead is not None:
+        starts_ns, spots = ahead
+        found.starts_at_s = at.wall_s + (starts_ns - at.now_ns) / 1e9
+        found.facts.append(
+            f"by the known ends of leases there is room on {_names(state, spots)} then,"
+            " if it is next"
+        )
+    else:
+        found.facts.append(
+            "nobody knows when: too many leases have no time limit (xpool run"
+            " --time-limit)"
+        )
+    leaving = victims(state, request, at.wall_s, may, settings)
+    if leaving is not None and leaving.leases:
+        names = ", ".join(lease.lease_id for lease in leaving.leases[:6])
+        found.changes.append(
+            f"{len(leaving.leases)} leases of lower priority may be asked to leave for"
+            f" it: {names}"
+        )
+
+
+def _amount(request: RequestQueued, demand: Demand) -> Amount:
+    count = request.device_count
+    return Amount(
+        float(demand.share_milli) * count, float(demand.memory_nbytes) * count
+    )
+
+
+def _add_verdicts(
+    state: State,
+    found: Explanation,
+    request: RequestQueued,
+    at: Moment,
+    settings: Settings,
+) -> None:
+    """Each device, and what rules it out."""
+    demand = demand_from(request)
+    fleet = state.fleet
+    living = state.living(at.now_ns, settings.dead_after_ms)
+    ends_ns = at.now_ns + request.limit_ms * 1_000_000 if request.limit_ms else None
+    kept = kept_from(state, demand, ends_ns, request.request_id)
+    verdicts = []
+    for row, node in enumerate(fleet.nodes):
+        for column in range(len(node.devices)):
+            spot = Spot(row, column)
+            offer = offer_of(
+                state, spot, at.now_ns, is_alive=bool(living[row]), demand=demand
+            )
+            short = shortage(demand, offer)
+            if not short and kept is not None and kept[spot]:
+                short = "kept for a request that comes first"
+            verdicts.append((bool(short), -offer.free_share_percent, str(offer), short))
+    verdicts.sort()
+    found.verdicts = [(offer, short) for _, _, offer, short in verdicts[:MAX_VERDICTS]]
+    fitting = sum(not short for _, _, _, short in verdicts)
+    if fitting < request.device_count:
+        found.changes.append(
+            f"{request.device_count - fitting} more devices must get {describe(demand)}"
+            " free"
+        )
+    elif request.same_node and request.device_count > 1:
+        found.changes.append(f"{request.device_count} of them must be on one node")
+
+
+def _names(state: State, spots: Sequence[Spot]) -> str:
+    fleet = state.fleet
+    return ", ".join(
+        f"{fleet.nodes[spot.row].name}/{fleet.device_index(*spot)}" for spot in spots
+    )

@@ -1,0 +1,295 @@
+"""``xpool admin``: explain, whatif, cordon, drain, evict, events, backup, restore."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from xpool_protocol.errors import UsageError
+
+from xpool_registry.admin_cli import YesOption, connected, sure
+from xpool_registry.cli import (
+    DEFAULT_REGISTRY,
+    JsonOption,
+    RegistryOption,
+    admin_app,
+    one_sentence,
+)
+
+if TYPE_CHECKING:
+    from xpool_protocol.control import admin_pb2 as pb
+    from xpool_protocol.control.admin_rpc import AdminClient
+
+NodeArgument = Annotated[
+    str, typer.Argument(metavar="NODE", help="As xpool admin nodes names it.")
+]
+ReasonOption = Annotated[str, typer.Option(help="For people who ask why.")]
+StoreOption = Annotated[
+    Path,
+    typer.Option(envvar="XPOOL_STORE", help="The registry's file.", dir_okay=False),
+]
+DEFAULT_STORE = Path("~/.local/state/xpool/registry.db")
+
+WIDTH = 80
+
+LOOK_S = 0.5
+"""So often ``events --follow`` and ``drain`` look again."""
+
+
+@admin_app.command()
+def explain(
+    name: Annotated[
+        str, typer.Argument(metavar="LEASE|REQUEST", help="Its id, from a listing.")
+    ],
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a lease is where it is, or why a request waits and what would help."""
+    with connected(registry_address) as client:
+        found = client.explain(name)
+    typer.echo(explanation_text(found, as_json=as_json))
+
+
+@admin_app.command()
+def whatif(
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    slice_: Annotated[
+        str, typer.Option("--slice", metavar="PERCENT", help="Of each device.")
+    ] = "100%",
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of each device.")
+    ] = None,
+    devices: Annotated[int, typer.Option(metavar="N", help="How many.")] = 1,
+    same_server: Annotated[bool, typer.Option("--same-server")] = False,
+    tenant: Annotated[str, typer.Option(help="For whom.")] = "whatif",
+    priority: Annotated[str, typer.Option(metavar="high|normal|low")] = "normal",
+    place: Annotated[str, typer.Option(metavar="auto|pack|spread")] = "auto",
+    kind: Annotated[str, typer.Option(help="Of devices: cuda, npu, cpu.")] = "",
+    model: Annotated[str, typer.Option(help="Part of the device's name.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a request would get, without asking for it."""
+    with connected(registry_address) as client:
+        from xpool_protocol.control import registry_pb2 as wire
+        from xpool_protocol.quantities import nbytes_from_text, share_from_text
+
+        request = wire.AcquireGroupRequest(
+            slice=wire.AcquireRequest(
+                tenant=tenant,
+                share_percent=share_from_text(slice_),
+                memory_nbytes=nbytes_from_text(memory) if memory else 0,
+                mode="elastic",
+                priority=priority,
+            ),
+            device_count=_count(devices),
+            policy=place,
+            same_node=same_server,
+            wanted=wire.Wanted(kind=kind, model=model),
+        )
+        found = client.what_if(request)
+    typer.echo(explanation_text(found, as_json=as_json))
+
+
+@admin_app.command()
+def cordon(
+    node: NodeArgument,
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    reason: ReasonOption = "",
+) -> None:
+    """Give a node no new leases; those that it has go on."""
+    with connected(registry_address) as client:
+        count = client.cordon(node, reason)
+    typer.echo(f"{node} gets no new leases; it still has {count}")
+
+
+@admin_app.command()
+def uncordon(
+    node: NodeArgument, registry_address: RegistryOption = DEFAULT_REGISTRY
+) -> None:
+    """Give a node leases again; who was asked to leave for a drain may stay."""
+    with connected(registry_address) as client:
+        was_cordoned = client.uncordon(node)
+    typer.echo(f"{node} {'takes' if was_cordoned else 'took'} new leases")
+
+
+@admin_app.command()
+def drain(
+    node: NodeArgument,
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Leases are told, and end after so long; otherwise they are waited"
+            " for.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the node has no lease left.")
+    ] = False,
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+) -> None:
+    """Empty a node: no new leases, and those it has end by the deadline."""
+    from xpool_registry.settings import ms_from_text
+
+    with one_sentence():
+        deadline_ms = ms_from_text(deadline) if deadline else 0
+    if deadline_ms:
+        sure(f"End the leases of {node} in {deadline}?", yes=yes)
+    with connected(registry_address) as client:
+        count = client.cordon(node, reason, drain=True, deadline_ms=deadline_ms)
+        typer.echo(f"{node} gets no new leases; it still has {count}")
+        if wait:
+            _wait_until_empty(client, node)
+            typer.echo(f"{node} is empty")
+
+
+@admin_app.command()
+def evict(
+    lease: Annotated[str, typer.Argument(metavar="LEASE", help="Its id.")],
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Tell the job, and wait so long."),
+    ] = None,
+    reason: ReasonOption = "",
+    yes: YesOption = False,
+) -> None:
+    """Take a lease from its holder: the job on it ends."""
+    from xpool_registry.settings import ms_from_text
+
+    with one_sentence():
+        grace_ms = ms_from_text(grace) if grace else 0
+    sure(f"End the job on lease {lease}?", yes=yes)
+    with connected(registry_address) as client:
+        client.evict(lease, reason, grace_ms)
+    when = f"in {grace}" if grace else "now"
+    typer.echo(f"lease {lease} ends {when}")
+
+
+@admin_app.command()
+def events(
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")
+    ] = False,
+    last: Annotated[int, typer.Option(metavar="N", help="How many old ones.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line.")
+    ] = False,
+) -> None:
+    """Show what has happened in the pool, oldest first."""
+    with connected(registry_address) as client:
+        found = client.list_events()
+        shown = found[-last:] if last > 0 else []
+        after = found[-1].sequence if found else 0
+        while True:
+            for event in shown:
+                typer.echo(event_text(event, as_json=as_json))
+            if not follow:
+                return
+            time.sleep(LOOK_S)
+            shown = client.list_events(after)
+            after = shown[-1].sequence if shown else after
+
+
+@admin_app.command()
+def backup(
+    copy: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A new file; its key beside it.")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Copy the registry's file and its key, also while the registry runs."""
+    with one_sentence():
+        from xpool_registry import keeping_copies
+
+        count = keeping_copies.backup(store.expanduser(), copy)
+    typer.echo(f"{count} events are in {copy}; its key is {copy}.key: keep it secret")
+
+
+@admin_app.command()
+def restore(
+    copy: Annotated[Path, typer.Argument(metavar="FILE", help="As backup made it.")],
+    store: StoreOption = DEFAULT_STORE,
+    yes: YesOption = False,
+) -> None:
+    """Put a copy in place of a stopped registry's file, which is moved aside."""
+    place = store.expanduser()
+    if place.exists():
+        sure(f"Move {place} aside and take {copy} in its place?", yes=yes)
+    now_s = time.time_ns() / 1e9
+    with one_sentence():
+        from xpool_registry import keeping_copies
+
+        count = keeping_copies.restore(
+            copy, place, now_s, lambda: f"before-{int(now_s)}"
+        )
+    typer.echo(f"{place} has {count} events again: start the registry")
+
+
+def explanation_text(found: pb.Explanation, *, as_json: bool) -> str:
+    """For people, or as JSON."""
+    starts_at_s = found.starts_at_s or None
+    if as_json:
+        figures = {
+            "headline": found.headline,
+            "facts": list(found.facts),
+            "starts_at_s": starts_at_s,
+            "devices": [
+                {"device": one.device, "ruled_out": one.ruled_out or None}
+                for one in found.verdicts
+            ],
+            "changes": list(found.changes),
+        }
+        return json.dumps(figures, indent=2)
+    lines = [found.headline, *(f"  {fact}" for fact in found.facts)]
+    if starts_at_s:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(starts_at_s))
+        lines.append(f"  expected to start: {clock}")
+    if found.verdicts:
+        lines.append("devices:")
+        lines += [
+            f"  {one.device}: {one.ruled_out or 'it fits'}" for one in found.verdicts
+        ]
+    if found.changes:
+        lines.append("what would have to change:")
+        lines += [f"  {change}" for change in found.changes]
+    wrapped = (
+        textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+        for line in lines
+    )
+    return "\n".join(itertools.chain.from_iterable(wrapped))
+
+
+def event_text(event: pb.EventInfo, *, as_json: bool) -> str:
+    """One line: time, kind, what matters; or the whole event."""
+    fields: dict[str, Any] = json.loads(event.json)
+    if as_json:
+        return json.dumps({"sequence": event.sequence, **fields})
+    at_s = float(fields.pop("at_s", 0.0))
+    kind = str(fields.pop("event"))
+    clock = time.strftime("%m-%d %H:%M:%S", time.localtime(at_s))
+    said = " ".join(
+        f"{key}={value}"
+        for key, value in fields.items()
+        if isinstance(value, str | int) and value not in ("", 0)
+    )
+    return f"{clock} {kind} {said}"
+
+
+def _count(devices: int) -> int:
+    if not 0 <= devices < 1 << 31:
+        raise UsageError(f"{devices} devices make no sense")
+    return devices
+
+
+def _wait_until_empty(client: AdminClient, node: str) -> None:
+    while any(info.lease.node_name == node for info in client.list_leases()):
+        time.sleep(LOOK_S)
