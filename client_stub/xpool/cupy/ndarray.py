@@ -192,6 +192,15 @@ class ndarray:  # noqa: N801  CuPy's name
             raise TypeError("cannot set imag of a real array")
         self.imag[...] = value
 
+    @property
+    def flat(self) -> Any:
+        """An iterator over the items in row-major order."""
+        return attribute(self, "flat")
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self.flat[:] = value
+
     def _known_layout(self) -> Layout:
         if self._layout is None:
             record = b"\x01\x20\x01" + self._ref + b"\x00"
@@ -530,6 +539,23 @@ class ndarray:  # noqa: N801  CuPy's name
         if device not in (0, Device(0)):
             raise ValueError(f"Unsupported device {device!r}")
         return self
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        """A capsule of a remote tensor over the same memory.
+
+        Raises:
+            BufferError: torch is not beside the arrays, so that nobody can take it.
+        """
+        from xpool.cupy.interop import capsule
+
+        return capsule(self, kwargs.get("dl_device"), kwargs.get("copy"))
+
+    def toDlpack(self) -> Any:  # noqa: N802  CuPy's name
+        """As ``__dlpack__``."""
+        return self.__dlpack__()
 
     def __array_ufunc__(
         self, function: Any, method: str, *args: Any, **kwargs: Any

@@ -147,10 +147,6 @@ def as_array(
         keywords = {} if wanted is None else {"dtype": wanted}
         found = device().call("cupy.array", (value,), {"ndmin": ndmin, **keywords})
         return _reordered(found, order)
-    for convert in FOREIGN:
-        found = convert(value)
-        if found is not None:
-            return _of_array(found, wanted, copy, order, ndmin)
     return upload(host_array(value, wanted, order, ndmin))
 
 
@@ -172,6 +168,10 @@ def unwrapped(value: Any) -> Any:
     get = getattr(kind, "__cupy_get_ndarray__", None)
     if get is not None:
         return get(value)
+    for convert in FOREIGN:
+        found = convert(value)
+        if found is not None:
+            return found
     if hasattr(kind, "__cuda_array_interface__"):
         raise NotImplementedError("xpool: memory of the device has no address here")
     return value

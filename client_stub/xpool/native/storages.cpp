@@ -154,6 +154,14 @@ c10::Allocator *current_allocator() { return allocator(kMaxDevices, true); }
 
 c10::DataPtr adopt_storage(int device, uint64_t id, uint64_t nbytes) { return named(device, id, nbytes, true); }
 
+// A storage whose memory is charged elsewhere: an array's, which a later record names.
+c10::DataPtr share_storage(int device, uint64_t id, uint64_t nbytes) {
+  ledgers[device].allocation_count++;  // its end counts, too
+  auto *name = new StorageName{device, id, 0, true, nbytes};
+  auto *address = reinterpret_cast<void *>(next_address.fetch_add(charged_bytes(nbytes)));
+  return {address, name, &release, remote_device(device)};
+}
+
 // ---- bare addresses: some of torch asks its CUDA allocator directly, and that knows no contexts
 
 namespace {

@@ -17,6 +17,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
+from xpool_protocol.arrays.api import OBJECT_DUNDERS
+
 PATH: Final = Path(__file__).with_name("api.json")
 
 MODULES: Final = [
@@ -52,6 +54,9 @@ MODULES: Final = [
     "cupyx.scipy.spatial.distance",
 ]
 
+NOT_LISTED: Final = {"cupy.random": ["Generator"]}
+"""Public names that ``dir`` of the module does not tell."""
+
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _CLASS: Final = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 
@@ -76,10 +81,20 @@ def _first_line(found: Any) -> str:
     return lines[0].strip()[:120] if lines else ""
 
 
+def _is_operator(found: type, name: str) -> bool:
+    """Whether objects of a class on the server have an operator of their own."""
+    import cupy
+
+    if name not in OBJECT_DUNDERS or issubclass(found, cupy.ndarray | cupy.generic):
+        return False
+    member = getattr(found, name, None)
+    return member is not None and member is not getattr(object, name, None)
+
+
 def _members(found: type) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name in dir(found):
-        if name.startswith("_"):
+        if name.startswith("_") and not _is_operator(found, name):
             continue
         member = inspect.getattr_static(found, name)
         if isinstance(member, staticmethod | classmethod):
@@ -121,7 +136,7 @@ def table() -> dict[str, dict[str, list[Any]]]:
         module = importlib.import_module(name)
         found[name] = {
             one: entry(getattr(module, one))
-            for one in dir(module)
+            for one in sorted({*dir(module), *NOT_LISTED.get(name, ())})
             if not one.startswith("_") and one != "annotations"
         }
     return found

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from xpool_protocol import limits
+from xpool_protocol.arrays.api import readable
 from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayOverStorage,
@@ -36,6 +38,7 @@ from xpool_protocol.wire import Writer
 
 from xpool_server.arrays.dtypes import CODE_OF, DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary
+from xpool_server.arrays.strides import check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
@@ -114,6 +117,8 @@ class ArrayCalls:
             "xpool.describe": self._describe_all,
             "xpool.attribute": self._attribute,
             "xpool.set_attribute": self._set_attribute,
+            "xpool.object_attribute": self._object_attribute,
+            "cupy.lib.stride_tricks.as_strided": self._as_strided,
         }
 
     @property
@@ -200,7 +205,7 @@ class ArrayCalls:
             array = self.library.over(tensor)
             if record.is_taken:
                 self._storages.free(record.tensor.storage)
-            self.arrays.add(record.number, array)
+            self.arrays.add(record.number, array, is_charged=not record.is_taken)
 
         return self._naming(record.number, run)
 
@@ -399,10 +404,29 @@ class ArrayCalls:
             raise AttributeError(name)
         return getattr(array, name)
 
+    def _object_attribute(self, found: Any, name: str) -> Any:
+        if isinstance(found, self.library.array_type):
+            raise AttributeError(name)
+        if name not in readable(self.library.type_name(found)):
+            raise AttributeError(name)
+        return self.library.attribute(found, name)
+
     def _set_attribute(self, array: Any, name: str, value: Any) -> None:
         if name not in ("real", "imag", "shape", "strides"):
             raise AttributeError(name)
+        if name == "strides":
+            extent = self.library.extent(array)
+            check_strides(extent, array.itemsize, array.shape, value)
         setattr(array, name, value)
+
+    def _as_strided(self, x: Any, shape: Any = None, strides: Any = None) -> Any:
+        if not isinstance(x, self.library.array_type):
+            raise ArgumentInvalid("only an array has strides")
+        shape = x.shape if shape is None else tuple(map(int, shape))
+        strides = x.strides if strides is None else tuple(map(int, strides))
+        check_strides(self.library.extent(x), x.itemsize, shape, strides)
+        run = self.library.operation("cupy.lib.stride_tricks.as_strided")
+        return run(x, shape, strides)
 
 
 class _Describer:
@@ -422,7 +446,7 @@ class _Describer:
         found = self._library.as_result(found)
         if isinstance(found, self._library.array_type):
             return self._array(found)
-        if isinstance(found, type(DTYPE_OF[0])):
+        if isinstance(found, np.dtype):
             return DType(CODE_OF[found])
         if isinstance(found, tuple) and hasattr(found, "_fields"):
             items = tuple([self.describe(one) for one in found])
@@ -435,7 +459,7 @@ class _Describer:
             return {str(key): self.describe(one) for key, one in found.items()}
         if isinstance(found, slice):
             return found
-        return ObjectMeta(self._number(found), type(found).__name__)
+        return ObjectMeta(self._number(found), self._library.type_name(found))
 
     def _number(self, found: Any) -> int:
         known = self._named.get(id(found))

@@ -70,6 +70,10 @@ class CupyLibrary(ArrayLibrary):
         flat = array.reshape(-1).view(np.uint8)
         return torch.utils.dlpack.from_dlpack(flat).untyped_storage()
 
+    def extent(self, array: Any) -> tuple[int, int]:
+        memory, begin = array.data.mem, array.data.ptr
+        return memory.ptr - begin, memory.ptr + memory.size - begin
+
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
 

@@ -49,6 +49,14 @@ class ArrayLibrary(ABC):
         """What an operation of this name returned, as CuPy's returns it."""
         return found
 
+    def type_name(self, found: Any) -> str:
+        """Name of an object's class, as CuPy calls it."""
+        return type(found).__name__
+
+    def attribute(self, found: Any, name: str) -> Any:
+        """An attribute of an object that is no array; it may be read."""
+        return getattr(found, name)
+
     @abstractmethod
     def from_bytes(
         self, code: int, sizes: tuple[int, ...], order: str, data: bytes
@@ -69,6 +77,13 @@ class ArrayLibrary(ABC):
 
         Raises:
             ArgumentInvalid: it is not contiguous.
+        """
+
+    @abstractmethod
+    def extent(self, array: Any) -> tuple[int, int]:
+        """Where the memory begins and ends in which an array lies.
+
+        In bytes from its first item.
         """
 
     @abstractmethod

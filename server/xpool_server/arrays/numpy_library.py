@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -15,11 +15,19 @@ from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
 from xpool_protocol.values import HostTensor
 
+from xpool_server.arrays import numpy_random, numpy_sparse
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
+from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
+_OWN: Final[dict[str, Callable[..., Any]]] = {
+    **OWN,
+    **numpy_random.OWN,
+    **numpy_sparse.OWN,
+}
+_TYPE_NAMES: Final = {"cKDTree": "KDTree"}
 _LIBRARY = f"NumPy {np.__version__}"
 
 
@@ -34,7 +42,7 @@ class NumpyLibrary(ArrayLibrary):
         np.seterr(all="ignore")
 
     def _look_up(self, name: str) -> Callable[..., Any]:
-        own = OWN.get(name)
+        own = _OWN.get(name)
         if own is not None:
             return own
         if name.startswith("ndarray."):
@@ -43,11 +51,11 @@ class NumpyLibrary(ArrayLibrary):
         if owner in api():
             return adapted(name, _member(_module(owner, name), last, name))
         outer, _, middle = owner.rpartition(".")
-        found = OWN.get(owner) or _member(_module(outer, name), middle, name)
+        found = _member(_module(outer, name), middle, name)
         return _member(found, last, name)
 
     def as_result(self, found: Any) -> Any:
-        if isinstance(found, np.generic):
+        if isinstance(found, np.generic | np.matrix):
             return np.asarray(found)
         return found
 
@@ -74,6 +82,19 @@ class NumpyLibrary(ArrayLibrary):
             raise ArgumentInvalid("only a contiguous array can be a storage")
         flat = array.reshape(-1).view(np.uint8)
         return torch.from_numpy(flat).untyped_storage()
+
+    def extent(self, array: Any) -> tuple[int, int]:
+        low, high = np.lib.array_utils.byte_bounds(owner_of(array))
+        return low - array.ctypes.data, high - array.ctypes.data
+
+    def type_name(self, found: Any) -> str:
+        return _TYPE_NAMES.get(type(found).__name__, type(found).__name__)
+
+    def attribute(self, found: Any, name: str) -> Any:
+        value = getattr(found, name)
+        if name in numpy_sparse.INDICES and numpy_sparse.is_sparse(found):
+            return value.copy()
+        return value
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)

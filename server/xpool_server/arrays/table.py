@@ -68,8 +68,13 @@ class ArrayTable:
         if len(self._table) >= MAX_HANDLES:
             raise PeerError(f"more than {MAX_HANDLES} arrays are named at once")
 
-    def add(self, number: int, found: Any) -> None:
+    def add(self, number: int, found: Any, is_charged: bool = False) -> None:
         """Give an object its number, and charge it.
+
+        Args:
+            number: of the client's.
+            found: the object.
+            is_charged: its memory is charged already, as a storage's.
 
         Raises:
             ArgumentInvalid: the number is in use.
@@ -77,7 +82,7 @@ class ArrayTable:
         """
         self.check_new(number)
         if isinstance(found, self._array_type):
-            self._charge(found)
+            self._charge(found, is_charged)
         self._table[number] = found
 
     def poison(self, number: int, fault: Fault) -> None:
@@ -115,13 +120,13 @@ class ArrayTable:
         if isinstance(found, self._array_type):
             self._discharge(found)
 
-    def _charge(self, array: Any) -> None:
+    def _charge(self, array: Any, is_charged: bool) -> None:
         owner = owner_of(array)
         row = self._owners.get(id(owner))
         if row is not None:
             row[0] += 1
             return
-        charge = charged_nbytes(owner.nbytes)
+        charge = 0 if is_charged else charged_nbytes(owner.nbytes)
         self._ledger.check_room(charge)
         self._ledger.charge_elsewhere(charge)
         self._owners[id(owner)] = [1, charge]

@@ -1,6 +1,30 @@
 """What is special in each of CuPy's modules; one file for a module or a few."""
 
-from xpool.cupy import rules
-from xpool.cupy.modules import cuda, extras, kernels, toplevel
+from xpool.cupy import interop, rules
+from xpool.cupy.modules import (
+    callables,
+    cuda,
+    extras,
+    files,
+    grids,
+    kernels,
+    poly,
+    random,
+    scipy,
+    toplevel,
+)
 
-__all__ = ["cuda", "extras", "kernels", "rules", "toplevel"]
+__all__ = [
+    "callables",
+    "cuda",
+    "extras",
+    "files",
+    "grids",
+    "interop",
+    "kernels",
+    "poly",
+    "random",
+    "rules",
+    "scipy",
+    "toplevel",
+]

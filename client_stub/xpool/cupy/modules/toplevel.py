@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from xpool_protocol.arrays.api import api, cupy_version
 
-from xpool.cupy import methods, transfer
+from xpool.cupy import interop, methods, transfer
 from xpool.cupy.device import device
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
@@ -266,6 +266,7 @@ def fill(m: ModuleType) -> None:
         setattr(m, name, one)
     add_operators(ufuncs)
     methods.complete()
+    interop.patch_torch()
 
 
 @module("cupyx")

@@ -1,0 +1,190 @@
+"""Other libraries' arrays: torch's tensors of the same session share their memory.
+
+A storage of torch's becomes an array by ``ArrayOverStorage``, an array's memory a
+storage by ``StorageOverArray``: nothing is copied, and nothing travels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from xpool_protocol.arrays.records import ARRAY_OVER_STORAGE, STORAGE_OVER_ARRAY
+from xpool_protocol.values import Tensor, write_tensor
+from xpool_protocol.wire import Writer
+
+from xpool.cupy import ndarray as arrays
+from xpool.cupy import transfer
+from xpool.cupy.device import device
+from xpool.cupy.encoding import uvarint
+from xpool.cupy.geometry import geometry
+
+if TYPE_CHECKING:
+    from xpool.native.device import NativeDevice
+
+CPU: Final = 1
+CUDA: Final = 2
+"""Kinds of device: what DLPack calls kDLCPU and kDLCUDA."""
+
+
+def native_device() -> NativeDevice | None:
+    """The native library's device behind the arrays, if torch is beside them."""
+    from xpool.cupy.log import NativeArrayLog
+
+    log = device().log
+    return log._device if isinstance(log, NativeArrayLog) else None
+
+
+def from_tensor(value: Any) -> Any:
+    """An array over a remote tensor's memory; None if it is no such thing."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return None
+    if value.device.type != "cuda":
+        return transfer.upload(value.detach().resolve_conj().resolve_neg().numpy())
+    native = native_device()
+    if native is None:
+        raise NotImplementedError(
+            "xpool: tensors and arrays share memory only beside device 'cuda'"
+        )
+    if value.requires_grad:
+        raise RuntimeError(
+            "Can't export tensors that require gradient, use tensor.detach()"
+        )
+    value = value.resolve_conj().resolve_neg()
+    dtype = np.dtype(str(value.dtype).removeprefix("torch."))
+    storage, offset = locate(native, value)
+    geo = geometry(tuple(value.shape), dtype)
+    array = arrays.made(geo, 0)
+    wire = Tensor(
+        storage, geo.code, geo.shape, tuple(value.stride()), offset // dtype.itemsize
+    )
+    writer = Writer()
+    write_tensor(writer, wire)
+    device().post(
+        bytes((ARRAY_OVER_STORAGE,)) + array._ref[1:] + b"\x00" + bytes(writer.buffer)
+    )
+    return array
+
+
+def locate(native: NativeDevice, tensor: Any) -> tuple[int, int]:
+    """Storage number and byte offset of a remote tensor.
+
+    Raises:
+        ValueError: it is on another device, or can't be named in the log now.
+    """
+    library = ctypes.PyDLL(str(native.process.path))
+    find = library.xpool_kernel_argument
+    find.argtypes = [ctypes.c_void_p, ctypes.c_uint64 * 3]
+    find.restype = ctypes.c_char_p
+    found = (ctypes.c_uint64 * 3)()
+    error = find(tensor._cdata, found)
+    if error is not None:
+        raise ValueError(f"xpool: {error.decode(errors='replace')}")
+    if found[0] != native.index:
+        raise ValueError(
+            f"xpool: arrays live on cuda:{native.index}, the tensor on cuda:{found[0]}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def from_dlpack(x: Any, where: Any = None, copy: bool | None = None) -> Any:
+    """An array of an object that has ``__dlpack__``.
+
+    Raises:
+        BufferError: it lies on a device that is not the session's.
+    """
+    if isinstance(x, arrays.ndarray):
+        return x.copy() if copy else x
+    found = from_tensor(x)
+    if found is not None:
+        return found.copy() if copy else found
+    kind, _ = x.__dlpack_device__()
+    if int(kind) == CUDA:
+        raise BufferError(
+            "xpool: the object lies on a CUDA device that is not the session's"
+        )
+    if copy is False:
+        raise BufferError("xpool: host memory can't be used without a copy")
+    return transfer.upload(np.from_dlpack(x))
+
+
+transfer.FOREIGN.append(from_tensor)
+
+
+def to_tensor(array: Any) -> Any:
+    """A remote torch tensor over an array's memory.
+
+    Raises:
+        BufferError: the array has gaps, or torch lacks its dtype.
+    """
+    import torch
+
+    native = native_device()
+    if native is None:
+        raise NotImplementedError(
+            "xpool: tensors and arrays share memory only beside device 'cuda'"
+        )
+    dtype = getattr(torch, array.dtype.name, None)
+    if dtype is None:
+        raise BufferError(f"xpool: torch has no dtype {array.dtype}")
+    if array.flags.c_contiguous:
+        return _over(native, array, dtype)
+    if array.flags.f_contiguous:
+        return _over(native, array.T, dtype).permute(*range(array.ndim)[::-1])
+    raise BufferError(
+        "xpool: only a contiguous array can be shared with torch: call"
+        " cupy.ascontiguousarray"
+    )
+
+
+def _over(native: NativeDevice, array: Any, dtype: Any) -> Any:
+    import torch
+
+    made: Any = torch.ops.xpool.storage_over_array
+    tensor, storage = made(native.index, array.nbytes)
+    device().post(bytes((STORAGE_OVER_ARRAY,)) + uvarint(storage) + array._ref[1:])
+    return tensor.view(dtype).view(array.shape)
+
+
+def capsule(array: Any, dl_device: Any, copy: bool | None) -> Any:
+    """What ``__dlpack__`` returns: the array itself for the host, as NumPy's.
+
+    Raises:
+        BufferError: a device that can't be reached.
+    """
+    if dl_device is not None and int(dl_device[0]) == CPU:
+        if copy is False:
+            raise BufferError("xpool: an array can't be on the host without a copy")
+        return array.get().__dlpack__()
+    if dl_device is not None and tuple(map(int, dl_device)) != (CUDA, 0):
+        raise BufferError(f"xpool: there is no DLPack device {dl_device} here")
+    return to_tensor(array.copy() if copy else array).__dlpack__()
+
+
+def patch_torch() -> None:
+    """Let torch's functions that take other libraries' arrays take ours."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or native_device() is None:
+        return
+    for name in ("as_tensor", "asarray", "tensor", "from_dlpack"):
+        setattr(torch, name, _taking_arrays(name, getattr(torch, name)))
+    torch.utils.dlpack.from_dlpack = torch.from_dlpack
+
+
+def _taking_arrays(name: str, original: Any) -> Any:
+    @functools.wraps(original)
+    def take(data: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(data, arrays.ndarray):
+            return original(data, *args, **kwargs)
+        tensor = to_tensor(data)
+        if name == "from_dlpack":
+            return tensor.clone() if kwargs.get("copy") else tensor
+        if name == "tensor":
+            tensor = tensor.clone()
+        return original(tensor, *args, **kwargs) if args or kwargs else tensor
+
+    return take

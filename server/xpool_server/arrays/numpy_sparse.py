@@ -1,0 +1,110 @@
+"""CuPy's sparse matrices on a CPU: SciPy's, made only of parts that fit together.
+
+SciPy's compiled code believes indices. So they are copied, out of a client's reach, and
+checked whole when a matrix is made; what a client reads of them is a copy, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+INDICES: Final = frozenset(("indices", "indptr", "row", "col", "offsets"))
+"""Attributes of which a client gets a copy."""
+
+KINDS: Final = tuple(
+    f"{layout}_{kind}"
+    for layout in ("coo", "csr", "csc", "dia")
+    for kind in ("matrix", "array")
+)
+_TYPES: Final = "?fdFD"
+
+
+@functools.cache
+def _scipy() -> Any:
+    import scipy.sparse
+
+    return scipy.sparse
+
+
+def is_sparse(found: Any) -> bool:
+    """Whether it is one of SciPy's matrices."""
+    return type(found).__name__ in KINDS and _scipy().issparse(found)
+
+
+def _maker(name: str) -> Callable[..., Any]:
+    def make(
+        arg1: Any,
+        shape: Any = None,
+        dtype: Any = None,
+        copy: bool = False,
+        **_: Any,
+    ) -> Any:
+        kind = getattr(_scipy(), name)
+        if isinstance(arg1, tuple) and not _is_shape(arg1):
+            arg1 = _own_parts(arg1)
+        if isinstance(arg1, np.ndarray) and arg1.ndim > 2:
+            raise TypeError("expected dimension <= 2 array or matrix")
+        made = kind(arg1, shape=shape, dtype=dtype, copy=copy)
+        if made.dtype.char not in _TYPES:
+            if dtype is not None or _given_dtype(arg1) is not None:
+                raise ValueError(
+                    "Only bool, float32, float64, complex64 and complex128"
+                    " are supported"
+                )
+            made = made.astype(np.float64)
+        if made.nnz and made.data.ndim and not _is_shape(arg1):
+            check(made)
+        return made
+
+    return make
+
+
+def _given_dtype(arg1: Any) -> Any:
+    return getattr(arg1, "dtype", None) or next(
+        (getattr(one, "dtype", None) for one in arg1 if hasattr(one, "dtype")), None
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, int) for one in value)
+
+
+def _own_parts(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Data as it is, indices as copies."""
+    data, *rest = parts
+    return (data, *(_copied(one) for one in rest))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return tuple(_copied(one) for one in value)
+    return np.array(value)
+
+
+def check(made: Any) -> None:
+    """Refuse indices that lead outside.
+
+    Raises:
+        ValueError: one does.
+    """
+    if hasattr(made, "check_format"):
+        made.check_format(full_check=True)
+        return
+    if made.format == "coo":
+        for at, size in zip(made.coords, made.shape, strict=True):
+            if at.size and (at.min() < 0 or at.max() >= size):
+                raise ValueError("index exceeds the matrix dimensions")
+
+
+def plain(found: Any) -> Any:
+    """A dense result as CuPy has it: no ``numpy.matrix``."""
+    return np.asarray(found) if isinstance(found, np.matrix) else found
+
+
+OWN: Final[dict[str, Callable[..., Any]]] = {
+    f"cupyx.scipy.sparse.{name}": _maker(name) for name in KINDS
+}

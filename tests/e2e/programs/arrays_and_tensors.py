@@ -1,0 +1,63 @@
+"""Arrays and torch's tensors share memory. Run by test_arrays_more.py."""
+
+import cupy as cp
+import numpy as np
+import torch
+
+tensor = torch.arange(6.0, device="cuda").reshape(2, 3)
+array = cp.asarray(tensor)
+assert isinstance(array, cp.ndarray)
+assert (array.shape, array.dtype) == ((2, 3), np.float32)
+array += 1
+assert tensor.cpu().tolist() == [[1, 2, 3], [4, 5, 6]]
+tensor[0, 0] = 10
+assert float(array[0, 0]) == 10
+# A part with strides of its own.
+part = cp.asarray(tensor.t()[1:])
+part[:] = 0
+assert tensor.cpu().tolist() == [[10, 0, 0], [4, 0, 0]]
+
+back = cp.arange(4, dtype=cp.int32)
+for convert in (torch.as_tensor, torch.from_dlpack, torch.asarray):
+    shared = convert(back)
+    assert shared.device.type == "cuda"
+    shared += 1
+assert back.get().tolist() == [3, 4, 5, 6]
+copied = torch.tensor(back)
+copied += 1
+assert back.get().tolist() == [3, 4, 5, 6]
+as_double = torch.as_tensor(back, dtype=torch.float64)
+assert as_double.cpu().tolist() == [3, 4, 5, 6]
+turned = torch.as_tensor(cp.arange(6).reshape(2, 3).T)
+assert turned.cpu().tolist() == [[0, 3], [1, 4], [2, 5]]
+try:
+    torch.as_tensor(cp.arange(6)[::2])
+except BufferError as error:
+    assert "contiguous" in str(error)
+else:
+    raise AssertionError("an array with gaps was shared")
+
+# The memory lives as long as either.
+lonely = torch.as_tensor(cp.full(3, 7.0))
+assert lonely.cpu().tolist() == [7, 7, 7]
+other = cp.asarray(torch.full((3,), 8.0, device="cuda"))
+assert other.get().tolist() == [8, 8, 8]
+
+from_dlpack = cp.from_dlpack(tensor)
+from_dlpack[:] = 2
+assert tensor.sum().item() == 12
+assert cp.from_dlpack(np.arange(3)).get().tolist() == [0, 1, 2]
+assert np.from_dlpack(cp.arange(3), device="cpu").tolist() == [0, 1, 2]
+assert cp.asarray(torch.arange(3)).get().tolist() == [0, 1, 2]
+needs_grad = torch.ones(2, device="cuda", requires_grad=True)
+try:
+    cp.asarray(needs_grad)
+except RuntimeError as error:
+    assert "detach" in str(error)
+else:
+    raise AssertionError("a tensor with a gradient was shared")
+for _ in range(20):
+    cp.asarray(torch.empty(1 << 22, device="cuda"))
+    torch.as_tensor(cp.empty(1 << 22))
+torch.cuda.synchronize()
+print("tensors and arrays share memory")

@@ -1,0 +1,56 @@
+"""CuPy's callables, files, classes, and memory shared with torch, end to end."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+Runner = Callable[..., subprocess.CompletedProcess[str]]
+CASES = re.findall(
+    r"^def case_(\w+)", (PROGRAMS / "arrays_more.py").read_text(), re.MULTILINE
+)
+
+
+def test_beyond_functions(xpool_run: Runner) -> None:
+    ended = xpool_run("--memory", "256MiB", str(PROGRAMS / "arrays_more.py"))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == CASES
+
+
+def test_predictions_hold_there_too(xpool_run: Runner) -> None:
+    ended = xpool_run(
+        *("--memory", "256MiB", str(PROGRAMS / "arrays_more.py")),
+        env={"XPOOL_AUDIT": "1", "XPOOL_TORCH": "off"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert " 0 mismatches" in ended.stderr
+
+
+def test_arrays_and_tensors_share_memory(xpool_run: Runner) -> None:
+    ended = xpool_run("--memory", "256MiB", str(PROGRAMS / "arrays_and_tensors.py"))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "tensors and arrays share memory\n"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "cp.RawKernel('extern \"C\" __global__ void f() {}', 'f')((1,), (1,), ())",
+        "cp.RawModule(code='...').compile()",
+    ],
+)
+def test_a_cpu_names_the_kernel_feature(xpool_run: Runner, use: str) -> None:
+    program = f"""
+import cupy as cp
+try:
+    {use}
+except NotImplementedError as error:
+    print(error)
+"""
+    ended = xpool_run("-c", program)
+    assert "runs CUDA source, which this slice's device, a cpu, can't" in ended.stdout
