@@ -6,6 +6,7 @@ import msgspec
 from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control import registry_pb2 as pb
 
+from xpool_registry.accounting import Sum
 from xpool_registry.commands import CordonNode, SetTenant
 from xpool_registry.explaining import Explanation
 from xpool_registry.registry import QueuePlace, Registry
@@ -95,6 +96,28 @@ class AdminService:
                 for sequence, event in events
             ]
         )
+
+    def list_usage(self, request: admin.ListUsageRequest) -> admin.ListUsageReply:
+        """Who has used how much."""
+        sums = self._registry.usage(request.since_s, request.until_s, request.by)
+        return admin.ListUsageReply(usage=[_wire_from_sum(one) for one in sums])
+
+
+def _wire_from_sum(one: Sum) -> admin.Usage:
+    totals = one.totals
+    return admin.Usage(
+        name=one.name,
+        tenant=one.tenant,
+        device_s=totals.device_s,
+        booked_s=totals.booked_s,
+        waiting_s=totals.waiting_s,
+        byte_s=totals.byte_s,
+        executed_ops=totals.executed_ops,
+        received_nbytes=totals.received_nbytes,
+        sent_nbytes=totals.sent_nbytes,
+        seconds=totals.seconds,
+        lease_count=one.leases,
+    )
 
 
 def _wire_from_explanation(found: Explanation) -> admin.Explanation:

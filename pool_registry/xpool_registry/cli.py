@@ -179,3 +179,4 @@ def quiet_grpc() -> None:
 from xpool_registry import admin_cli as admin_cli  # noqa: E402
 from xpool_registry import slices_cli as slices_cli  # noqa: E402
 from xpool_registry import upkeep_cli as upkeep_cli  # noqa: E402
+from xpool_registry import usage_cli as usage_cli  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xpool_registry.accounting import Second
 from xpool_registry.demand import NO_CONSTRAINTS, Constraints
 from xpool_registry.events import Device, DeviceLoad, SessionReport
 
@@ -49,6 +50,8 @@ class TakeHeartbeat:
     loads: tuple[DeviceLoad, ...] = ()
     sessions: tuple[SessionReport, ...] = ()
     ended: tuple[EndedByNode, ...] = ()
+    usage: tuple[tuple[str, tuple[Second, ...]], ...] = ()
+    """Of each lease what its node has measured, second by second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

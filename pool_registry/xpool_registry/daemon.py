@@ -21,6 +21,7 @@ from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS, held_back
 from xpool_registry.store import SqliteStore
+from xpool_registry.usage_store import SqliteUsage
 
 
 def serve(
@@ -67,13 +68,17 @@ def serve(
             return
         file = SqliteStore(Path(store).expanduser())
         try:
-            registry = Registry(file, _key_of(file), settings, new_id)
+            usage = SqliteUsage(file.path.with_name(f"{file.path.name}.usage"))
+            registry = Registry(
+                file, _key_of(file), settings, new_id, usage_store=usage
+            )
             server.start(RegistryService(registry), AdminService(registry))
             ticker = Ticker(registry)
             on_ready(address)
             signal.sigwait(STOP_SIGNALS)
             server.stop()
             ticker.stop()
+            registry.close()
         finally:
             file.close()
 

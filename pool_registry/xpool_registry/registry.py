@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from xpool_protocol.control.token import LeaseClaims, sign
 from xpool_protocol.errors import LeaseExpired, NoCapacity, PoolError, UsageError
 
 from xpool_registry import decide, upkeep
+from xpool_registry.accounting import Holder, Second, Sum
+from xpool_registry.accounts import Accounts
 from xpool_registry.commands import (
     AcquireGroup,
     AcquireLease,
@@ -74,6 +76,7 @@ from xpool_registry.settings import Settings
 from xpool_registry.state import Held, State
 from xpool_registry.store import Store
 from xpool_registry.tenancy import TenantView, check_same_tenant, tenants_of
+from xpool_registry.usage_store import MemoryUsage, UsageStore
 
 Clock = Callable[[], Moment]
 
@@ -189,8 +192,17 @@ class Registry:
         settings: Settings,
         new_id: Callable[[], str],
         clock: Clock = system_clock,
+        usage_store: UsageStore | None = None,
     ) -> None:
         """Replay the store, or begin a new log in an empty one.
+
+        Args:
+            store: the log.
+            key: signs leases.
+            settings: what the operator chose.
+            new_id: 64 random bits as text.
+            clock: this machine's.
+            usage_store: keeps who used how much; None: nobody does.
 
         Raises:
             UsageError: the key is not the one that the store began with.
@@ -219,6 +231,7 @@ class Registry:
         self._recent.extend(enumerate(past[first:], first + 1))
         self._state = State.from_events(past, at.now_ns, at.wall_s, self.settings)
         self.registry_id = self._created(at).registry_id
+        self._accounts = Accounts(usage_store or MemoryUsage(), at.wall_s)
 
     def _created(self, at: Moment) -> RegistryCreated:
         created = self._state.created
@@ -261,6 +274,8 @@ class Registry:
             at = self._clock()
             if decide.must_rejoin(self._state, command):
                 return HeartbeatAnswer(must_rejoin=True, to_end={})
+            # Before anything ends: whose last seconds they are must be known.
+            self._accounts.charge(self._used(command), at.wall_s)
             self._commit(decide.expire(self._state, at), at)
             self._commit(decide.heartbeat(self._state, command, at), at)
             verdict = decide.judge_sessions(
@@ -596,8 +611,17 @@ class Registry:
 
     # ---- time ----
 
+    def usage(self, since_s: int, until_s: int, by: str) -> list[Sum]:
+        """See ``Accounts.usage``."""
+        return self._accounts.usage(since_s, until_s, by, self._clock().wall_s)
+
+    def close(self) -> None:
+        """Keep what is not kept yet; nothing is answered any more."""
+        self._accounts.close(self._clock().wall_s)
+
     def tick(self) -> None:
         """End what has run out, and note which nodes fell silent."""
+        self._accounts.flush(self._clock().wall_s)
         with self._lock:
             at = self._clock()
             self._commit(decide.expire(self._state, at), at)
@@ -618,6 +642,24 @@ class Registry:
             self._silent = silent
 
     # ---- under the lock ----
+
+    def _used(
+        self, command: TakeHeartbeat
+    ) -> Iterator[tuple[Holder, tuple[Second, ...]]]:
+        """Whose the seconds are; a node speaks for leases on itself alone."""
+        for lease_id, seconds in command.usage:
+            lease = self._state.leases.get(lease_id)
+            if lease is not None and lease.node_name == command.node_name:
+                yield (
+                    Holder(
+                        lease_id=lease_id,
+                        tenant=lease.tenant,
+                        node_name=lease.node_name,
+                        device_index=lease.device_index,
+                        share_percent=lease.share_percent,
+                    ),
+                    seconds,
+                )
 
     def _commit(self, facts: Sequence[RegistryEvent | Observation], at: Moment) -> None:
         """Store what is to be stored, then let all of it be true."""

@@ -24,6 +24,7 @@ from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS
 from xpool_registry.store import Store
+from xpool_registry.usage_store import EtcdUsage
 
 _log = structlog.get_logger(__name__)
 
@@ -110,6 +111,7 @@ class Replica:
         over.set()
         holding.join()
         ticker.stop()
+        registry.close()
         self._candidate.resign(term)
         _log.info("no longer leading", term=term.revision)
 
@@ -169,7 +171,9 @@ def serve_replica(
         replica = Replica(
             Candidate(etcd, address, new_id()),
             store_of=lambda term, on_lost: EtcdStore(etcd, term, on_lost),
-            registry_of=lambda log: Registry(log, key, settings, new_id),
+            registry_of=lambda log: Registry(
+                log, key, settings, new_id, usage_store=EtcdUsage(etcd)
+            ),
         )
         server.start(replica.handler, replica.admin_handler)
         replica.start()

@@ -5,10 +5,13 @@ No decisions here: a request becomes a command, an answer becomes a reply.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import structlog
 from xpool_protocol.control import registry_pb2 as pb
 
 from xpool_registry import commands, events
+from xpool_registry.accounting import Second
 from xpool_registry.demand import Constraints
 from xpool_registry.registry import (
     DeviceView,
@@ -56,6 +59,7 @@ class RegistryService:
                 loads=tuple(_load_from_wire(load) for load in request.loads),
                 sessions=tuple(_session_from_wire(one) for one in request.sessions),
                 ended=tuple(_ended_from_wire(ended) for ended in request.ended),
+                usage=tuple(_usage_from_wire(request)),
             )
         )
         return pb.HeartbeatReply(
@@ -235,6 +239,29 @@ def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
         got_percent=session.got_percent,
         overhead_nbytes=session.overhead_nbytes,
     )
+
+
+def _usage_from_wire(
+    request: pb.HeartbeatRequest,
+) -> Iterator[tuple[str, tuple[Second, ...]]]:
+    last = [one.last for one in request.ended if one.HasField("last")]
+    for session in (*request.sessions, *last):
+        if session.usage:
+            yield (
+                session.lease_id,
+                tuple(
+                    Second(
+                        at_s=one.at_s,
+                        device_ns=one.device_ns,
+                        waiting_ns=one.waiting_ns,
+                        executed_ops=one.executed_ops,
+                        received_nbytes=one.received_nbytes,
+                        sent_nbytes=one.sent_nbytes,
+                        allocated_nbytes=one.allocated_nbytes,
+                    )
+                    for one in session.usage
+                ),
+            )
 
 
 def _ended_from_wire(ended: pb.EndedLease) -> commands.EndedByNode:

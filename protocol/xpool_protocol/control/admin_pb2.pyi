@@ -202,3 +202,45 @@ class ListEventsReply(_message.Message):
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[EventInfo]
     def __init__(self, events: _Optional[_Iterable[_Union[EventInfo, _Mapping]]] = ...) -> None: ...
+
+class ListUsageRequest(_message.Message):
+    __slots__ = ("since_s", "until_s", "by")
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_S_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    since_s: int
+    until_s: int
+    by: str
+    def __init__(self, since_s: _Optional[int] = ..., until_s: _Optional[int] = ..., by: _Optional[str] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("name", "tenant", "device_s", "booked_s", "waiting_s", "byte_s", "executed_ops", "received_nbytes", "sent_nbytes", "seconds", "lease_count")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_S_FIELD_NUMBER: _ClassVar[int]
+    BOOKED_S_FIELD_NUMBER: _ClassVar[int]
+    WAITING_S_FIELD_NUMBER: _ClassVar[int]
+    BYTE_S_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_OPS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    SENT_NBYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tenant: str
+    device_s: float
+    booked_s: float
+    waiting_s: float
+    byte_s: float
+    executed_ops: int
+    received_nbytes: int
+    sent_nbytes: int
+    seconds: int
+    lease_count: int
+    def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., device_s: _Optional[float] = ..., booked_s: _Optional[float] = ..., waiting_s: _Optional[float] = ..., byte_s: _Optional[float] = ..., executed_ops: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., seconds: _Optional[int] = ..., lease_count: _Optional[int] = ...) -> None: ...
+
+class ListUsageReply(_message.Message):
+    __slots__ = ("usage",)
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    usage: _containers.RepeatedCompositeFieldContainer[Usage]
+    def __init__(self, usage: _Optional[_Iterable[_Union[Usage, _Mapping]]] = ...) -> None: ...

@@ -89,6 +89,11 @@ class PoolAdminStub:
                 request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.FromString,
                 _registered_method=True)
+        self.ListUsage = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/ListUsage',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListUsageReply.FromString,
+                _registered_method=True)
 
 
 class PoolAdminServicer:
@@ -159,6 +164,12 @@ class PoolAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +222,11 @@ def add_PoolAdminServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.SerializeToString,
+            ),
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListUsageRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListUsageReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +499,33 @@ class PoolAdmin:
             '/xpool.admin.v1.PoolAdmin/ListEvents',
             xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.SerializeToString,
             xpool__protocol_dot_control_dot_admin__pb2.ListEventsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/ListUsage',
+            xpool__protocol_dot_control_dot_admin__pb2.ListUsageRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.ListUsageReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,18 @@ class AdminClient(RegistryClient):
         """Decide on a tenant or a group of tenants; replaces what was decided."""
         self._call(admin.SetTenantReply, self._admin.SetTenant, tenant)
 
+    def list_usage(self, since_s: int, until_s: int, by: str) -> list[admin.Usage]:
+        """Who has used how much in the hours of a period.
+
+        Args:
+            since_s: wall clock, seconds since 1970.
+            until_s: as above.
+            by: "tenant", "lease", "node", "device", "hour" or "day".
+        """
+        request = admin.ListUsageRequest(since_s=since_s, until_s=until_s, by=by)
+        reply = self._call(admin.ListUsageReply, self._admin.ListUsage, request)
+        return list(reply.usage)
+
     def remove_tenant(self, name: str) -> bool:
         """Forget what was decided; true if anything was."""
         request = admin.RemoveTenantRequest(name=name)

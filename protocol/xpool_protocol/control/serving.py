@@ -104,6 +104,9 @@ class AdminHandler(Protocol):
     def list_events(self, request: admin.ListEventsRequest) -> admin.ListEventsReply:
         """What has happened."""
 
+    def list_usage(self, request: admin.ListUsageRequest) -> admin.ListUsageReply:
+        """Who has used how much."""
+
 
 class _AdminServicer:
     """gRPC's view of an admin handler."""
@@ -122,6 +125,7 @@ class _AdminServicer:
         self.Explain = adapt(handler.explain)
         self.WhatIf = adapt(handler.what_if)
         self.ListEvents = adapt(handler.list_events)
+        self.ListUsage = adapt(handler.list_usage)
 
 
 class _Servicer:

@@ -1,0 +1,100 @@
+"""The driver of accounting: takes what heartbeats bring, keeps it, sums it up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import structlog
+from xpool_protocol.errors import BrokenError, UsageError
+
+from xpool_registry.accounting import (
+    GROUPS,
+    HOUR_S,
+    Holder,
+    Ledger,
+    Row,
+    Second,
+    Sum,
+    summed,
+)
+from xpool_registry.usage_store import UsageStore
+
+MAX_PERIOD_S = 5 * 366 * 24 * HOUR_S
+_log = structlog.get_logger(__name__)
+
+
+class Accounts:
+    """One pool's usage. Every method may be called from any thread."""
+
+    def __init__(self, store: UsageStore, now_s: float) -> None:
+        """Go on where the store stands.
+
+        Args:
+            store: read once, for the hour before and this one.
+            now_s: wall clock.
+        """
+        self._store = store
+        self._lock = threading.Lock()
+        hour_s = int(now_s) // HOUR_S * HOUR_S
+        self._ledger = Ledger(store.rows(hour_s - HOUR_S, hour_s + 2 * HOUR_S))
+        self._flushed_s = now_s
+        self._hour_s = hour_s
+        self._is_failing = False
+
+    def charge(
+        self, used: Iterable[tuple[Holder, Sequence[Second]]], now_s: float
+    ) -> None:
+        """Charge leases for what their nodes report."""
+        with self._lock:
+            for holder, seconds in used:
+                self._ledger.charge(holder, seconds, now_s)
+
+    def flush(self, now_s: float, *, is_last: bool = False) -> None:
+        """Keep what is new, if it is time; a failure is logged and made good later."""
+        with self._lock:
+            elapsed_s = now_s - self._flushed_s
+            if not is_last and 0 <= elapsed_s < self._store.flush_s:
+                return
+            self._flushed_s = now_s
+            rows = self._ledger.take_changed()
+            if rows and not self._put(rows):
+                return
+            hour_s = int(now_s) // HOUR_S * HOUR_S
+            if hour_s != self._hour_s:
+                self._hour_s = hour_s
+                self._ledger.forget_before(hour_s - HOUR_S)
+
+    def usage(self, since_s: int, until_s: int, by: str, now_s: float) -> list[Sum]:
+        """Sums of the hours that begin in a period; the current hour is in it.
+
+        Raises:
+            UsageError: no such group, or a period that makes no sense.
+            BrokenError: the store can't be read.
+        """
+        if by not in GROUPS:
+            raise UsageError(f"usage by {by[:40]!r}: write one of {', '.join(GROUPS)}")
+        if not 0 <= since_s < until_s <= since_s + MAX_PERIOD_S:
+            raise UsageError(
+                "a period begins before it ends and is at most five years long"
+            )
+        self.flush(now_s, is_last=True)
+        with self._lock:
+            return summed(self._store.rows(since_s, until_s), by)
+
+    def close(self, now_s: float) -> None:
+        """Keep what is new, and let go of the store."""
+        self.flush(now_s, is_last=True)
+        self._store.close()
+
+    def _put(self, rows: list[Row]) -> bool:
+        try:
+            self._store.put(rows)
+        except BrokenError as error:
+            self._ledger.give_back(rows)
+            if not self._is_failing:
+                _log.error("usage is not kept", error=str(error))
+            self._is_failing = True
+            return False
+        self._is_failing = False
+        return True

@@ -1,0 +1,180 @@
+"""Keeps usage on disk: a table beside the event log, or keys in the same etcd."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+from xpool_protocol.errors import BrokenError, UsageError
+
+from xpool_registry.accounting import HOUR_S, Key, Row, Totals
+
+if TYPE_CHECKING:
+    from xpool_registry.etcd import Etcd
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS usage (
+    hour_s INTEGER NOT NULL, lease_id TEXT NOT NULL, tenant TEXT NOT NULL,
+    node_name TEXT NOT NULL, device_index INTEGER NOT NULL,
+    device_s REAL NOT NULL, booked_s REAL NOT NULL, waiting_s REAL NOT NULL,
+    byte_s REAL NOT NULL, executed_ops INTEGER NOT NULL,
+    received_nbytes INTEGER NOT NULL, sent_nbytes INTEGER NOT NULL,
+    seconds INTEGER NOT NULL, last_s INTEGER NOT NULL,
+    PRIMARY KEY (hour_s, lease_id, tenant, node_name, device_index)
+) WITHOUT ROWID
+"""
+_PUT: Final = f"INSERT OR REPLACE INTO usage VALUES ({', '.join('?' * 14)})"  # noqa: S608  no text of others
+_GET: Final = "SELECT * FROM usage WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s"
+_KEY: Final = 5
+PUTS: Final = 100
+"""In one transaction; etcd takes 128."""
+
+
+class UsageStore(Protocol):
+    """Where rows are kept."""
+
+    flush_s: float
+    """How often it is to be written; what was used since is lost if all dies."""
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows in the place of those with the same key.
+
+        Raises:
+            BrokenError: they could not be written.
+        """
+
+    def rows(self, since_s: int, until_s: int) -> list[Row]:
+        """All of the hours that begin in a period.
+
+        Raises:
+            BrokenError: they could not be read.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class SqliteUsage:
+    """A file of its own, so that the event log stays what it is."""
+
+    flush_s = 1.0
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``, or begin it.
+
+        Raises:
+            UsageError: it can't be used.
+        """
+        self._path = path
+        try:
+            # The registry calls from several threads, but one at a time.
+            self._database = sqlite3.connect(path, check_same_thread=False)
+            path.chmod(0o600)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(_CREATE)
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(
+                f"{path} cannot be read as a registry's usage ({error}): restore a"
+                " copy, or move it away to begin anew; it was left as it is"
+            ) from error
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows."""
+        try:
+            with self._database:
+                self._database.executemany(
+                    _PUT,
+                    [(*row.key, *astuple(row.totals), row.last_s) for row in rows],
+                )
+        except sqlite3.Error as error:
+            raise BrokenError(
+                f"the registry cannot write the usage in {self._path}: {error}"
+            ) from error
+
+    def rows(self, since_s: int, until_s: int) -> list[Row]:
+        """All of a period."""
+        first = since_s // HOUR_S * HOUR_S
+        try:
+            found = self._database.execute(_GET, (first, until_s)).fetchall()
+        except sqlite3.Error as error:
+            raise BrokenError(
+                f"the registry cannot read the usage in {self._path}: {error}"
+            ) from error
+        return [Row(Key(*one[:_KEY]), Totals(*one[_KEY:-1]), one[-1]) for one in found]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class MemoryUsage:
+    """Keeps rows for as long as the process lives; for tests and trials."""
+
+    flush_s = 1.0
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, Row] = {}
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows."""
+        self._rows |= {row.key: row for row in rows}
+
+    def rows(self, since_s: int, until_s: int) -> list[Row]:
+        """All of a period."""
+        return _within(self._rows.values(), since_s, until_s)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class EtcdUsage:
+    """``PREFIX/usage/HOUR/LEASE``, one key a row."""
+
+    flush_s = 30.0
+
+    def __init__(self, etcd: Etcd) -> None:
+        self._etcd = etcd
+        self._prefix = f"{etcd.place.prefix}/usage/"
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Keep rows."""
+        from xpool_registry.etcd import Ambiguous
+
+        puts = [
+            (
+                f"{self._prefix}{row.key.hour_s:012d}/{row.key.lease_id}",
+                msgspec.json.encode(row),
+            )
+            for row in rows
+        ]
+        try:
+            for begin in range(0, len(puts), PUTS):
+                self._etcd.put_if(puts[begin : begin + PUTS])
+        except Ambiguous as error:  # the same rows come again
+            raise BrokenError(str(error)) from error
+
+    def rows(self, since_s: int, until_s: int) -> list[Row]:
+        """All of a period."""
+        first = since_s // HOUR_S * HOUR_S
+        rows: list[Row] = []
+        for hour_s in range(first, until_s, HOUR_S):
+            begin = f"{self._prefix}{hour_s:012d}/"
+            entries = self._etcd.span(begin, f"{begin[:-1]}0")  # "0" follows "/"
+            rows += [msgspec.json.decode(one.value, type=Row) for one in entries]
+        return rows
+
+    def close(self) -> None:
+        """The connection is the log's."""
+
+
+def _within(rows: Iterable[Row], since_s: int, until_s: int) -> list[Row]:
+    first = since_s // HOUR_S * HOUR_S
+    return sorted(
+        (row for row in rows if first <= row.key.hour_s < until_s),
+        key=lambda row: row.key,
+    )

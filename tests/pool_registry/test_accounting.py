@@ -1,0 +1,227 @@
+"""Usage: each measured second is charged once, and nothing that was kept is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.etcd import EtcdServer
+from xpool_protocol.errors import BrokenError, UsageError
+from xpool_registry.accounting import (
+    GROUPS,
+    HOUR_S,
+    Holder,
+    Key,
+    Ledger,
+    Row,
+    Second,
+    Totals,
+    summed,
+)
+from xpool_registry.accounts import Accounts
+from xpool_registry.etcd import Etcd, place_from_text
+from xpool_registry.usage_store import (
+    EtcdUsage,
+    MemoryUsage,
+    SqliteUsage,
+    UsageStore,
+)
+from xpool_registry.usage_tables import csv_from_listing, moment_from_text
+
+NOW_S = 1_000_000 * HOUR_S // HOUR_S * 1.0 + 10 * HOUR_S
+
+
+def holder(lease: str = "l", tenant: str = "ada", share: int = 50) -> Holder:
+    return Holder(lease, tenant, "node", 0, share)
+
+
+def second(at_s: float, device_ns: int = 500_000_000) -> Second:
+    return Second(int(at_s), device_ns, 100_000_000, 7, 1, 2, 1 << 30)
+
+
+def device_s(ledger: Ledger) -> float:
+    return sum(row.totals.device_s for row in ledger.take_changed())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=30)
+)
+def test_seconds_that_come_again_are_charged_once(spans: list[tuple[int, int]]) -> None:
+    """Whatever is repeated, and however often: the sum of the new ones."""
+    ledger = Ledger()
+    charged: set[int] = set()
+    last = -1
+    for begin, count in spans:
+        seconds = [second(NOW_S + begin + i) for i in range(count)]
+        ledger.charge(holder(), seconds, NOW_S)
+        for one in seconds:
+            if one.at_s > last:
+                charged.add(one.at_s)
+                last = one.at_s
+    [*rows] = ledger.take_changed()
+    assert sum(row.totals.seconds for row in rows) == len(charged)
+    assert sum(row.totals.device_s for row in rows) == pytest.approx(0.5 * len(charged))
+
+
+def test_what_is_on_disk_is_gone_on_with() -> None:
+    before = Ledger()
+    before.charge(holder(), [second(NOW_S), second(NOW_S + 1)], NOW_S)
+    after = Ledger(before.take_changed())
+    after.charge(holder(), [second(NOW_S + 1), second(NOW_S + 2)], NOW_S)
+    [row] = after.take_changed()
+    assert row.totals.seconds == 3
+    assert row.totals.booked_s == pytest.approx(1.5)
+    assert row.totals.byte_s == 3 * (1 << 30)
+
+
+def test_a_clock_that_is_wrong_books_by_ours() -> None:
+    ledger = Ledger()
+    ledger.charge(holder(), [second(5), second(NOW_S + 10**9)], NOW_S)
+    assert {row.key.hour_s for row in ledger.take_changed()} == {
+        int(NOW_S) // HOUR_S * HOUR_S
+    }
+
+
+def test_a_node_that_lies_is_bounded() -> None:
+    ledger = Ledger()
+    ledger.charge(holder(), [second(NOW_S, (1 << 64) - 1)], NOW_S)
+    assert device_s(ledger) == 1000.0
+
+
+def test_hours_are_rows_of_their_own_and_are_forgotten() -> None:
+    ledger = Ledger()
+    for hour in range(3):
+        at_s = NOW_S + hour * HOUR_S
+        ledger.charge(holder(), [second(at_s)], at_s)
+    first, *_ = rows = ledger.take_changed()
+    assert len(rows) == 3
+    ledger.forget_before(first.key.hour_s + HOUR_S)
+    ledger.charge(holder(), [second(NOW_S + 2 * HOUR_S)], NOW_S + 2 * HOUR_S)
+    assert ledger.take_changed() == []
+    ledger.give_back(rows[1:])
+    assert ledger.take_changed() == rows[1:]
+
+
+def row(hour: int, lease: str, tenant: str, device: int, seconds: float) -> Row:
+    key = Key(hour * HOUR_S, lease, tenant, "node", device)
+    return Row(key, Totals(device_s=seconds, seconds=1), hour * HOUR_S)
+
+
+ROWS = [
+    row(0, "l1", "ada", 0, 1.0),
+    row(1, "l1", "ada", 0, 2.0),
+    row(1, "l2", "bob", 0, 10.0),
+    row(25, "l3", "ada", 1, 4.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("tenant", [("bob", 10.0, 1), ("ada", 7.0, 2)]),
+        ("lease", [("l2", 10.0, 1), ("l3", 4.0, 1), ("l1", 3.0, 1)]),
+        ("device", [("node/0", 13.0, 2), ("node/1", 4.0, 1)]),
+        ("node", [("node", 17.0, 3)]),
+        ("hour", [("0", 1.0, 1), ("3600", 12.0, 2), ("90000", 4.0, 1)]),
+        ("day", [("0", 13.0, 2), ("86400", 4.0, 1)]),
+    ],
+)
+def test_sums(by: str, expected: list[tuple[str, float, int]]) -> None:
+    found = [(one.name, one.totals.device_s, one.leases) for one in summed(ROWS, by)]
+    assert found == expected
+    assert by in GROUPS
+
+
+@pytest.fixture(params=["sqlite", "memory", "etcd"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UsageStore]:
+    if request.param == "etcd":
+        server = EtcdServer(tmp_path)
+        server.start()
+        etcd = Etcd(place_from_text(server.store))
+        yield EtcdUsage(etcd)
+        etcd.close()
+        server.stop()
+        return
+    is_file = request.param == "sqlite"
+    one: UsageStore = SqliteUsage(tmp_path / "u") if is_file else MemoryUsage()
+    yield one
+    one.close()
+
+
+def test_what_is_put_is_found_by_its_hours(store: UsageStore) -> None:
+    store.put(ROWS)
+    store.put([row(1, "l1", "ada", 0, 3.0)])  # in the place of the one before
+    found = store.rows(0, 100 * HOUR_S)
+    assert sum(one.totals.device_s for one in found) == 18.0
+    assert len(found) == len(ROWS)
+    assert [one.key.lease_id for one in store.rows(2 * HOUR_S, 26 * HOUR_S)] == ["l3"]
+    # A period that begins within an hour has all of it.
+    assert len(store.rows(HOUR_S + 1800, 2 * HOUR_S)) == 2
+    assert store.rows(50 * HOUR_S, 60 * HOUR_S) == []
+
+
+def test_a_file_outlives_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db.usage"
+    for _ in range(2):
+        accounts = Accounts(SqliteUsage(path), NOW_S)
+        accounts.charge([(holder(), [second(NOW_S)])], NOW_S)
+        accounts.close(NOW_S)
+    [one] = Accounts(SqliteUsage(path), NOW_S).usage(
+        0, int(NOW_S) + HOUR_S, "tenant", NOW_S
+    )
+    assert (one.name, one.totals.seconds) == ("ada", 1)
+
+
+def test_a_file_that_is_no_store_is_refused_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "u"
+    path.write_bytes(b"not a database, " * 500)
+    with pytest.raises(UsageError, match="cannot be read as a registry's usage"):
+        SqliteUsage(path)
+    assert path.read_bytes() == b"not a database, " * 500
+
+
+class Full(MemoryUsage):
+    """A disk that has no room for a while."""
+
+    is_full = True
+
+    def put(self, rows) -> None:  # type: ignore[no-untyped-def]
+        if self.is_full:
+            raise BrokenError("no room")
+        super().put(rows)
+
+
+def test_what_could_not_be_written_is_written_later() -> None:
+    store = Full()
+    accounts = Accounts(store, NOW_S)
+    accounts.charge([(holder(), [second(NOW_S)])], NOW_S)
+    accounts.flush(NOW_S + 5)
+    assert store.rows(0, int(NOW_S) + HOUR_S) == []
+    store.is_full = False
+    accounts.flush(NOW_S + 10)
+    assert len(store.rows(0, int(NOW_S) + HOUR_S)) == 1
+
+
+@pytest.mark.parametrize(
+    ("since_s", "until_s", "by"),
+    [(5, 5, "tenant"), (9, 5, "tenant"), (0, 10**12, "tenant"), (0, 5, "colour")],
+)
+def test_periods_that_make_no_sense(since_s: int, until_s: int, by: str) -> None:
+    with pytest.raises(UsageError):
+        Accounts(MemoryUsage(), NOW_S).usage(since_s, until_s, by, NOW_S)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "5", "24x", "2026-13-01", ""])
+def test_what_is_no_moment(text: str) -> None:
+    with pytest.raises(UsageError, match="is no moment"):
+        moment_from_text(text, 0.0)
+
+
+def test_an_empty_sheet_is_empty() -> None:
+    from xpool_registry.admin import Listing
+
+    empty = Listing(columns=("a",), rows=[], figures=[], empty="nobody")
+    assert csv_from_listing(empty) == ""
