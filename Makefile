@@ -14,6 +14,7 @@ TESTWORKERS ?= 2
 RUNARGS    ?=
 BENCHARGS  ?=
 CONFORMANCEARGS ?=
+SUITES ?=
 PROGRAMSARGS ?=
 TORCH_ARGS ?=
 
@@ -123,8 +124,12 @@ test-leaving: native ## every way in which a job can end, thirty times each
 	@exec $(BIN)/python -m pytest tests/e2e/test_leaving.py --repetitions 30 $(TESTARGS)
 
 .PHONY: conformance
-conformance: native ## torch's own suites through a pool, against the CPU
+conformance: native ## torch's own suites through a pool; with SUITES=DIR CuPy's, see README
+ifeq ($(SUITES),)
 	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
+else
+	@exec $(BIN)/python tests/compat/arrays/run_array_suites.py $(SUITES) $(CONFORMANCEARGS)
+endif
 
 .PHONY: conformance-cuda-wheel
 conformance-cuda-wheel: native native-cuda-wheel ## the same, a CUDA build of torch as client

@@ -10,7 +10,6 @@ Each test's outcome goes as a line of JSON to the file that ARRAY_SUITE_OUT name
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import os
 import sys
@@ -18,12 +17,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from outcomes import Outcomes
 from xpool.cupy import finder
 
 CHECKOUT = Path(os.environ["ARRAY_SUITE_CHECKOUT"])
-OUT = Path(os.environ["ARRAY_SUITE_OUT"])
 
 INSIDES = (
     "cupy._core",
@@ -326,39 +324,12 @@ def fallback(module: types.ModuleType) -> None:
 
 prepare()
 
-_file: Any = None
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    global _file
-    _file = OUT.open("a", buffering=1)
+_outcomes = Outcomes(Path(os.environ["ARRAY_SUITE_OUT"]), NOT_OURS)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when != "call" and report.outcome == "passed":
-        return
-    line: dict[str, Any] = {"id": report.nodeid, "outcome": report.outcome}
-    if hasattr(report, "wasxfail"):
-        # One that is expected to fail on a GPU and does not here is no fault of ours.
-        line["outcome"] = "xfailed" if report.outcome == "skipped" else "passed"
-    if report.outcome == "failed":
-        crash = getattr(report.longrepr, "reprcrash", None)
-        line["error"] = str(getattr(crash, "message", report.longrepr))[:300]
-        text = str(report.longrepr)
-        line["is_out_of_scope"] = any(one in text for one in NOT_OURS)
-    elif report.outcome == "skipped" and isinstance(report.longrepr, tuple):
-        line["error"] = str(report.longrepr[2])[:100]
-    _file.write(json.dumps(line) + "\n")
+    _outcomes.note(report)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if report.outcome == "failed":
-        line = {
-            "id": report.nodeid,
-            "outcome": "uncollected",
-            "error": str(report.longrepr)[-400:],
-        }
-        _file.write(json.dumps(line) + "\n")
-
-
-np.seterr(all="ignore")
+    _outcomes.note_collection(report)
