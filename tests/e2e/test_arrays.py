@@ -59,3 +59,49 @@ def test_a_poisoned_array_keeps_the_first_error(xpool_run: Runner) -> None:
     assert lines[0] == lines[1], ended.stderr
     assert lines[0].startswith("predicted shape (4,)")
     assert lines[2] == "[0. 0. 0.]"
+
+
+def test_what_is_refused_is_refused_at_the_call(xpool_run: Runner) -> None:
+    ended = xpool_run("--memory", "256MiB", str(PROGRAMS / "arrays_hostile.py"))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "refused what has to be\n"
+
+
+def test_torch_and_arrays_share_one_quota(xpool_run: Runner) -> None:
+    program = (
+        "import torch, cupy as cp\n"
+        "kept = torch.empty(160 << 20, dtype=torch.uint8, device='cuda')\n"
+        "try: cp.zeros(160 << 20, dtype=cp.uint8)\n"
+        "except cp.cuda.memory.OutOfMemoryError: print('arrays are refused')\n"
+        "del kept\n"
+        "held = cp.zeros(160 << 20, dtype=cp.uint8)\n"
+        "try:\n"
+        "    torch.empty(160 << 20, dtype=torch.uint8, device='cuda').fill_(1)\n"
+        "    torch.cuda.synchronize()\n"
+        "except torch.OutOfMemoryError: print('tensors are refused')\n"
+        "print(int(held.sum()))\n"
+    )
+    ended = xpool_run("--memory", "256MiB", "-c", program)
+    lines = ended.stdout.splitlines()
+    assert lines == ["arrays are refused", "tensors are refused", "0"], ended.stderr
+
+
+def test_a_foreign_record_ends_only_that_session(xpool_run: Runner) -> None:
+    program = (
+        "import cupy as cp\n"
+        "from xpool.cupy.device import device\n"
+        "a = cp.zeros(3)\n"
+        "names = 'os.system', 'numpy.load', 'cupy.__dict__', 'ndarray.__class__'\n"
+        "for name in names:\n"
+        "    try: device().call(name, (a,), {})\n"
+        "    except NotImplementedError as error: print('no', name)\n"
+        "try: device().request('cupy.negative', bytes.fromhex('0121ff7f00'))\n"
+        "except RuntimeError as error: print('does not exist' in str(error))\n"
+        "try: device().request('cupy.negative', bytes.fromhex('01ff00'))\n"
+        "except RuntimeError as error: print('array value tag 255' in str(error))\n"
+    )
+    ended = xpool_run("-c", program)
+    assert ended.stdout.splitlines() == [
+        *("no os.system", "no numpy.load", "no cupy.__dict__", "no ndarray.__class__"),
+        *("True", "True"),
+    ], ended.stderr

@@ -26,6 +26,8 @@ HOST: Final = frozenset(
         "dtype",
         "typename",
         "mintypecode",
+        "isdtype",
+        "iterable",
         "format_float_positional",
         "format_float_scientific",
         "set_printoptions",
@@ -47,11 +49,14 @@ CLASSES: Final[dict[str, Any]] = {}
 _FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 INSTEAD: Final = {
-    "cupy.fromDlpack": "cupy.from_dlpack",
-    "cupy.product": "cupy.prod",
-    "cupy.msort": "cupy.sort",
-    "cupy.in1d": "cupy.isin",
-    "cupy.trapz": "cupy.trapezoid",
+    "cupy.alen": "len",
+    "cupy.asscalar": "ndarray.item",
+    "cupy.bool8": "cupy.bool_",
+    "cupy.float": "float",
+    "cupy.int": "int",
+    "cupy.mat": "cupy.asarray",
+    "cupy.matrix": "cupy.asarray",
+    "cupy.object": "an array of numbers",
 }
 """What to use where programs look for a name that CuPy no longer has."""
 

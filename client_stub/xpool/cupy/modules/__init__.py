@@ -2,6 +2,7 @@
 
 from xpool.cupy import interop, rules
 from xpool.cupy.modules import (
+    aliases,
     callables,
     cuda,
     extras,
@@ -15,6 +16,7 @@ from xpool.cupy.modules import (
 )
 
 __all__ = [
+    "aliases",
     "callables",
     "cuda",
     "extras",
