@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 DEAD_AT_ONCE: Final = 64
 """Numbers that one record frees."""
 
+LARGE_NBYTES: Final = 1 << 20
+"""An array of this size is freed at once, and asks what torch has allocated."""
+
 ROOM_EVERY: Final = 256
 """Records between two looks at the queue's length."""
 
@@ -202,7 +205,8 @@ class ArrayDevice:
             OutOfMemoryError: the quota does not hold it.
         """
         self.allocated_nbytes += nbytes
-        if self.allocated_nbytes > self._soft_limit_nbytes:
+        # What torch has allocated meanwhile is looked at for large arrays alone.
+        if nbytes >= LARGE_NBYTES or self.allocated_nbytes > self._soft_limit_nbytes:
             self._check_quota(nbytes)
 
     def _check_quota(self, nbytes: int) -> None:

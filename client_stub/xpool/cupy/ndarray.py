@@ -23,13 +23,10 @@ from xpool_protocol.arrays.values import (
 from xpool_protocol.values import DType, HostTensor
 
 from xpool.cupy import transfer
-from xpool.cupy.device import ArrayDevice, device, encode_arguments
+from xpool.cupy.device import LARGE_NBYTES, ArrayDevice, device, encode_arguments
 from xpool.cupy.encoding import ENCODERS, encode, new_number, uvarint
 from xpool.cupy.geometry import DTYPE_OF_CODE, Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
-
-LARGE_NBYTES: Final = 1 << 20
-"""An array of this size is freed at once, not with the next ones."""
 
 Layout = tuple[tuple[int, ...], int]
 """Strides in bytes, and the bits of ``ArrayMeta.layout``."""
