@@ -54,3 +54,10 @@ except NotImplementedError as error:
 """
     ended = xpool_run("-c", program)
     assert "runs CUDA source, which this slice's device, a cpu, can't" in ended.stdout
+
+
+def test_kernels_as_far_as_a_cpu_goes(xpool_run: Runner) -> None:
+    ended = xpool_run(str(PROGRAMS / "array_kernels.py"), env={"XPOOL_AUDIT": "1"})
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "kernels are as they should be\n"
+    assert " 0 mismatches" in ended.stderr

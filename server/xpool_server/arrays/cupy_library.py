@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from xpool_protocol.values import HostTensor
 
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, lacks
+from xpool_server.kernel_sources import check_options, check_source
+
+MAX_KERNELS: Final = 4096
 
 
 class CupyLibrary(ArrayLibrary):
@@ -23,6 +26,7 @@ class CupyLibrary(ArrayLibrary):
 
     def __init__(self) -> None:
         super().__init__()
+        self._kernels: dict[Any, Any] = {}
         try:
             self._cupy = importlib.import_module("cupy")
         except ImportError as error:
@@ -34,6 +38,10 @@ class CupyLibrary(ArrayLibrary):
         )
 
     def _look_up(self, name: str) -> Callable[..., Any]:
+        if name == "xpool.elementwise":
+            return self._elementwise
+        if name == "xpool.reduction":
+            return self._reduction
         if name.startswith("ndarray."):
             return self._member(self.array_type, name.removeprefix("ndarray."), name)
         owner, _, last = name.rpartition(".")
@@ -42,6 +50,54 @@ class CupyLibrary(ArrayLibrary):
         outer, _, middle = owner.rpartition(".")
         found = self._member(importlib.import_module(outer), middle, name)
         return self._member(found, last, name)
+
+    def _elementwise(
+        self,
+        in_params: str,
+        out_params: str,
+        operation: str,
+        arguments: Any,
+        size: Any = None,
+        out: Any = (),
+        **extras: Any,
+    ) -> Any:
+        """Run an ``ElementwiseKernel`` of this source; its output, or a tuple."""
+        what = (in_params, out_params, operation)
+        kernel = self._kernel("ElementwiseKernel", what, extras)
+        return kernel(*arguments, *out, size=size)
+
+    def _reduction(
+        self,
+        in_params: str,
+        out_params: str,
+        map_expr: str,
+        reduce_expr: str,
+        post_map_expr: str,
+        identity: Any,
+        arguments: Any,
+        axis: Any = None,
+        keepdims: bool = False,
+        out: Any = None,
+        **extras: Any,
+    ) -> Any:
+        """Run a ``ReductionKernel`` of this source."""
+        what = (in_params, out_params, map_expr, reduce_expr, post_map_expr, identity)
+        kernel = self._kernel("ReductionKernel", what, extras)
+        return kernel(*arguments, out=out, axis=axis, keepdims=keepdims)
+
+    def _kernel(self, name: str, what: tuple[Any, ...], extras: dict[str, Any]) -> Any:
+        """A kernel object, kept by its source: it keeps what is compiled."""
+        key = (name, what, tuple(sorted(extras.items())))
+        found = self._kernels.get(key)
+        if found is None:
+            for text in (*what, *extras.values()):
+                if isinstance(text, str):
+                    check_source(text.encode())
+            check_options(extras.get("options", ()))
+            if len(self._kernels) >= MAX_KERNELS:
+                self._kernels.clear()
+            found = self._kernels[key] = getattr(self._cupy, name)(*what, **extras)
+        return found
 
     def _member(self, owner: Any, last: str, whole: str) -> Any:
         found = getattr(owner, last, None)

@@ -15,7 +15,7 @@ from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
 from xpool_protocol.values import HostTensor
 
-from xpool_server.arrays import numpy_random, numpy_sparse
+from xpool_server.arrays import kernel_calls, numpy_random, numpy_sparse
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
@@ -26,6 +26,7 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **OWN,
     **numpy_random.OWN,
     **numpy_sparse.OWN,
+    **kernel_calls.OWN,
 }
 _TYPE_NAMES: Final = {"cKDTree": "KDTree"}
 _LIBRARY = f"NumPy {np.__version__}"

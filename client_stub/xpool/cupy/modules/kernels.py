@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from xpool.cupy.array_kernels import ElementwiseKernel, ReductionKernel, fuse
 from xpool.cupy.faults import EXCEPTIONS
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
+from xpool.cupy.functions import own
 from xpool.cupy.raw_kernels import RawKernel, RawModule
 
 
@@ -22,6 +24,9 @@ CompileException.__module__ = "cupy.cuda.compiler"
 EXCEPTIONS["CompileException"] = CompileException
 CLASSES["cupy.RawKernel"] = RawKernel
 CLASSES["cupy.RawModule"] = RawModule
+CLASSES["cupy.ElementwiseKernel"] = ElementwiseKernel
+CLASSES["cupy.ReductionKernel"] = ReductionKernel
+own("cupy.fuse")(fuse)
 
 
 @module("cupy.cuda.compiler")
