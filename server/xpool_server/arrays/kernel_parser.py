@@ -301,17 +301,17 @@ class Parser:
         return self._primary()
 
     def _primary(self) -> Node:
-        token = self._peek()
+        word = self._peek()
         if self._take("(", is_wanted=False):
             return self._parenthesis()
-        if token and (token[0].isdigit() or (token[0] == "." and len(token) > 1)):
+        if word and (word[0].isdigit() or (word[0] == "." and len(word) > 1)):
             self._at += 1
-            return _number(token)
-        if token in ("static_cast", "reinterpret_cast", "const_cast"):
+            return _number(word)
+        if word in ("static_cast", "reinterpret_cast", "const_cast"):
             return self._static_cast()
-        if token in ("true", "false"):
+        if word in ("true", "false"):
             self._at += 1
-            return Number(token == "true", TYPES["bool"])
+            return Number(word == "true", TYPES["bool"])
         if self._is_type():
             kind = self._type()
             self._take("(")
