@@ -8,6 +8,7 @@ from xpool_protocol.control import registry_pb2 as pb
 
 from xpool_registry.accounting import Sum
 from xpool_registry.commands import CordonNode, SetTenant
+from xpool_registry.events import RegistryEvent, TokenCreated
 from xpool_registry.explaining import Explanation
 from xpool_registry.registry import QueuePlace, Registry
 from xpool_registry.service import group_from_wire
@@ -90,9 +91,7 @@ class AdminService:
         events = self._registry.events_after(request.after, request.limit)
         return admin.ListEventsReply(
             events=[
-                admin.EventInfo(
-                    sequence=sequence, json=msgspec.json.encode(event).decode()
-                )
+                admin.EventInfo(sequence=sequence, json=_json_of(event))
                 for sequence, event in events
             ]
         )
@@ -102,22 +101,42 @@ class AdminService:
         sums = self._registry.usage(request.since_s, request.until_s, request.by)
         return admin.ListUsageReply(usage=[_wire_from_sum(one) for one in sums])
 
+    def create_token(self, request: admin.CreateTokenRequest) -> admin.CreateTokenReply:
+        """Make a token."""
+        created, token = self._registry.create_token(
+            request.role, request.name, request.expires_in_ms, request.comment
+        )
+        return admin.CreateTokenReply(
+            token=token, token_id=created.token_id, expires_at_s=created.expires_at_s
+        )
 
-def _wire_from_sum(one: Sum) -> admin.Usage:
-    totals = one.totals
-    return admin.Usage(
-        name=one.name,
-        tenant=one.tenant,
-        device_s=totals.device_s,
-        booked_s=totals.booked_s,
-        waiting_s=totals.waiting_s,
-        byte_s=totals.byte_s,
-        executed_ops=totals.executed_ops,
-        received_nbytes=totals.received_nbytes,
-        sent_nbytes=totals.sent_nbytes,
-        seconds=totals.seconds,
-        lease_count=one.leases,
-    )
+    def list_tokens(self, request: admin.ListTokensRequest) -> admin.ListTokensReply:
+        """Those that are not revoked."""
+        del request
+        return admin.ListTokensReply(
+            tokens=[
+                admin.TokenInfo(
+                    token_id=one.token_id,
+                    role=one.role,
+                    name=one.name,
+                    comment=one.comment,
+                    created_at_s=one.at_s,
+                    expires_at_s=one.expires_at_s,
+                )
+                for one in self._registry.tokens()
+            ]
+        )
+
+    def revoke_token(self, request: admin.RevokeTokenRequest) -> admin.RevokeTokenReply:
+        """Good for nothing from now on."""
+        self._registry.revoke_token(request.token_id)
+        return admin.RevokeTokenReply()
+
+
+def _json_of(event: RegistryEvent) -> str:
+    if isinstance(event, TokenCreated):
+        event = msgspec.structs.replace(event, hash_hex="")
+    return msgspec.json.encode(event).decode()
 
 
 def _wire_from_explanation(found: Explanation) -> admin.Explanation:
@@ -170,4 +189,21 @@ def _wire_from_tenant(view: TenantView) -> admin.TenantInfo:
         right_percent=100 * view.right,
         lease_count=view.lease_count,
         waiting_count=view.waiting_count,
+    )
+
+
+def _wire_from_sum(one: Sum) -> admin.Usage:
+    totals = one.totals
+    return admin.Usage(
+        name=one.name,
+        tenant=one.tenant,
+        device_s=totals.device_s,
+        booked_s=totals.booked_s,
+        waiting_s=totals.waiting_s,
+        byte_s=totals.byte_s,
+        executed_ops=totals.executed_ops,
+        received_nbytes=totals.received_nbytes,
+        sent_nbytes=totals.sent_nbytes,
+        seconds=totals.seconds,
+        lease_count=one.leases,
     )

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,6 +72,24 @@ def registry(
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="PEM; encrypts all calls.", show_default=False
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM, of that one.", show_default=False),
+    ] = None,
+    token_file: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Gets the first admin's token when the registry listens beyond this"
+            " machine and there is no token yet.",
+        ),
+    ] = Path("~/.local/state/xpool/admin-token"),
     insecure: Annotated[
         bool,
         typer.Option(
@@ -90,7 +109,7 @@ def registry(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with one_sentence(), held_back():
         quiet_grpc()
-        from xpool_registry.daemon import configure_logging, serve
+        from xpool_registry.daemon import configure_logging, serve, tls_from_files
         from xpool_registry.settings import Settings, ms_from_text, ttl_ms_checked
 
         configure_logging(as_json=log_format is LogFormat.JSON)
@@ -100,6 +119,8 @@ def registry(
             Settings(default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl))),
             is_insecure=insecure,
             advertise=advertise,
+            tls=tls_from_files(tls_certificate, tls_key),
+            token_file=token_file,
             on_ready=lambda address: typer.echo(f"registry ready on {address}"),
         )
 
@@ -178,5 +199,6 @@ def quiet_grpc() -> None:
 # Further commands of ``admin_app``, which must exist first.
 from xpool_registry import admin_cli as admin_cli  # noqa: E402
 from xpool_registry import slices_cli as slices_cli  # noqa: E402
+from xpool_registry import token_cli as token_cli  # noqa: E402
 from xpool_registry import upkeep_cli as upkeep_cli  # noqa: E402
 from xpool_registry import usage_cli as usage_cli  # noqa: E402

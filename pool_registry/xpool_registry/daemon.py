@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import secrets
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from xpool_protocol.control.serving import RegistryServer
+from xpool_protocol.control.serving import RegistryServer, TlsFiles
 from xpool_protocol.errors import UsageError
 
+from xpool_registry import access
 from xpool_registry.admin_service import AdminService
 from xpool_registry.keys import SigningKey
 from xpool_registry.registry import Registry, Ticker
@@ -22,6 +25,10 @@ from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS, held_back
 from xpool_registry.store import SqliteStore
 from xpool_registry.usage_store import SqliteUsage
+
+TOKEN_FILE = Path("~/.local/state/xpool/admin-token")
+
+_log = structlog.get_logger(__name__)
 
 
 def serve(
@@ -32,6 +39,8 @@ def serve(
     is_insecure: bool,
     on_ready: Callable[[str], None],
     advertise: str = "",
+    tls: TlsFiles | None = None,
+    token_file: Path = TOKEN_FILE,
 ) -> None:
     """Serve one pool until SIGINT or SIGTERM.
 
@@ -44,26 +53,41 @@ def serve(
         on_ready: called once with the real ``HOST:PORT``, when calls are answered.
         advertise: ``HOST:PORT`` that other registries name to clients; empty: the
             one that is listened on.
+        tls: encrypts all calls.
+        token_file: gets the first admin's token, if the registry can be reached from
+            elsewhere and there is no token yet.
 
     Raises:
         UsageError: the address, the store or the key cannot be used.
     """
     host, port = host_and_port(listen)
-    if not is_insecure and not _is_loopback(host):
+    is_public = not is_insecure and not _is_loopback(host)
+    if is_public and tls is None:
         raise UsageError(
-            f"{host} can be reached from other machines and the registry has no"
-            " encryption yet: listen on 127.0.0.1, or pass --insecure on a network"
-            " where everybody is trusted"
+            f"{host} can be reached from other machines and nothing would be encrypted:"
+            " pass --tls-certificate and --tls-key, listen on 127.0.0.1, or pass"
+            " --insecure on a network where everybody is trusted"
         )
+
+    def prepare(registry: Registry) -> None:
+        if is_public and not registry.has_had_tokens:
+            make_first_token(registry, token_file)
+
     with held_back():
-        server = RegistryServer(host, port)
+        server = RegistryServer(host, port, tls)
         address = f"{host}:{server.port}"
         if store.startswith("etcd:"):
             # What it needs takes a while to import, and a pool of one does without.
             from xpool_registry.replicas import serve_replica
 
             serve_replica(
-                server, store, settings, new_id, advertise or address, on_ready
+                server,
+                store,
+                settings,
+                new_id,
+                advertise or address,
+                on_ready,
+                prepare,
             )
             return
         file = SqliteStore(Path(store).expanduser())
@@ -72,6 +96,7 @@ def serve(
             registry = Registry(
                 file, _key_of(file), settings, new_id, usage_store=usage
             )
+            prepare(registry)
             server.start(RegistryService(registry), AdminService(registry))
             ticker = Ticker(registry)
             on_ready(address)
@@ -81,6 +106,44 @@ def serve(
             registry.close()
         finally:
             file.close()
+
+
+def make_first_token(registry: Registry, path: Path) -> None:
+    """From now on every call needs a token; an admin finds the first in a file.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    path = path.expanduser()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the first admin's token to {path}: {error.strerror}"
+        ) from error
+    with os.fdopen(descriptor, "w") as file:
+        _, token = registry.create_token(access.ADMIN, "", 0, "made at the first start")
+        file.write(token + "\n")
+    _log.warning("calls need a token from now on", first_token_in=str(path))
+
+
+def tls_from_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """What the registry shows its callers.
+
+    Raises:
+        UsageError: one without the other, unreadable, or a key that others can read.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("--tls-certificate and --tls-key belong together")
+    try:
+        if stat.S_IMODE(key.stat().st_mode) & 0o077:
+            raise UsageError(f"the key {key} can be read by others: chmod 600 {key}")
+        return TlsFiles(certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 def new_id() -> str:

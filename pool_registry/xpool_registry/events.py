@@ -212,6 +212,29 @@ class RegistryRestored(
     at_s: float
 
 
+class TokenCreated(RegistryEvent, frozen=True, kw_only=True, tag="token_created"):
+    """Somebody may call; only a hash of the token is kept."""
+
+    token_id: str
+    hash_hex: str
+    role: str
+    name: str
+    """The tenant or the server that it is for; empty: any server, or an admin."""
+
+    comment: str = ""
+    expires_at_s: float = 0.0
+    """0: never."""
+
+    at_s: float
+
+
+class TokenRevoked(RegistryEvent, frozen=True, kw_only=True, tag="token_revoked"):
+    """The token is good for nothing any more."""
+
+    token_id: str
+    at_s: float
+
+
 class TenantSet(RegistryEvent, frozen=True, kw_only=True, tag="tenant_set"):
     """What an admin has decided on a tenant, or on a group of tenants."""
 
@@ -254,6 +277,8 @@ StoredEvent = (
     | NodeCordoned
     | NodeUncordoned
     | RegistryRestored
+    | TokenCreated
+    | TokenRevoked
     | TenantSet
     | TenantRemoved
 )

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
 from xpool_protocol.errors import LeaseExpired, NoCapacity, PoolError, UsageError
 
-from xpool_registry import decide, upkeep
+from xpool_registry import access, decide, upkeep
 from xpool_registry.accounting import Holder, Second, Sum
 from xpool_registry.accounts import Accounts
 from xpool_registry.commands import (
@@ -51,6 +52,7 @@ from xpool_registry.events import (
     StartPromised,
     TenantRemoved,
     TenantSet,
+    TokenCreated,
 )
 from xpool_registry.explaining import Explanation, explain, of_request
 from xpool_registry.keys import SigningKey
@@ -101,6 +103,11 @@ ASK_AGAIN_MS = 1000
 """So often clients that wait ask again."""
 
 _log = structlog.get_logger(__name__)
+
+
+def new_secret() -> str:
+    """192 random bits, as 48 hexadecimal digits."""
+    return secrets.token_hex(24)
 
 
 def system_clock() -> Moment:
@@ -193,6 +200,7 @@ class Registry:
         new_id: Callable[[], str],
         clock: Clock = system_clock,
         usage_store: UsageStore | None = None,
+        new_secret: Callable[[], str] = new_secret,
     ) -> None:
         """Replay the store, or begin a new log in an empty one.
 
@@ -203,6 +211,7 @@ class Registry:
             new_id: 64 random bits as text.
             clock: this machine's.
             usage_store: keeps who used how much; None: nobody does.
+            new_secret: of a token, random.
 
         Raises:
             UsageError: the key is not the one that the store began with.
@@ -211,6 +220,7 @@ class Registry:
         self._store = store
         self._key = key
         self._new_id = new_id
+        self._new_secret = new_secret
         self._clock = clock
         self._lock = threading.Lock()
         self._silent: set[str] = set()
@@ -449,6 +459,68 @@ class Registry:
             order = [*in_order(self._state, shares)]
             self._order = {one.request_id: i for i, one in enumerate(order, 1)}
             return [self._place_of(request, at) for request in order]
+
+    # ---- who may do what ----
+
+    def admit(self, method: str, request: Any, token: str, peer: str) -> Any:
+        """The request as its caller may make it; see ``access.check_call``.
+
+        Raises:
+            TokenInvalid: the caller may not do that; logged with who and what.
+        """
+        if not self._state.has_had_tokens:
+            return request
+        with self._lock:
+            caller = None
+            try:
+                caller = access.caller_of(self._state, token, self._clock())
+                return access.check_call(self._state, caller, method, request)
+            except PoolError as error:
+                _log.warning(
+                    "call refused",
+                    method=method,
+                    peer=peer,
+                    token=caller.token_id if caller else "",
+                    role=caller.role if caller else "",
+                    name=caller.name if caller else "",
+                    error=str(error),
+                )
+                raise
+
+    def create_token(
+        self, role: str, name: str, life_ms: int, comment: str
+    ) -> tuple[TokenCreated, str]:
+        """See ``access.create``; the token is shown this once."""
+        with self._lock:
+            at = self._clock()
+            created, token = access.create(
+                self._state,
+                role=role,
+                name=name,
+                life_ms=life_ms,
+                comment=comment,
+                token_id=self._new_id(),
+                secret=self._new_secret(),
+                at=at,
+            )
+            self._commit([created], at)
+            return created, token
+
+    def tokens(self) -> list[TokenCreated]:
+        """All that are not revoked, oldest first."""
+        with self._lock:
+            return list(self._state.tokens.values())
+
+    def revoke_token(self, token_id: str) -> None:
+        """See ``access.revoke``."""
+        with self._lock:
+            at = self._clock()
+            self._commit([access.revoke(self._state, token_id, at)], at)
+
+    @property
+    def has_had_tokens(self) -> bool:
+        """False: the pool is open to whoever reaches it."""
+        return self._state.has_had_tokens
 
     # ---- upkeep ----
 

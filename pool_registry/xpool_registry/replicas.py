@@ -136,6 +136,7 @@ class _Redirecting:
         def call(argument: Any) -> Any:
             return getattr(self._kind(self._replica.registry()), name)(argument)
 
+        call.__name__ = name  # what may be called is decided by it
         return call
 
     def unexpected(self, error: Exception) -> None:
@@ -150,6 +151,7 @@ def serve_replica(
     new_id: Callable[[], str],
     address: str,
     on_ready: Callable[[str], None],
+    prepare: Callable[[Registry], None],
 ) -> None:
     """Serve as one of several registries until SIGINT or SIGTERM.
 
@@ -160,6 +162,7 @@ def serve_replica(
         new_id: 64 random bits as text.
         address: where clients reach this registry.
         on_ready: called with it once calls are answered.
+        prepare: called with the registry whenever this one begins to lead.
 
     Raises:
         UsageError: the store is not of that form, or holds another program's data.
@@ -168,12 +171,17 @@ def serve_replica(
     etcd = Etcd(place_from_text(store))
     try:
         key = shared_key(etcd)
+
+        def registry_of(log: Store) -> Registry:
+            usage = EtcdUsage(etcd)
+            registry = Registry(log, key, settings, new_id, usage_store=usage)
+            prepare(registry)
+            return registry
+
         replica = Replica(
             Candidate(etcd, address, new_id()),
             store_of=lambda term, on_lost: EtcdStore(etcd, term, on_lost),
-            registry_of=lambda log: Registry(
-                log, key, settings, new_id, usage_store=EtcdUsage(etcd)
-            ),
+            registry_of=registry_of,
         )
         server.start(replica.handler, replica.admin_handler)
         replica.start()

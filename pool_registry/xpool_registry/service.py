@@ -6,9 +6,11 @@ No decisions here: a request becomes a command, an answer becomes a reply.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.serving import Call
 
 from xpool_registry import commands, events
 from xpool_registry.accounting import Second
@@ -147,6 +149,10 @@ class RegistryService:
         return pb.ListLeasesReply(
             leases=[_wire_from_held(held) for held in self._registry.leases()]
         )
+
+    def admit(self, call: Call) -> Any:
+        """The request as its caller may make it."""
+        return self._registry.admit(call.method, call.request, call.token, call.peer)
 
     def unexpected(self, error: Exception) -> None:
         """A bug: the caller is told so, the log gets the traceback."""

@@ -43,6 +43,8 @@ from xpool_registry.events import (
     StartPromised,
     TenantRemoved,
     TenantSet,
+    TokenCreated,
+    TokenRevoked,
 )
 from xpool_registry.fairshare import Amount, Book, Shares
 from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
@@ -148,6 +150,9 @@ class State:
         self.gone: dict[str, str] = {}
         self.tenants: dict[str, TenantSet] = {}
         self.cordoned: dict[str, NodeCordoned] = {}
+        self.tokens: dict[str, TokenCreated] = {}
+        #: From the first token on, every call needs one.
+        self.has_had_tokens = False
         self.books: dict[str, Book] = {}
         #: Live leases of each request.
         self.of_request: dict[str, dict[str, LeaseGranted]] = {}
@@ -211,14 +216,6 @@ class State:
 
     def _apply_to_queue(self, fact: RegistryEvent | Observation, now_ns: int) -> None:
         match fact:
-            case NodeCordoned():
-                self.cordoned[fact.node_name] = fact
-                self.fleet.set_open(self.fleet.row_of[fact.node_name], False)
-            case NodeUncordoned():
-                self.cordoned.pop(fact.node_name, None)
-                self.fleet.set_open(self.fleet.row_of[fact.node_name], True)
-            case RegistryRestored():
-                self.last_epoch = max(self.last_epoch, fact.last_epoch)
             case LeaseNoticed():
                 self._notice(fact, now_ns)
             case NoticeWithdrawn():
@@ -236,6 +233,24 @@ class State:
                 self.tenants[fact.name] = fact
             case TenantRemoved():
                 self.tenants.pop(fact.name, None)
+            case _:
+                self._apply_upkeep(fact)
+
+    def _apply_upkeep(self, fact: RegistryEvent | Observation) -> None:
+        match fact:
+            case NodeCordoned():
+                self.cordoned[fact.node_name] = fact
+                self.fleet.set_open(self.fleet.row_of[fact.node_name], False)
+            case NodeUncordoned():
+                self.cordoned.pop(fact.node_name, None)
+                self.fleet.set_open(self.fleet.row_of[fact.node_name], True)
+            case TokenCreated():
+                self.tokens[fact.token_id] = fact
+                self.has_had_tokens = True
+            case TokenRevoked():
+                self.tokens.pop(fact.token_id, None)
+            case RegistryRestored():
+                self.last_epoch = max(self.last_epoch, fact.last_epoch)
             case _:
                 raise TypeError(f"no rule to apply a {type(fact).__name__}")
 

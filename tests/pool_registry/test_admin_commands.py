@@ -200,3 +200,27 @@ def test_events_are_told_in_order(admin: Admin) -> None:
     assert [one["sequence"] for one in lines] == [1, 2, 3]
     assert lines[-1]["lease_id"] == lease.lease_id
     assert admin("events", "--last", "1", "--json").count("\n") == 1
+
+
+def test_tokens_are_made_listed_and_revoked(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no token has been made" in admin("token", "list")
+    assert "must be an admin's" in admin("token", "create", "--name", "ada", status=2)
+    first = admin("token", "create", "--role", "admin").strip()
+    assert "this pool wants a token" in admin("nodes", status=1)
+    monkeypatch.setenv("XPOOL_TOKEN", first)
+    assert "node-a" in admin("nodes")
+    made = json.loads(
+        admin("token", "create", "--name", "ada", "--expires", "720h", "--json")
+    )
+    assert made["token"].split("_")[1] == made["token_id"]
+    listed = json.loads(admin("token", "list", "--json"))
+    assert [one["role"] for one in listed] == ["admin", "tenant"]
+    assert made["token"] not in admin("token", "list")
+    assert "Nobody is here to ask" in admin(
+        "token", "revoke", made["token_id"], status=2
+    )
+    admin("token", "revoke", made["token_id"], "--yes")
+    assert len(json.loads(admin("token", "list", "--json"))) == 1
+    assert '"hash_hex": ""' in admin("events", "--json")

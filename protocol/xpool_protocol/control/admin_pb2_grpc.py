@@ -84,6 +84,21 @@ class PoolAdminStub:
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
                 _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/CreateToken',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CreateTokenReply.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/ListTokens',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListTokensReply.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/RevokeToken',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenReply.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/xpool.admin.v1.PoolAdmin/ListEvents',
                 request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListEventsRequest.SerializeToString,
@@ -157,6 +172,26 @@ class PoolAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateToken(self, request, context):
+        """The first token must be an admin's; from then on every call needs one, in the
+        metadata "authorization: Bearer TOKEN".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """What has happened, oldest first.
         """
@@ -217,6 +252,21 @@ def add_PoolAdminServicer_to_server(servicer, server):
                     servicer.WhatIf,
                     request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_admin__pb2.Explanation.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CreateTokenRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.CreateTokenReply.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ListTokensRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.ListTokensReply.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenReply.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -472,6 +522,87 @@ class PoolAdmin:
             '/xpool.admin.v1.PoolAdmin/WhatIf',
             xpool__protocol_dot_control_dot_registry__pb2.AcquireGroupRequest.SerializeToString,
             xpool__protocol_dot_control_dot_admin__pb2.Explanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/CreateToken',
+            xpool__protocol_dot_control_dot_admin__pb2.CreateTokenRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.CreateTokenReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/ListTokens',
+            xpool__protocol_dot_control_dot_admin__pb2.ListTokensRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.ListTokensReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/RevokeToken',
+            xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.RevokeTokenReply.FromString,
             options,
             channel_credentials,
             insecure,

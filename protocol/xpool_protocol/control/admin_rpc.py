@@ -7,14 +7,20 @@ from typing import Any
 from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control import admin_pb2_grpc
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.credentials import Credentials
 from xpool_protocol.control.rpc import RegistryClient
 
 
 class AdminClient(RegistryClient):
     """A connection for admins; also does what ``RegistryClient`` does."""
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
-        super().__init__(address, timeout_s)
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float = 5.0,
+        credentials: Credentials | None = None,
+    ) -> None:
+        super().__init__(address, timeout_s, credentials)
         self._admin: Any = admin_pb2_grpc.PoolAdminStub(self._channel)  # type: ignore[no-untyped-call]
 
     def list_queue(self) -> list[admin.Waiting]:
@@ -103,3 +109,23 @@ class AdminClient(RegistryClient):
         request = admin.ListEventsRequest(after=after, limit=limit)
         reply = self._call(admin.ListEventsReply, self._admin.ListEvents, request)
         return list(reply.events)
+
+    def create_token(
+        self, role: str, name: str = "", *, expires_in_ms: int = 0, comment: str = ""
+    ) -> admin.CreateTokenReply:
+        """Make a token; it is shown this once. 0: it never expires."""
+        request = admin.CreateTokenRequest(
+            role=role, name=name, expires_in_ms=expires_in_ms, comment=comment
+        )
+        return self._call(admin.CreateTokenReply, self._admin.CreateToken, request)
+
+    def list_tokens(self) -> list[admin.TokenInfo]:
+        """Those that are not revoked, oldest first, without what they are."""
+        request = admin.ListTokensRequest()
+        reply = self._call(admin.ListTokensReply, self._admin.ListTokens, request)
+        return list(reply.tokens)
+
+    def revoke_token(self, token_id: str) -> None:
+        """It is good for nothing from now on."""
+        request = admin.RevokeTokenRequest(token_id=token_id)
+        self._call(admin.RevokeTokenReply, self._admin.RevokeToken, request)

@@ -18,6 +18,7 @@ import grpc
 
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control import registry_pb2_grpc
+from xpool_protocol.control.credentials import Credentials, from_environment
 from xpool_protocol.control.routing import PAUSE_S, Route, addresses_from_text
 from xpool_protocol.errors import (
     ClosedError,
@@ -126,10 +127,19 @@ def error_from_rpc(error: Any, address: str) -> PoolError:
     return PeerError(f"the registry at {address} broke the call: {status}, {details}")
 
 
+def channel_to(address: str, credentials: Credentials) -> Any:
+    """A ``grpc.Channel``, encrypted if an authority is known."""
+    if credentials.ca_pem is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    secure = grpc.ssl_channel_credentials(root_certificates=credentials.ca_pem)
+    return grpc.secure_channel(address, secure, options=CHANNEL_OPTIONS)
+
+
 class _RoutedChannel:
     """Looks like a ``grpc.Channel``; each call goes to the registry that leads."""
 
-    def __init__(self, addresses: list[str]) -> None:
+    def __init__(self, addresses: list[str], credentials: Credentials) -> None:
+        self._credentials = credentials
         self._route = Route(addresses)
         self._channels: dict[str, Any] = {}
         self._methods: dict[tuple[str, str], Any] = {}
@@ -152,7 +162,11 @@ class _RoutedChannel:
             while True:
                 address, method = self._current(path, method_of)
                 try:
-                    reply = method(request, timeout=deadline_s - time.monotonic())
+                    reply = method(
+                        request,
+                        timeout=deadline_s - time.monotonic(),
+                        metadata=self._credentials.metadata(address),
+                    )
                 except grpc.RpcError as error:
                     if not self._goes_on(address, error, deadline_s):
                         raise
@@ -178,9 +192,7 @@ class _RoutedChannel:
                 raise ValueError("the connection to the registry was closed")
             address = self._route.current
             if address not in self._channels:
-                self._channels[address] = grpc.insecure_channel(
-                    address, options=CHANNEL_OPTIONS
-                )
+                self._channels[address] = channel_to(address, self._credentials)
             key = (address, path)
             if key not in self._methods:
                 self._methods[key] = method_of(self._channels[address])
@@ -211,19 +223,27 @@ class RegistryClient:
     for a value out of range, and the errors it names.
     """
 
-    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float = 5.0,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Connect at the first call.
 
         Args:
             address: ``HOST:PORT``, or several with commas between.
             timeout_s: for a call.
+            credentials: None: what the environment says.
 
         Raises:
             UsageError: no address.
         """
         self.address = address
         self._timeout_s = timeout_s
-        self._channel: Any = _RoutedChannel(addresses_from_text(address))
+        self._channel: Any = _RoutedChannel(
+            addresses_from_text(address), credentials or from_environment()
+        )
         self._stub: Any = registry_pb2_grpc.PoolRegistryStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:

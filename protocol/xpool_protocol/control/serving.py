@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 
 from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control import admin_pb2_grpc, registry_pb2_grpc
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.credentials import token_of_metadata
 from xpool_protocol.control.rpc import MESSAGE_OPTIONS, status_from_error
 from xpool_protocol.errors import PoolError, UsageError
 
@@ -29,8 +30,23 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+class Call(NamedTuple):
+    """What somebody asks, before it is answered."""
+
+    method: str
+    request: Any
+    token: str
+    """As it was shown; empty: none."""
+
+    peer: str
+    """gRPC's word for where it comes from."""
+
+
 class RegistryHandler(Protocol):
     """What a registry answers. Called from several threads at once."""
+
+    def admit(self, call: Call) -> Any:
+        """The request as its caller may make it, or a ``PoolError``."""
 
     def join(self, request: pb.JoinRequest) -> pb.JoinReply:
         """A node offers its devices."""
@@ -107,14 +123,26 @@ class AdminHandler(Protocol):
     def list_usage(self, request: admin.ListUsageRequest) -> admin.ListUsageReply:
         """Who has used how much."""
 
+    def create_token(self, request: admin.CreateTokenRequest) -> admin.CreateTokenReply:
+        """Make a token."""
+
+    def list_tokens(self, request: admin.ListTokensRequest) -> admin.ListTokensReply:
+        """Those that are not revoked."""
+
+    def revoke_token(self, request: admin.RevokeTokenRequest) -> admin.RevokeTokenReply:
+        """Good for nothing from now on."""
+
 
 class _AdminServicer:
     """gRPC's view of an admin handler."""
 
     def __init__(
-        self, handler: AdminHandler, unexpected: Callable[[Exception], None]
+        self,
+        handler: AdminHandler,
+        admit: Callable[[Call], Any],
+        unexpected: Callable[[Exception], None],
     ) -> None:
-        adapt = _adapter(unexpected)
+        adapt = _adapter(admit, unexpected)
         self.ListQueue = adapt(handler.list_queue)
         self.ListTenants = adapt(handler.list_tenants)
         self.SetTenant = adapt(handler.set_tenant)
@@ -126,13 +154,16 @@ class _AdminServicer:
         self.WhatIf = adapt(handler.what_if)
         self.ListEvents = adapt(handler.list_events)
         self.ListUsage = adapt(handler.list_usage)
+        self.CreateToken = adapt(handler.create_token)
+        self.ListTokens = adapt(handler.list_tokens)
+        self.RevokeToken = adapt(handler.revoke_token)
 
 
 class _Servicer:
     """gRPC's view of a handler: same methods, other names and errors."""
 
     def __init__(self, handler: RegistryHandler) -> None:
-        adapt = _adapter(handler.unexpected)
+        adapt = _adapter(handler.admit, handler.unexpected)
         self.Join = adapt(handler.join)
         self.Heartbeat = adapt(handler.heartbeat)
         self.Acquire = adapt(handler.acquire)
@@ -147,12 +178,15 @@ class _Servicer:
 
 
 def _adapter(
-    unexpected: Callable[[Exception], None],
+    admit: Callable[[Call], Any], unexpected: Callable[[Exception], None]
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]:
     def adapt(method: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+        name = "".join(part.title() for part in method.__name__.split("_"))
+
         def call(request: Any, context: Any) -> Any:
             try:
-                return method(request)
+                token = token_of_metadata(dict(context.invocation_metadata()))
+                return method(admit(Call(name, request, token, context.peer())))
             except PoolError as error:
                 status = status_from_error(error)
                 context.set_trailing_metadata(status.metadata)
@@ -169,6 +203,13 @@ def _adapter(
     return adapt
 
 
+class TlsFiles(NamedTuple):
+    """What a registry shows its callers, in PEM form."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+
+
 class RegistryServer:
     """Holds its port from construction, answers from ``start`` until ``stop``.
 
@@ -176,8 +217,13 @@ class RegistryServer:
         port: the real one, also when 0 was asked for.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: TlsFiles | None = None) -> None:
         """Take ``host:port``; port 0 is any free one.
+
+        Args:
+            host: to listen on.
+            port: to listen on.
+            tls: encrypts all calls; None: they go in clear.
 
         Raises:
             UsageError: nothing can listen there: in use, not ours, not allowed.
@@ -185,7 +231,14 @@ class RegistryServer:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-call")
         self._server: Any = grpc.server(pool, options=_OPTIONS)
         try:
-            self.port = int(self._server.add_insecure_port(f"{host}:{port}"))
+            if tls is None:
+                bound = self._server.add_insecure_port(f"{host}:{port}")
+            else:
+                pair = (tls.key_pem, tls.certificate_pem)
+                bound = self._server.add_secure_port(
+                    f"{host}:{port}", grpc.ssl_server_credentials([pair])
+                )
+            self.port = int(bound)
         except RuntimeError as error:
             raise UsageError(
                 f"cannot listen on {host}:{port}: the address is in use or is not one"
@@ -198,7 +251,8 @@ class RegistryServer:
         """Answer calls from now on; without an admin's handler not those of admins."""
         if admin_handler is not None:
             admin_pb2_grpc.add_PoolAdminServicer_to_server(  # type: ignore[no-untyped-call]
-                _AdminServicer(admin_handler, handler.unexpected), self._server
+                _AdminServicer(admin_handler, handler.admit, handler.unexpected),
+                self._server,
             )
         registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
             _Servicer(handler), self._server
