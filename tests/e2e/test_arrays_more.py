@@ -61,3 +61,11 @@ def test_kernels_as_far_as_a_cpu_goes(xpool_run: Runner) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "kernels are as they should be\n"
     assert " 0 mismatches" in ended.stderr
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_devices_memory_and_streams(xpool_run: Runner, mode: str) -> None:
+    program = str(PROGRAMS / "arrays_on_a_device.py")
+    ended = xpool_run("--memory", "256MiB", program, env={"XPOOL_TORCH": mode})
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "the device is as it should be\n"

@@ -1,14 +1,31 @@
 """``cupy.cuda``: the device, streams and events as this session has them.
 
-A session runs everything in one order, so that every stream waits for every other.
+A session runs everything in one order, so streams differ in name only. An event is a
+fence in the log; its time is the arrival of its answer on this host.
 """
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from xpool_protocol.errors import PoolError
+from xpool_protocol.records import FENCE
 
 from xpool.cupy.device import device
+from xpool.cupy.encoding import uvarint
+from xpool.cupy.faults import raise_local
+from xpool.session import RemoteFault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xpool.link import Mark
+
+_state = threading.local()
+_pointers: Final = itertools.count(3)
+"""Of streams and events; 1 and 2 are those of CUDA's own default streams."""
 
 
 class Device:
@@ -23,10 +40,12 @@ class Device:
         return self.id
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):
+            return other == self.id
         return isinstance(other, Device) and other.id == self.id
 
     def __hash__(self) -> int:
-        return hash(("Device", self.id))
+        return hash(self.id)
 
     def __repr__(self) -> str:
         return f"<CUDA Device {self.id}>"
@@ -51,12 +70,27 @@ class Device:
         return f"{properties.get('major', 0)}{properties.get('minor', 0)}"
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What the server told of the device."""
+        return dict(device().session.welcome.properties)
+
+    @property
     def mem_info(self) -> tuple[int, int]:
         """Free and total bytes of the slice."""
-        where = device()
-        total = where.session.welcome.memory_nbytes
-        used = where.allocated_nbytes + where.log.allocated_nbytes()
-        return max(total - used, 0), total
+        total = device().session.welcome.memory_nbytes
+        return max(total - used_nbytes(), 0), total
+
+    @property
+    def pci_bus_id(self) -> str:
+        """Where a local device would stand; this one has no such place here."""
+        return "0000:00:00.0"
+
+
+def used_nbytes() -> int:
+    """What the session takes from its quota: arrays and torch's storages."""
+    where = device()
+    where.free_dead()
+    return where.allocated_nbytes + where.log.allocated_nbytes()
 
 
 class Event:
@@ -68,21 +102,60 @@ class Event:
         disable_timing: bool = False,
         interprocess: bool = False,
     ) -> None:
-        self._recorded_at_s: float | None = None
+        """A mark that is not set yet.
+
+        Raises:
+            NotImplementedError: for another process.
+        """
+        if interprocess:
+            raise NotImplementedError("xpool: events can't be shared between processes")
+        self.ptr = next(_pointers)
+        self.disable_timing = disable_timing
+        self._mark: Mark | None = None
 
     def record(self, stream: Any = None) -> None:
-        """Put the mark here."""
-        self._recorded_at_s = time.monotonic()
+        """Put the mark here; does not wait."""
+        where = device()
+        request = where.log.next_request()
+        self._mark = where.session.mark(request)
+        where.post(bytes((FENCE,)) + uvarint(request))
 
     def synchronize(self) -> None:
         """Wait until what was before the mark has run."""
-        device().synchronize()
+        if self._mark is None:
+            return
+        try:
+            device().session.noted("synchronize", self._mark.reached.wait)
+        except (RemoteFault, PoolError) as error:
+            raise_local(error)
+        if self._mark.error is not None:
+            raise_local(self._mark.error)
 
     @property
     def done(self) -> bool:
-        """Whether it has; this waits until it is so."""
-        device().synchronize()
-        return True
+        """Whether what was before the mark has run; does not wait."""
+        return self._mark is None or self._mark.reached.is_set()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return self.ptr
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds between two events, as the news of them came to this host.
+
+    Raises:
+        ValueError: one was not recorded, or without timing.
+    """
+    for event in (start_event, end_event):
+        if event._mark is None or event.disable_timing:
+            raise ValueError("both events must have been recorded, with timing")
+        event.synchronize()
+    assert start_event._mark is not None
+    assert end_event._mark is not None
+    return (end_event._mark.at_ns - start_event._mark.at_ns) / 1e6
 
 
 class Stream:
@@ -98,17 +171,29 @@ class Stream:
         ptds: bool = False,
         priority: int = 0,
     ) -> None:
-        self.is_non_blocking = non_blocking
-        self.ptr = 0
+        self.is_non_blocking, self.priority = non_blocking, priority
+        self.ptr = 0 if null else 2 if ptds else next(_pointers)
+        self.device_id = -1 if null or ptds else 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.ptr == self.ptr
+
+    def __hash__(self) -> int:
+        return hash(self.ptr)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.ptr} (device {self.device_id})>"
 
     def __enter__(self) -> Stream:
+        _stack().append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """All streams are one order."""
+        _stack().pop()
 
     def use(self) -> Stream:
-        """Make this the current stream."""
+        """Make this the current stream of this thread."""
+        _stack()[-1] = self
         return self
 
     @property
@@ -130,8 +215,48 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """One order: the event's work comes first anyway."""
 
+    def add_callback(self, callback: Callable[..., Any], arg: Any) -> None:
+        """Refused: nothing runs on this host when the device comes to a place."""
+        raise NotImplementedError("xpool: a stream can't call this host back")
+
+    launch_host_func = add_callback
+
+    def begin_capture(self, mode: Any = None) -> None:
+        """Refused: ``xpool.capture`` makes a whole step one record."""
+        raise NotImplementedError(
+            "xpool: arrays can't be captured; torch programs use torch.cuda.CUDAGraph"
+        )
+
+    end_capture = begin_capture
+
+    def is_capturing(self) -> bool:
+        """Never."""
+        return False
+
+
+class ExternalStream(Stream):
+    """A stream that other code, such as torch, has made."""
+
+    def __init__(self, ptr: int, device_id: int = -1) -> None:
+        super().__init__()
+        self.ptr, self.device_id = int(ptr), device_id
+
 
 Stream.null = Stream(null=True)
 Stream.ptds = Stream(ptds=True)
-for _one in (Device, Event, Stream):
+
+
+def _stack() -> list[Stream]:
+    found: list[Stream] | None = getattr(_state, "streams", None)
+    if found is None:
+        found = _state.streams = [Stream.null]
+    return found
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    """This thread's current stream."""
+    return _stack()[-1]
+
+
+for _one in (Device, Event, Stream, ExternalStream, get_current_stream):
     _one.__module__ = "cupy.cuda"

@@ -76,7 +76,9 @@ class ArrayDevice:
             value
         )
         """Makes arrays of what an answer describes; ``ndarray`` sets it."""
-        self._soft_limit_nbytes = session.welcome.memory_nbytes
+        self.limit_nbytes = session.welcome.memory_nbytes
+        """What arrays and tensors together may take: the quota, or less by wish."""
+        self._soft_limit_nbytes = self.limit_nbytes
         self._operations: dict[str, bytes] = {}
         self._define_lock = threading.RLock()
         self._until_room = ROOM_EVERY
@@ -209,9 +211,14 @@ class ArrayDevice:
         if nbytes >= LARGE_NBYTES or self.allocated_nbytes > self._soft_limit_nbytes:
             self._check_quota(nbytes)
 
+    def limit_memory(self, nbytes: int) -> None:
+        """Allow no more than this, and no more than the quota."""
+        self.limit_nbytes = min(nbytes, self.session.welcome.memory_nbytes)
+        self._soft_limit_nbytes = self.limit_nbytes - self.log.allocated_nbytes()
+
     def _check_quota(self, nbytes: int) -> None:
         self.free_dead()
-        quota = self.session.welcome.memory_nbytes
+        quota = self.limit_nbytes
         self._soft_limit_nbytes = quota - self.log.allocated_nbytes()
         if self.allocated_nbytes > self._soft_limit_nbytes:
             self.allocated_nbytes -= nbytes

@@ -2,72 +2,201 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from xpool.cupy import cuda
+import numpy as np
+
+from xpool.cupy import cuda, memory
 from xpool.cupy.device import device
 from xpool.cupy.faults import OutOfMemoryError
+from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
+from xpool.cupy.functions import own
+
+SUBMODULES = (
+    *("compiler", "device", "driver", "memory", "memory_hook", "nvtx"),
+    *("pinned_memory", "profiler", "runtime", "stream"),
+)
+RUNTIME_VERSION = 13000
+"""Of CUDA, as the CuPy whose names these are was built for."""
+
+for _one in (
+    *(cuda.Device, cuda.Stream, cuda.Event, cuda.ExternalStream),
+    *(memory.MemoryPool, memory.PinnedMemoryPool, memory.MemoryAsyncPool),
+    memory.MemoryHook,
+):
+    CLASSES[f"cupy.cuda.{_one.__name__}"] = _one
+
+own("cupy.get_default_memory_pool")(memory.get_default_memory_pool)
+own("cupy.get_default_pinned_memory_pool")(memory.get_default_pinned_memory_pool)
+for _function in (
+    *(memory.set_allocator, memory.get_allocator, memory.using_allocator),
+    *(memory.set_pinned_memory_allocator, cuda.get_current_stream),
+    cuda.get_elapsed_time,
+):
+    own(f"cupy.cuda.{_function.__name__}")(_function)
+for _name in ("alloc", "malloc_async", "malloc_managed", "alloc_pinned_memory"):
+    own(f"cupy.cuda.{_name}")(memory.refuse_memory)
+
+
+@own("cupy.cuda.is_available")
+def is_available() -> bool:
+    """There is a device."""
+    return True
+
+
+@own("cupy.cuda.get_device_id")
+def get_device_id() -> int:
+    """The one device."""
+    return 0
+
+
+@own("cupy.cuda.get_local_runtime_version")
+def get_local_runtime_version() -> int:
+    """Of the CUDA that the names are of."""
+    return RUNTIME_VERSION
+
+
+def _pinned(name: str) -> None:
+    function = getattr(np, name)
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    make.__doc__ = f"As ``numpy.{name}``: pages are pinned on the server."
+    own(f"cupyx.{name}_pinned")(make)
+
+
+for _name in ("empty", "empty_like", "zeros", "zeros_like"):
+    _pinned(_name)
+
+
+@own("cupyx.allow_synchronize")
+@contextlib.contextmanager
+def allow_synchronize(allow: bool) -> Iterator[None]:
+    """Waiting is always allowed."""
+    yield
+
+
+@own("cupyx.get_runtime_info")
+def get_runtime_info(*, full: bool = True) -> str:
+    """What the session is, for people."""
+    welcome = device().session.welcome
+    return (
+        f"xpool {welcome.device_name} on {welcome.server} ({welcome.framework}),"
+        f" {welcome.memory_nbytes >> 20} MiB"
+    )
 
 
 @module("cupy.cuda")
 def fill(m: ModuleType) -> None:
-    """Device, streams, events."""
-    m.Device, m.Stream, m.Event = cuda.Device, cuda.Stream, cuda.Event  # type: ignore[attr-defined]
-    m.get_current_stream = lambda device=None: cuda.Stream.null  # type: ignore[attr-defined]
-    m.is_available = lambda: True  # type: ignore[attr-defined]
-    m.get_elapsed_time = _elapsed  # type: ignore[attr-defined]
-    for name in ("compiler", "memory", "device", "stream", "runtime"):
+    """Its submodules."""
+    for name in SUBMODULES:
         setattr(m, name, importlib.import_module(f"cupy.cuda.{name}"))
-
-
-def _elapsed(start: Any, end: Any) -> float:
-    """Milliseconds between two events, by the client's clock."""
-    if start._recorded_at_s is None or end._recorded_at_s is None:
-        raise ValueError("both events must have been recorded")
-    return float(end._recorded_at_s - start._recorded_at_s) * 1e3
 
 
 def _properties(index: int) -> dict[str, Any]:
     """What the runtime says of a device: the slice's figures."""
     welcome = device().session.welcome
+    told = welcome.properties
     return {
-        **welcome.properties,
+        **told,
         "name": f"xpool {welcome.device_name} on {welcome.server}".encode(),
         "totalGlobalMem": welcome.memory_nbytes,
-        "multiProcessorCount": welcome.properties.get("multi_processor_count", 1),
-        "warpSize": 32,
+        "multiProcessorCount": told.get("multi_processor_count", 1),
+        "warpSize": told.get("warp_size", 32),
+        "maxThreadsPerBlock": told.get("max_threads_per_block", 1024),
+        "sharedMemPerBlock": told.get("shared_memory_per_block", 48 << 10),
+        "pciBusID": 0,
+        "pciDeviceID": 0,
     }
 
 
 @module("cupy.cuda.memory")
 def fill_memory(m: ModuleType) -> None:
-    """The error of a full slice."""
+    """Pools, and the error of a full slice."""
     m.OutOfMemoryError = OutOfMemoryError  # type: ignore[attr-defined]
+    for name in (
+        *("MemoryPool", "MemoryAsyncPool", "MemoryHook", "set_allocator"),
+        *("get_allocator", "using_allocator"),
+    ):
+        setattr(m, name, getattr(memory, name))
+    m.alloc = memory.refuse_memory  # type: ignore[attr-defined]
+
+
+@module("cupy.cuda.memory_hook")
+def fill_hook(m: ModuleType) -> None:
+    """A base class that refuses to be used."""
+    m.MemoryHook = memory.MemoryHook  # type: ignore[attr-defined]
+
+
+@module("cupy.cuda.pinned_memory")
+def fill_pinned(m: ModuleType) -> None:
+    """A pool of nothing."""
+    m.PinnedMemoryPool = memory.PinnedMemoryPool  # type: ignore[attr-defined]
 
 
 @module("cupy.cuda.device")
 def fill_device(m: ModuleType) -> None:
     """``Device``."""
     m.Device = cuda.Device  # type: ignore[attr-defined]
+    m.get_compute_capability = lambda: cuda.Device(0).compute_capability  # type: ignore[attr-defined]
 
 
 @module("cupy.cuda.stream")
 def fill_stream(m: ModuleType) -> None:
     """Streams and events."""
     m.Stream, m.Event = cuda.Stream, cuda.Event  # type: ignore[attr-defined]
-    m.get_current_stream = lambda device=None: cuda.Stream.null  # type: ignore[attr-defined]
-    m.get_elapsed_time = _elapsed  # type: ignore[attr-defined]
+    m.ExternalStream = cuda.ExternalStream  # type: ignore[attr-defined]
+    m.get_current_stream = cuda.get_current_stream  # type: ignore[attr-defined]
+    m.get_elapsed_time = cuda.get_elapsed_time  # type: ignore[attr-defined]
+
+
+@module("cupy.cuda.driver")
+def fill_driver(m: ModuleType) -> None:
+    """The version alone."""
+    m.get_build_version = lambda: RUNTIME_VERSION  # type: ignore[attr-defined]
 
 
 @module("cupy.cuda.runtime")
 def fill_runtime(m: ModuleType) -> None:
     """The few calls of the runtime that programs make themselves."""
     m.is_hip = False  # type: ignore[attr-defined]
-    m.getDeviceCount = lambda: 1  # type: ignore[attr-defined]
-    m.getDevice = lambda: 0  # type: ignore[attr-defined]
-    m.setDevice = cuda.Device  # type: ignore[attr-defined]
-    m.getDeviceProperties = _properties  # type: ignore[attr-defined]
-    m.deviceSynchronize = lambda: cuda.Device(0).synchronize()  # type: ignore[attr-defined]
+    m.CUDARuntimeError = type("CUDARuntimeError", (RuntimeError,), {})  # type: ignore[attr-defined]
+    answers: dict[str, Any] = {
+        "getDeviceCount": lambda: 1,
+        "getDevice": lambda: 0,
+        "setDevice": lambda index: cuda.Device(index).use(),
+        "getDeviceProperties": _properties,
+        "memGetInfo": lambda: cuda.Device(0).mem_info,
+        "deviceSynchronize": lambda: cuda.Device(0).synchronize(),
+        "streamSynchronize": lambda stream: cuda.Device(0).synchronize(),
+        "runtimeGetVersion": lambda: RUNTIME_VERSION,
+        "driverGetVersion": lambda: RUNTIME_VERSION,
+        "deviceCanAccessPeer": lambda first, second: 0,
+    }
+    for name, answer in answers.items():
+        answer.__name__ = name
+        setattr(m, name, answer)
+
+
+@module("cupy.cuda.nvtx")
+def fill_nvtx(m: ModuleType) -> None:
+    """Marks for a profiler that looks at a local device: nothing happens."""
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    for name in ("Mark", "MarkC", "RangePush", "RangePushC", "RangePop"):
+        setattr(m, name, nothing)
+    m.available = False  # type: ignore[attr-defined]
+
+
+@module("cupy.cuda.profiler")
+def fill_profiler(m: ModuleType) -> None:
+    """A profiler that looks at a local device: nothing happens."""
+    m.start = m.stop = m.initialize = lambda *_, **__: None  # type: ignore[attr-defined]

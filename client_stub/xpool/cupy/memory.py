@@ -1,0 +1,178 @@
+"""``cupy.cuda.MemoryPool`` and its kin: they tell of the slice, and allocate nothing.
+
+The server allocates. A pool here answers with what arrays take from the quota, has the
+quota as its limit, and holds nothing back that it could free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from xpool.cupy.device import device
+
+
+class MemoryPool:
+    """Statistics and limits of the slice."""
+
+    def __init__(self, allocator: Any = None) -> None:
+        """A view of the one memory there is."""
+
+    def malloc(self, size: int) -> NoReturn:
+        """Refused: memory of the device has no address here."""
+        refuse_memory(size)
+
+    def used_bytes(self) -> int:
+        """What arrays take from the quota."""
+        where = device()
+        where.free_dead()
+        return where.allocated_nbytes
+
+    def total_bytes(self) -> int:
+        """As ``used_bytes``: nothing is held back."""
+        return self.used_bytes()
+
+    def free_bytes(self) -> int:
+        """Held back by the pool: nothing."""
+        return 0
+
+    def n_free_blocks(self) -> int:
+        """Held back by the pool: none."""
+        return 0
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        """Have what programs have dropped freed now."""
+        device().free_dead()
+
+    def free_all_free(self) -> None:
+        """As ``free_all_blocks``."""
+        self.free_all_blocks()
+
+    def get_limit(self) -> int:
+        """The slice's quota, in bytes."""
+        return device().limit_nbytes
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        """Refuse more than this much to arrays; 0: as much as the quota holds.
+
+        Raises:
+            ValueError: a negative size, or a fraction that is none.
+            TypeError: both, or neither.
+        """
+        if (size is None) == (fraction is None):
+            raise ValueError("size and fraction cannot be specified at one time")
+        quota = device().session.welcome.memory_nbytes
+        if fraction is not None:
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"memory limit fraction out of range: {fraction}")
+            size = int(fraction * quota)
+        assert size is not None
+        if size < 0:
+            raise ValueError(f"memory limit size out of range: {size}")
+        device().limit_memory(size or quota)
+
+
+class PinnedMemoryPool:
+    """Pinned memory is the server's business: nothing is held here."""
+
+    def __init__(self, allocator: Any = None) -> None:
+        """A pool of nothing."""
+
+    def malloc(self, size: int) -> NoReturn:
+        """Refused: see ``cupyx.empty_pinned``."""
+        refuse_memory(size)
+
+    def n_free_blocks(self) -> int:
+        """Held back by the pool: none."""
+        return 0
+
+    def free_all_blocks(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryAsyncPool(MemoryPool):
+    """As ``MemoryPool``."""
+
+
+class MemoryHook:
+    """Refused when it is used: the server allocates, and calls nobody here."""
+
+    name = "MemoryHook"
+
+    def __enter__(self) -> NoReturn:
+        raise NotImplementedError(
+            "xpool: memory hooks see no allocation, since the server makes them; read"
+            " cupy.get_default_memory_pool().used_bytes() instead"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """Never entered."""
+
+
+def refuse_memory(*_: Any, **__: Any) -> NoReturn:
+    """Say that there is no raw memory."""
+    raise NotImplementedError(
+        "xpool: memory of the device has no address here; use cupy.empty"
+    )
+
+
+_pool = MemoryPool()
+_pinned = PinnedMemoryPool()
+_allocator: list[Any] = [_pool.malloc]
+
+
+def get_default_memory_pool() -> MemoryPool:
+    """The one pool."""
+    return _pool
+
+
+def get_default_pinned_memory_pool() -> PinnedMemoryPool:
+    """The one pool of pinned memory."""
+    return _pinned
+
+
+def set_allocator(allocator: Any = None) -> None:
+    """Keep an allocator for ``get_allocator``; the server's is used all the same.
+
+    Raises:
+        NotImplementedError: one of the program's own, which could not be honoured.
+    """
+    if allocator is not None and not _is_ours(allocator):
+        raise NotImplementedError(
+            "xpool: the server allocates; an allocator of the program's own can't be"
+            " called there"
+        )
+    _allocator[0] = allocator or _pool.malloc
+
+
+def _is_ours(allocator: Callable[..., Any]) -> bool:
+    owner = getattr(allocator, "__self__", allocator)
+    return isinstance(owner, MemoryPool | PinnedMemoryPool) or allocator in (
+        refuse_memory,
+        set_allocator,
+    )
+
+
+def get_allocator() -> Any:
+    """What ``set_allocator`` was given."""
+    return _allocator[0]
+
+
+def set_pinned_memory_allocator(allocator: Any = None) -> None:
+    """Pinned memory is the server's business."""
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Any = None) -> Iterator[None]:
+    """``set_allocator`` for a block."""
+    before = get_allocator()
+    set_allocator(allocator)
+    try:
+        yield
+    finally:
+        _allocator[0] = before
+
+
+for _one in (MemoryPool, PinnedMemoryPool, MemoryAsyncPool, MemoryHook):
+    _one.__module__ = "cupy.cuda"
