@@ -540,7 +540,14 @@ class ndarray:  # noqa: N801  CuPy's name
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, 0
 
-    def __dlpack__(self, **kwargs: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: Any = None,
+        dl_device: Any = None,
+        copy: Any = None,
+    ) -> Any:
         """A capsule of a remote tensor over the same memory.
 
         Raises:
@@ -548,7 +555,7 @@ class ndarray:  # noqa: N801  CuPy's name
         """
         from xpool.cupy.interop import capsule
 
-        return capsule(self, kwargs.get("dl_device"), kwargs.get("copy"))
+        return capsule(self, dl_device, copy)
 
     def toDlpack(self) -> Any:  # noqa: N802  CuPy's name
         """As ``__dlpack__``."""

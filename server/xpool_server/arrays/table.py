@@ -152,6 +152,11 @@ class ArrayTable:
 def owner_of(array: Any) -> Any:
     """The array whose memory this one views; itself if it has its own."""
     kind = type(array)
-    while type(array.base) is kind:
-        array = array.base
-    return array
+    while True:
+        base = array.base
+        if type(base) is not kind:
+            # as_strided puts an object of its own between.
+            base = getattr(base, "base", None)
+            if type(base) is not kind:
+                return array
+        array = base

@@ -4,8 +4,10 @@ from xpool.cupy import interop, rules
 from xpool.cupy.modules import (
     aliases,
     callables,
+    composed,
     cuda,
     extras,
+    fft,
     files,
     grids,
     kernels,
@@ -19,8 +21,10 @@ from xpool.cupy.modules import (
 __all__ = [
     "aliases",
     "callables",
+    "composed",
     "cuda",
     "extras",
+    "fft",
     "files",
     "grids",
     "interop",
