@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import torch
+from xpool_protocol.arrays.records import ARRAY_KINDS
 from xpool_protocol.messages import Reply
 from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
@@ -128,6 +129,12 @@ class NativeExecutor(Executor):
             if planned is not None:
                 native.go_on_in_plan(reader.position)
             yield answers
+            if planned is None:
+                # Calls on arrays come in rows, and C++ knows none of them.
+                while position < len(records) and records[position] in ARRAY_KINDS:
+                    reader = Reader(records, position)
+                    yield self.execute(read_record(reader))
+                    position = reader.position
             outcome = native.run(records, position)
 
     def _in_python(self, record: Record, outcome: int) -> Answers | None:

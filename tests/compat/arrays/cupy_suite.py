@@ -95,6 +95,8 @@ INSIDES = (
     "cupy.linalg._einsum",
     "cupy.linalg._util",
     "cupy.linalg._solve",
+    "cupy.random._bit_generator",
+    "cupy.random._permutations",
     "cupy.random._distributions",
     "cupy.random._generator",
     "cupy.random._sample",
@@ -256,7 +258,26 @@ def fill_cusolver(m: types.ModuleType) -> None:
     lenient(m)
 
 
+def fill_public(m: types.ModuleType) -> None:
+    """An inside whose functions the public module has, too."""
+    public = importlib.import_module(m.__name__.rpartition(".")[0])
+    missing = Missing(m.__name__)
+
+    def find(name: str) -> Any:
+        if not name.startswith("_") and hasattr(public, name):
+            return getattr(public, name)
+        return getattr(missing, name)
+
+    m.__getattr__ = find  # type: ignore[method-assign]
+
+
 FILLED = {
+    "cupy.random._distributions": fill_public,
+    "cupy.random._generator": fill_public,
+    "cupy.random._bit_generator": fill_public,
+    "cupy.random._sample": fill_public,
+    "cupy.random._permutations": fill_public,
+    "cupy.random.generator": fill_public,
     "cupyx.cusolver": fill_cusolver,
     "cupy._core": fill_core,
     "cupy._core.core": fill_core,
