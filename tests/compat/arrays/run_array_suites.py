@@ -77,6 +77,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--parts", type=int, default=2, help="suites side by side")
     parser.add_argument("--no-audit", action="store_true", help="predict unwatched")
     parser.add_argument("--lines", type=Path, help="keep every line in this folder")
+    parser.add_argument(
+        "--judge", action="store_true", help="run nothing: judge what --lines has kept"
+    )
     parser.add_argument("--docs", action="store_true", help="write docs/compat/cupy.md")
     parser.add_argument("--json", action="store_true", help="print one object")
     return parser.parse_args()
@@ -243,7 +246,10 @@ def main() -> int:
         out = (options.lines or Path(temporary)).resolve()
         out.mkdir(parents=True, exist_ok=True)
         is_audited = not options.no_audit
-        run(folder, names, out, options.parts, is_audited=is_audited)
+        if options.judge:
+            names = [name for name in names if (out / f"{name}.jsonl").exists()]
+        else:
+            run(folder, names, out, options.parts, is_audited=is_audited)
         sums = {name: summed(out, name) for name in names}
         wrong = judged(out, names)
     if options.docs:

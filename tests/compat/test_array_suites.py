@@ -1,0 +1,92 @@
+"""What the runner of array suites concludes from the lines that its plugins write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ARRAYS = Path(__file__).parent / "arrays"
+sys.path[:0] = [str(ARRAYS)]
+
+import array_page
+import run_array_suites as runner
+
+
+def write(out: Path, name: str, lines: list[dict[str, str]], log: str = "") -> None:
+    (out / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (out / f"{name}.log").write_text(log)
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "xfails.txt"
+    path.write_text("")
+    monkeypatch.setattr(runner, "XFAILS", path)
+    return path
+
+
+PASSED = {"id": "a::b", "outcome": "passed"}
+FAILED = {"id": "a::c", "outcome": "failed", "error": "ValueError: no"}
+
+
+def test_only_what_counts_counts(tmp_path: Path) -> None:
+    lines = [PASSED, FAILED, {"id": "d", "outcome": "skipped"}]
+    lines += [{"id": "e", "outcome": "out_of_scope"}, {"id": "f", "outcome": "xfailed"}]
+    log = "xpool: audit: 12 predictions, 1 mismatches, 3 late errors"
+    write(tmp_path, "math", lines, log)
+    found = runner.summed(tmp_path, "math")
+    assert found.percent == pytest.approx(100 * 2 / 3)
+    assert (found.predictions, found.mismatches, found.late_errors) == (12, 1, 3)
+
+
+def test_a_suite_that_wrote_nothing_has_failed(tmp_path: Path) -> None:
+    write(tmp_path, "math", [])
+    assert runner.summed(tmp_path, "math").percent == 0
+
+
+def test_the_last_word_on_a_test_counts(tmp_path: Path) -> None:
+    write(tmp_path, "math", [PASSED, {**PASSED, "outcome": "failed"}])
+    assert runner.summed(tmp_path, "math").counts == {"failed": 1}
+
+
+def test_a_failure_is_known_or_wrong(tmp_path: Path, known: Path) -> None:
+    write(tmp_path, "math", [PASSED, FAILED])
+    assert runner.judged(tmp_path, ["math"]) == [
+        "failed math::a::c  # ValueError: no",
+    ]
+    known.write_text("# of CuPy's\nmath::a::c  # it asks for what nobody has\n")
+    assert runner.judged(tmp_path, ["math"]) == []
+    known.write_text("math::a::c  # no\nmath::a::b  # it passes\n")
+    assert runner.judged(tmp_path, ["math"]) == ["stale in xfails.txt: math::a::b"]
+
+
+def test_a_wrong_prediction_is_wrong(tmp_path: Path, known: Path) -> None:
+    write(
+        tmp_path, "math", [PASSED], "audit: 9 predictions, 2 mismatches, 0 late errors"
+    )
+    assert runner.judged(tmp_path, ["math"]) == ["math: 2 predictions were wrong"]
+
+
+@pytest.mark.parametrize("line", ["math::a", "math::a  # ", "m  # x\nm  # y"])
+def test_a_known_failure_has_one_line_and_a_reason(line: str, known: Path) -> None:
+    known.write_text(line + "\n")
+    with pytest.raises(SystemExit, match="is wrong"):
+        runner.expected()
+
+
+def test_the_list_in_the_project_can_be_read() -> None:
+    assert all(reason for reason in runner.expected().values())
+
+
+def test_nothing_to_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds none"):
+        runner.suites_in(tmp_path, ())
+
+
+def test_the_table_has_a_row_for_each_suite(tmp_path: Path) -> None:
+    write(tmp_path, "math", [PASSED, FAILED])
+    rows = array_page.table({"math": runner.summed(tmp_path, "math")})
+    assert rows[2] == "| math | 1 | 1 | 0 | 0 | 50.00 % | 99 % |"

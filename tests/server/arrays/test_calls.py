@@ -1,0 +1,202 @@
+"""Records about arrays: results under their numbers, poison, and one ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.array_strategies import ARGUMENTS, KEYWORDS
+from xpool_protocol.arrays.records import (
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+    ArrayResult,
+    DefineArrayOperation,
+    FreeArrays,
+    PutArray,
+    StorageOverArray,
+)
+from xpool_protocol.arrays.values import ArrayMeta, Handle, read_array_value
+from xpool_protocol.errors import PeerError
+from xpool_protocol.messages import Failure, Reply
+from xpool_protocol.values import HostTensor, Tensor
+from xpool_protocol.wire import Reader
+from xpool_server.arrays.calls import ArrayCalls
+from xpool_server.arrays.opening import library_opener
+from xpool_server.failures import Failures
+from xpool_server.storages import Storages
+
+QUOTA = 1 << 20
+FLOAT32, FLOAT64 = 6, 7
+
+
+class Desk:
+    """One session's arrays, and names for its operations."""
+
+    def __init__(self) -> None:
+        self.storages = Storages(QUOTA, torch.device("cpu"))
+        self.failures = Failures("cpu")
+        self.calls = ArrayCalls(self.storages, self.failures, library_opener("cpu"))
+        self._names: dict[str, int] = {}
+        self._request = 0
+
+    def operation(self, name: str) -> int:
+        if name not in self._names:
+            number = self._names[name] = len(self._names)
+            assert not self.calls.define(DefineArrayOperation(number, name))
+        return self._names[name]
+
+    def put(self, number: int, values: list[float]) -> Any:
+        data = np.asarray(values, np.float32)
+        return self.calls.put(PutArray(number, FLOAT32, 0, data.shape, data.tobytes()))
+
+    def call(self, name: str, results: Any, *args: Any, **kwargs: Any) -> Any:
+        made = tuple(ArrayResult(*one) for one in results)
+        return self.calls.call(ArrayCall(self.operation(name), made, args, kwargs))
+
+    def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self._request += 1
+        record = ArrayRequest(
+            *(self._request, 1 << 40, self.operation(name), args, kwargs)
+        )
+        (answer,) = self.calls.request(record)
+        if isinstance(answer, Failure):
+            return answer.fault
+        assert isinstance(answer, Reply)
+        return read_array_value(Reader(answer.value))
+
+    def items(self, number: int) -> list[float]:
+        found, said = self.ask("xpool.get", Handle(number))
+        assert isinstance(found, HostTensor)
+        assert said == ()
+        return np.frombuffer(found.data, np.float32).tolist()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    made = Desk()
+    made.put(1, [1, 2, 3])
+    return made
+
+
+def test_a_call_puts_its_result_under_its_number(desk: Desk) -> None:
+    assert not desk.call("cupy.add", [(2, FLOAT32, (3,))], Handle(1), 1.0)
+    assert desk.items(2) == [2, 3, 4]
+
+
+def test_a_view_is_a_view_and_is_charged_once(desk: Desk) -> None:
+    before = desk.storages.allocated_nbytes
+    key = slice(1, None, None)
+    desk.call("ndarray.__getitem__", [(2, FLOAT32, (2,))], Handle(1), key)
+    assert desk.storages.allocated_nbytes == before
+    desk.call("ndarray.__setitem__", [], Handle(2), ..., 9.0)
+    assert desk.items(1) == [1, 9, 9]
+    desk.calls.free(FreeArrays((1,)))
+    assert desk.storages.allocated_nbytes == before
+    desk.calls.free(FreeArrays((2,)))
+    assert desk.storages.allocated_nbytes == 0
+
+
+def test_a_wrong_prediction_poisons_and_says_so(desk: Desk) -> None:
+    (failure,) = desk.call("cupy.add", [(2, FLOAT64, (3,))], Handle(1), 1.0)
+    assert "predicted shape (3,) and dtype float64" in failure.fault.text
+    assert not desk.call("cupy.add", [(3, FLOAT32, (3,))], Handle(2), 1.0)
+    assert desk.ask("xpool.get", Handle(3)) == failure.fault
+    assert desk.items(1) == [1, 2, 3]
+
+
+def test_a_call_that_fails_poisons_what_it_writes(desk: Desk) -> None:
+    desk.call("ndarray.__getitem__", [(2, FLOAT32, (3,))], Handle(1), ...)
+    desk.put(3, [1, 2])
+    (failure,) = desk.call("cupy.add", [], Handle(3), 1.0, out=Handle(1))
+    # Both names of the memory, for nobody knows what is in it.
+    for number in (1, 2):
+        assert desk.ask("xpool.get", Handle(number)) == failure.fault
+    assert desk.items(3) == [1, 2]
+
+
+def test_what_does_not_fit_is_not_begun(desk: Desk) -> None:
+    (failure,) = desk.call("cupy.zeros", [(2, FLOAT64, (1 << 20,))], (1 << 20,))
+    assert failure.fault.exception == "OutOfMemoryError"
+    fault = desk.ask("cupy.zeros", (1 << 20,))
+    assert fault.exception == "OutOfMemoryError"
+    desk.calls.free(FreeArrays((1, 2)))
+    assert desk.storages.allocated_nbytes == 0
+    desk.calls.arrays.validate()
+
+
+def test_an_argument_that_is_returned_keeps_its_number(desk: Desk) -> None:
+    found, _ = desk.ask("cupy.add", Handle(1), 1.0, out=Handle(1))
+    assert isinstance(found, ArrayMeta)
+    assert found.number == 1
+    view, _ = desk.ask("cupy.reshape", Handle(1), (3, 1))
+    assert (view.number, view.base) == (1 << 40, 1)
+
+
+def test_warnings_are_told(desk: Desk) -> None:
+    desk.put(2, [])
+    _, said = desk.ask("cupy.mean", Handle(2))
+    assert said[0][0] == "RuntimeWarning"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("os.system", "numpy.load", "cupy.__dict__", "cupy.add.__call__"),
+        *("ndarray.__class__", "ndarray.tofile.x", "cupy.pi", "xpool.no_such", ""),
+        *("cupy.testing.run_module_suite", "cupy.load"),
+    ],
+)
+def test_names_outside_the_table(desk: Desk, name: str) -> None:
+    fault = desk.ask(name, Handle(1))
+    assert fault.code in (501, 500, 502), fault
+    assert fault.exception in ("NotImplementedError", "TypeError", "AttributeError")
+
+
+def test_an_operation_out_of_turn_ends_the_session(desk: Desk) -> None:
+    with pytest.raises(PeerError, match="out of turn"):
+        desk.calls.define(DefineArrayOperation(7, "cupy.add"))
+
+
+def test_storage_and_array_are_the_same_bytes(desk: Desk) -> None:
+    storage = torch.UntypedStorage(16)
+    desk.storages.adopt(5, storage)
+    wire = Tensor(5, FLOAT32, (4,), (1,))
+    assert not desk.calls.over_storage(ArrayOverStorage(6, False, wire))
+    desk.call("ndarray.__setitem__", [], Handle(6), ..., 2.0)
+    assert desk.storages.tensor(wire).tolist() == [2, 2, 2, 2]
+    assert not desk.calls.storage_over(StorageOverArray(7, 6))
+    assert desk.storages.tensor(Tensor(7, FLOAT32, (4,), (1,))).tolist() == [2] * 4
+    (failure,) = desk.calls.over_storage(
+        ArrayOverStorage(8, False, Tensor(5, FLOAT32, (5,), (1,)))
+    )
+    assert "reaches outside" in failure.fault.text
+
+
+def test_a_taken_storage_changes_hands(desk: Desk) -> None:
+    before = desk.storages.allocated_nbytes
+    desk.storages.adopt(5, torch.UntypedStorage(4096))
+    wire = Tensor(5, FLOAT32, (1024,), (1,))
+    assert not desk.calls.over_storage(ArrayOverStorage(6, True, wire))
+    assert 5 not in desk.storages
+    assert desk.storages.allocated_nbytes == before + 4096
+
+
+@given(ARGUMENTS, KEYWORDS, st.sampled_from(["cupy.add", "cupy.where", "xpool.get"]))
+def test_whatever_comes_the_outcome_is_an_answer(
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> None:
+    desk = Desk()
+    desk.put(1, [1, 2, 3])
+    for answers in (
+        desk.calls.call(ArrayCall(desk.operation(name), (), args, kwargs)),
+        desk.calls.request(
+            ArrayRequest(1, 1 << 40, desk.operation(name), args, kwargs)
+        ),
+    ):
+        assert all(isinstance(one, Reply | Failure) for one in answers)
+    desk.calls.arrays.validate()
