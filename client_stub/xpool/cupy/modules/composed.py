@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpool.cupy.functions import call, own
+from xpool.cupy.geometry import check_dtype
 from xpool.cupy.ndarray import ndarray
 
 
@@ -66,3 +67,53 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
             if found is not None:
                 vector[...] = found
     return padded
+
+
+@own("cupy.copyto")
+def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
+    """Write one array to another; a host array of one item is a scalar."""
+    if isinstance(src, np.ndarray):
+        if src.size != 1:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for copyto")
+        src = src.reshape(())[()]
+    call("cupy.copyto", (dst, src), {"casting": casting, "where": where})
+
+
+@own("cupy.repeat")
+def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
+    """Each item so many times."""
+    if isinstance(repeats, list | tuple) and np.ndim(repeats) > 1:
+        raise ValueError("object too deep for desired array")
+    if isinstance(repeats, ndarray) and repeats.ndim and isinstance(a, ndarray):
+        length = a.size if axis is None else a.shape[axis]
+        if repeats.size not in (1, length):
+            raise ValueError("'a' and 'repeats' must be of the same length")
+    return call("cupy.repeat", (a, repeats), {"axis": axis})
+
+
+@own("cupy.lexsort")
+def lexsort(keys: Any) -> Any:
+    """The order by several keys, the last one first."""
+    if isinstance(keys, ndarray) and keys.ndim > 2:
+        raise NotImplementedError(
+            "Keys with the rank of three or more is not supported in lexsort"
+        )
+    return call("cupy.lexsort", (keys,), {})
+
+
+def _of_arrays_alone(name: str) -> Any:
+    def function(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        if not isinstance(a, ndarray):
+            raise TypeError(f"Unsupported type {type(a)}")
+        keywords: dict[str, Any] = {"axis": axis}
+        if dtype is not None:
+            keywords["dtype"] = check_dtype(dtype)
+        if out is not None:
+            keywords["out"] = out
+        return call(f"cupy.{name}", (a,), keywords)
+
+    return function
+
+
+for _name in ("cumsum", "cumprod"):
+    own(f"cupy.{_name}")(_of_arrays_alone(_name))
