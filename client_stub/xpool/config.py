@@ -26,7 +26,7 @@ MODES: Final = ("elastic", "capped")
 PRIORITIES: Final = ("high", "normal", "low")
 PLACES: Final = ("auto", "pack", "spread")
 SWITCH: Final = ("yes", "no")
-REQUIREMENTS: Final = ("kind", "model", "arch", "memory", "server")
+REQUIREMENTS: Final = ("kind", "model", "arch", "memory", "server", "apart")
 FOREVER_MS: Final = 30 * 24 * 3600 * 1000
 """The registry keeps nobody in its queue for longer than a month."""
 
@@ -228,7 +228,7 @@ def require_from_text(text: str) -> dict[str, str]:
     """Which devices will do: ``model=a100,memory=40GiB,label.zone=b``.
 
     Keys are ``kind``, ``model``, ``arch``, ``memory`` (of the whole device, at
-    least), ``server`` and ``label.NAME``; memory is given back in bytes.
+    least), ``server``, ``apart`` and ``label.NAME``; memory is given back in bytes.
 
     Raises:
         UsageError: another key, or no value.

@@ -169,6 +169,7 @@ def request_from(
         limit_ms=settings.limit_ms,
         policy=settings.place,
         same_node=settings.same_server,
+        apart=wanted.get("apart", ""),
         wanted=pb.Wanted(
             kind=wanted.get("kind", ""),
             model=wanted.get("model", ""),

@@ -28,6 +28,15 @@ FOLDER: Final = "../shared/traces/openb"
 
 
 def measure(settings: Settings, say: Say) -> Samples:
+    """Replay the trace, and play simulated days.
+
+    Raises:
+        RunFailed: there is no trace.
+    """
+    return {**replays(settings, say), **simulated_days(settings.runs, say)}
+
+
+def replays(settings: Settings, say: Say) -> dict[str, list[float]]:
     """Replay the trace with each seed and both policies.
 
     Raises:
@@ -51,9 +60,7 @@ def measure(settings: Settings, say: Say) -> Samples:
                 f"seed {seed}, {name}: {replayed.allocated_percent:.2f} % allocated,"
                 f" {replayed.placements_per_s:,.0f} placements/s"
             )
-    samples = simulated_days(settings.runs, say)
     return {
-        **samples,
         "allocation_percent": [statistics.mean(allocated["fgd"])],
         "allocation_percent_by_seed": allocated["fgd"],
         "best_fit_allocation_percent": [statistics.mean(allocated["node-best-fit"])],

@@ -142,6 +142,7 @@ def check_acquire_group(command: AcquireGroup) -> None:
         check_text(field, text, MAX_NAME_CHARS, may_be_empty=True)
     check_number("min_memory_nbytes", wanted.min_memory_nbytes, 0, MAX_NBYTES)
     check_labels(wanted.labels)
+    check_text("apart", command.apart, MAX_NAME_CHARS, may_be_empty=True)
 
 
 def check_labels(labels: Sequence[tuple[str, str]]) -> None:

@@ -78,6 +78,9 @@ class AcquireGroup:
 
     same_node: bool = False
     constraints: Constraints = NO_CONSTRAINTS
+    apart: str = ""
+    """No node of it holds another lease of its tenant with the same text."""
+
     ticket: str = ""
     """Random, of the client's making: with it the same request may be sent again."""
 

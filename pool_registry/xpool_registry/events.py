@@ -79,6 +79,7 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     limit_ms: int = 0
     """It ends so long after it was granted, renewed or not; 0: no limit."""
 
+    apart: str = ""
     why: str = ""
     """Why on that device, for people."""
 
@@ -133,6 +134,9 @@ class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queue
     policy: str = "auto"
     same_node: bool = False
     constraints: Constraints = NO_CONSTRAINTS
+    apart: str = ""
+    """No node of it holds another lease of its tenant with the same text."""
+
     at_s: float
 
 

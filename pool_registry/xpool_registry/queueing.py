@@ -75,6 +75,7 @@ def request_from(
         policy=command.policy,
         same_node=command.same_node,
         constraints=command.constraints,
+        apart=command.apart,
         at_s=at.wall_s,
     )
 

@@ -71,6 +71,18 @@ def demand_from(request: RequestQueued) -> Demand:
     )
 
 
+def apart_from(state: State, request: RequestQueued, may: Bools) -> Bools:
+    """Of those nodes the ones without a lease that the request must keep away from."""
+    if not request.apart:
+        return may
+    may = may.copy()
+    for row, node in enumerate(state.fleet.nodes):
+        for lease in state.leases_on(node.name):
+            if (lease.tenant, lease.apart) == (request.tenant, request.apart):
+                may[row] = False
+    return may
+
+
 def _is_room_beside(
     state: State, demand: Demand, kept: Demand, promise: Promise, spot: Spot
 ) -> bool:
@@ -124,6 +136,7 @@ def _place_after(
     state: State, request: RequestQueued, ended: Sequence[LeaseGranted], may: Bools
 ) -> list[Spot] | None:
     fleet = state.fleet.copy()
+    may = apart_from(state, request, may)
     for lease in ended:
         _give_back(fleet, lease)
     for request_id, promise in state.promises.items():

@@ -32,6 +32,7 @@ from xpool_registry.fairshare import Amount, Shares
 from xpool_registry.preemption import victims
 from xpool_registry.reservations import (
     LATE_NS,
+    apart_from,
     demand_from,
     earliest,
     kept_from,
@@ -110,9 +111,10 @@ class _Pass:
         self.plan = Plan()
         self.taken: list[tuple[Spot, int, int]] = []
         self.epoch = state.last_epoch
-        self.blocked: set[tuple[Demand, str, int]] = set()
+        self.blocked: set[tuple[Demand, str, int, str]] = set()
         self.head: RequestQueued | None = None
         self.is_over = False
+        self.apart_rows: dict[tuple[str, str], set[int]] = {}
         devices = max(1, int(state.fleet.exists.sum()))
         self.mean = float(state.fleet.total_nbytes.sum()) / devices
 
@@ -158,8 +160,14 @@ class _Pass:
         if limit:
             self.plan.reasons[request.request_id] = limit
             return
+        apart = request.apart
         # What did not fit once in a pass fits no better later in it.
-        form = (demand, request.policy, request.limit_ms)
+        form = (
+            demand,
+            request.policy,
+            request.limit_ms,
+            f"{request.tenant} {apart}" if apart else "",
+        )
         spots = None
         is_promised = request.request_id in self.state.promises
         if is_promised or form not in self.blocked:
@@ -182,7 +190,13 @@ class _Pass:
         if request.limit_ms:
             ends_ns = self.at.now_ns + request.limit_ms * NS_PER_MS
         kept = kept_from(self.state, demand, ends_ns, request.request_id)
-        return self.state.placers[request.policy].place(demand, self.may, kept)
+        may = self.may
+        if request.apart:
+            may = apart_from(self.state, request, may)
+            # What this pass has granted is not in the state yet.
+            for row in self.apart_rows.get((request.tenant, request.apart), ()):
+                may[row] = False
+        return self.state.placers[request.policy].place(demand, may, kept)
 
     def _wait(self, request: RequestQueued, demand: Demand) -> None:
         state = self.state
@@ -319,10 +333,14 @@ class _Pass:
                     priority=request.priority,
                     request_id=request.request_id,
                     limit_ms=request.limit_ms,
+                    apart=request.apart,
                     why=why,
                     waited_ms=int(1000 * waited_s),
                 )
             )
+        if request.apart:
+            rows = self.apart_rows.setdefault((request.tenant, request.apart), set())
+            rows.update(spot.row for spot in spots)
         self.plan.granted[request.request_id] = leases
         self.plan.facts += leases
 

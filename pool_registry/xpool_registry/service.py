@@ -175,6 +175,7 @@ def group_from_wire(request: pb.AcquireGroupRequest) -> commands.AcquireGroup:
             labels=tuple(sorted(wanted.labels.items())),
             node_name=wanted.node_name,
         ),
+        apart=request.apart,
         ticket=request.ticket,
         wait_ms=request.wait_ms,
         limit_ms=request.limit_ms,

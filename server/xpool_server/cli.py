@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -123,6 +124,14 @@ def server(
             help="Device time after which a job makes room for others.",
         ),
     ] = 2.0,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Say something of this server that jobs may ask for with --require"
+            " label.KEY=VALUE; may be repeated.",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -175,11 +184,30 @@ def server(
             uploads_nbytes=cached_nbytes,
             arbiter=arbiter,
             turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
+            labels=labels_from_texts(label or []),
         )
         Node(options, on_ready=typer.echo).run()
     except PoolError as error:
         typer.echo(f"xpool: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+
+
+def labels_from_texts(texts: Sequence[str]) -> dict[str, str]:
+    """What ``--label`` says, as often as it was given.
+
+    Raises:
+        UsageError: not of the form KEY=VALUE.
+
+    >>> labels_from_texts(["zone=b", "rack=7"])
+    {'zone': 'b', 'rack': '7'}
+    """
+    labels = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not key or not sign:
+            raise UsageError(f"the label {text!r} makes no sense: write KEY=VALUE")
+        labels[key] = value
+    return labels
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -119,6 +119,9 @@ class NodeOptions:
     turns: Settings = field(default_factory=Settings)
     """How long their turns are."""
 
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its operator says of it; jobs may ask for them."""
+
 
 class Node:
     """One server process; ``run`` returns its exit status."""
@@ -166,6 +169,7 @@ class Node:
             self._address,
             tuple(_device_to_wire(device) for device in options.devices),
             _version(),
+            options.labels,
         )
         self._link = RegistryLink(options.registry, identity, self._listener.wake)
         self._meter = LoadMeter(time.monotonic_ns())
@@ -441,6 +445,7 @@ def _device_to_wire(device: DeviceInfo) -> pb.Device:
         kind=device.kind,
         name=device.name,
         memory_nbytes=device.memory_nbytes,
+        architecture=device.architecture,
     )
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import structlog
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import RegistryClient
-from xpool_protocol.errors import NameTaken, PoolError, UsageError
+from xpool_protocol.errors import NameTaken, PoolError, TokenInvalid, UsageError
 
 from xpool_server.node_facts import LeaseRevoked, SliceChanged
 
@@ -46,6 +46,7 @@ class Identity:
     address: str
     devices: tuple[pb.Device, ...]
     version: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,9 @@ class RegistryLink:
                     address=one.address,
                     devices=one.devices,
                     version=one.version,
+                    labels=one.labels,
                 )
-            except (UsageError, NameTaken) as error:
+            except (UsageError, TokenInvalid, NameTaken) as error:
                 is_ours = isinstance(error, NameTaken)
                 if not is_ours or time.monotonic() - began_s > NAME_PATIENCE_S:
                     self._say(JoinRefused(error))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from xpool_perf import openb
-from xpool_perf.placement_replay import measure
+from xpool_perf.placement_replay import replays
 from xpool_perf.pool import RunFailed
 from xpool_perf.scenario import Settings
+from xpool_perf.simulated_day import DEVICES, NODES, Day, Job, quietly, tenants
 from xpool_registry.demand import Demand
 from xpool_registry.fleet import DeviceFacts, NodeFacts
 
@@ -37,7 +38,7 @@ def write_trace(folder: Path) -> None:
 def test_a_small_trace_is_replayed_and_fgd_wins(tmp_path: Path) -> None:
     write_trace(tmp_path)
     lines: list[str] = []
-    samples = measure(Settings(path=tmp_path), lines.append)
+    samples = replays(Settings(path=tmp_path), lines.append)
     assert len(samples["allocation_percent_by_seed"]) == 5
     fgd = samples["allocation_percent"][0]
     assert 80 < samples["best_fit_allocation_percent"][0] <= fgd <= 100
@@ -80,8 +81,28 @@ def test_the_same_seed_allocates_the_same(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_trace_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="cannot read the openb trace"):
-        measure(Settings(path=tmp_path), print)
+        replays(Settings(path=tmp_path), print)
     write_trace(tmp_path)
     (tmp_path / openb.TASKS_FILE).write_text("name\nx\n")
     with pytest.raises(RunFailed, match="holds no openb trace: no column"):
-        measure(Settings(path=tmp_path), print)
+        replays(Settings(path=tmp_path), print)
+
+
+def test_a_small_day_adds_up() -> None:
+    quietly()
+    jobs = [
+        Job(name=f"low-{i}", at_s=0.0, tenant="ada", length_s=3600.0, priority="low")
+        for i in range(NODES * DEVICES)
+    ]
+    jobs += [
+        Job(name="high", at_s=600.0, tenant="bob", length_s=60.0, priority="high"),
+        Job(name="last", at_s=700.0, tenant="eve", length_s=60.0, limit_s=60.0),
+    ]
+    day = Day(jobs, tenants()).run()
+    assert day.waits_s["high"][0] == pytest.approx(30.5, abs=1)
+    assert day.lost_by_class == {"low": pytest.approx(630, abs=2)}
+    assert day.used["bob"] == pytest.approx(60)
+    assert day.promised == day.kept == 1
+    without = Day(jobs, tenants(preemptions_per_hour=0)).run()
+    assert without.lost_by_class == {}
+    assert without.waits_s["high"][0] == pytest.approx(3000, abs=61)

@@ -85,11 +85,18 @@ def test_the_notice_is_withdrawn_when_the_request_starts_otherwise(
 def test_equals_and_the_newly_started_are_left_in_peace(pool: PoolModel) -> None:
     pool.ask("one", priority="normal")
     pool.ask("two", priority="low")
-    pool.ask("normal", priority="normal", tenant="bob")
+    pool.ask("next", priority="normal", tenant="bob")
+    pool.wait(2 * MINUTE_MS)
+    assert noticed(pool) == set(), "only the high class makes others leave"
+    pool.end("two")
+    pool.wait(3000)
+    pool.ask("urgent", priority="high", tenant="bob")
     pool.registry.tick()
-    assert noticed(pool) == set(), "two runs for less than a minute"
-    pool.wait(MINUTE_MS + 3000)
-    assert noticed(pool) == {"two"}
+    assert noticed(pool) == {"one"}, "next runs for less than a minute"
+    pool.wait(MINUTE_MS)
+    pool.ask("equal", priority="high", tenant="eve")
+    pool.wait(2 * MINUTE_MS)
+    assert "urgent" in pool.running()
 
 
 def test_nobody_leaves_if_that_is_not_enough(pool: PoolModel) -> None:

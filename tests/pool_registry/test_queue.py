@@ -231,6 +231,22 @@ def test_use_fades_by_its_half_life() -> None:
         pool.registry._state.shares(pool.clock().wall_s)
 
 
+def test_what_must_stay_apart_shares_no_server() -> None:
+    pool = PoolModel()
+    pool.join("a", devices=2)
+    pool.join("b", devices=2)
+    assert pool.ask("one", 10, apart="replicas")
+    assert pool.ask("two", 10, apart="replicas")
+    nodes = {pool.leases[name][0].node.node_name for name in ("one", "two")}
+    assert nodes == {"a", "b"}
+    assert not pool.ask("three", 10, apart="replicas")
+    assert pool.ask("other", 10, apart="replicas", tenant="bob")
+    assert pool.ask("any", 10)
+    pool.end("one")
+    pool.wait(3000)
+    assert "three" in pool.running()
+
+
 # ---- promises and backfill
 
 

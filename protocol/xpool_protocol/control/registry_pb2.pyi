@@ -254,7 +254,7 @@ class Lease(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ..., limit_ms: _Optional[int] = ..., notice: _Optional[str] = ..., leaves_in_ms: _Optional[int] = ...) -> None: ...
 
 class AcquireGroupRequest(_message.Message):
-    __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted")
+    __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted", "apart")
     SLICE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +263,7 @@ class AcquireGroupRequest(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     SAME_NODE_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
+    APART_FIELD_NUMBER: _ClassVar[int]
     slice: AcquireRequest
     device_count: int
     ticket: str
@@ -271,7 +272,8 @@ class AcquireGroupRequest(_message.Message):
     policy: str
     same_node: bool
     wanted: Wanted
-    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ..., ticket: _Optional[str] = ..., wait_ms: _Optional[int] = ..., limit_ms: _Optional[int] = ..., policy: _Optional[str] = ..., same_node: _Optional[bool] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ...) -> None: ...
+    apart: str
+    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ..., ticket: _Optional[str] = ..., wait_ms: _Optional[int] = ..., limit_ms: _Optional[int] = ..., policy: _Optional[str] = ..., same_node: _Optional[bool] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., apart: _Optional[str] = ...) -> None: ...
 
 class Wanted(_message.Message):
     __slots__ = ("kind", "model", "architecture", "min_memory_nbytes", "labels", "node_name")

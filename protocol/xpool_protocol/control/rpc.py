@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -269,6 +269,7 @@ class RegistryClient:
         address: str,
         devices: Sequence[pb.Device],
         version: str,
+        labels: Mapping[str, str] | None = None,
     ) -> pb.JoinReply:
         """Offer a node's devices; the same ``boot_id`` twice is the same as once.
 
@@ -281,6 +282,7 @@ class RegistryClient:
             address=address,
             devices=devices,
             version=version,
+            labels=labels or {},
         )
         return self._call(pb.JoinReply, self._stub.Join, request)
 

@@ -7,6 +7,7 @@ framework is imported only where CUDA is asked about.
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ class DeviceInfo:
     """What a worker is started with: ``cpu``, ``cuda:1``."""
     cores: tuple[int, ...] = ()
     """Processors that operations are held to; empty: any."""
+    architecture: str = ""
+    """As its vendor counts: ``sm_90``, ``x86_64``."""
 
 
 def discover(spec: str | None = None) -> list[DeviceInfo]:
@@ -115,6 +118,7 @@ def _cpu_devices(
             kind="cpu",
             name=name,
             memory_nbytes=each,
+            architecture=platform.machine(),
             torch_device="cpu",
             cores=cores[index],
         )
@@ -155,6 +159,7 @@ def _cuda_devices(indices: list[int] | None) -> list[DeviceInfo]:
                 name=properties.name,
                 memory_nbytes=properties.total_memory,
                 torch_device=f"cuda:{index}",
+                architecture=f"sm_{properties.major}{properties.minor}",
             )
         )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def cpu(index: int, memory_nbytes: int) -> DeviceInfo:
         name=cpu_name(),
         memory_nbytes=memory_nbytes,
         torch_device="cpu",
+        architecture=platform.machine(),
     )
 
 
