@@ -69,6 +69,12 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
     return padded
 
 
+@own("cupy.meshgrid")
+def meshgrid(*xi: Any, **kwargs: Any) -> tuple[Any, ...]:
+    """Coordinates of a grid, one array for each vector."""
+    return tuple(call("cupy.meshgrid", xi, kwargs)) if xi else ()
+
+
 @own("cupy.copyto")
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
     """Write one array to another; a host array of one item is a scalar."""

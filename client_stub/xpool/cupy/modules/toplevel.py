@@ -69,6 +69,7 @@ def asnumpy(
     """A copy in host memory."""
     if isinstance(a, ndarray):
         return a.get(order=order, out=out)
+    a = transfer.unwrapped(a)
     if transfer.has_remote(a):
         return transfer.as_array(a).get(order=order, out=out)
     host = np.asarray(a, order=order)
