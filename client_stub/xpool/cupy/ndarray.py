@@ -192,7 +192,9 @@ class ndarray:  # noqa: N801  CuPy's name
     @property
     def flat(self) -> Any:
         """An iterator over the items in row-major order."""
-        return attribute(self, "flat")
+        found = attribute(self, "flat")
+        found._owner = self
+        return found
 
     @flat.setter
     def flat(self, value: Any) -> None:

@@ -189,6 +189,8 @@ NOT_OURS = (
     "__cuda_array_interface__",
     "mdspan",
     "_core.internal",
+    "plans of cuFFT",
+    "get_fft_plan",
 )
 """In a failure's text: it asks for CuPy's insides or for a device pointer."""
 
@@ -320,7 +322,7 @@ def prepare() -> None:
     cuda.cub.available = cuda.cub_enabled = False
     cuda.get_local_runtime_version = lambda: 13000
     cuda.runtime.deviceGetAttribute = lambda *_: 0
-    cuda.get_nvcc_path = nothing
+    cuda.get_nvcc_path = lambda: "nvcc"
     for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg):
         fallback(module)
     for name in ("memory", "device", "stream"):

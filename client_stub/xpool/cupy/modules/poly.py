@@ -9,7 +9,7 @@ import numpy as np
 
 from xpool.cupy import transfer
 from xpool.cupy.device import device
-from xpool.cupy.ndarray import index_of, ndarray
+from xpool.cupy.ndarray import ndarray
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 
@@ -59,11 +59,19 @@ def _plain(value: Any) -> Any:
 class _Flat(RemoteClass):
     """Iterates over an array's items in row-major order."""
 
+    _owner: Any = None
+    _at: int = 0
+
+    @property
+    def base(self) -> Any:
+        """The array."""
+        return self._owner
+
     def __new__(cls, a: Any) -> Any:
         """Of an array."""
         if not isinstance(a, ndarray):
             raise TypeError("flatiter is made of an array")
-        return device().call("xpool.attribute", (a, "flat"), {})
+        return a.flat
 
     def __getitem__(self, index: Any) -> Any:
         return device().call("cupy.flatiter.__getitem__", (self, _flat(index)), {})
@@ -72,15 +80,21 @@ class _Flat(RemoteClass):
         device().call("cupy.flatiter.__setitem__", (self, _flat(index), value), {})
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.copy())  # type: ignore[attr-defined]
+        return self
+
+    def __next__(self) -> Any:
+        if self._at >= self._owner.size:
+            raise StopIteration
+        self._at += 1
+        return self[self._at - 1]
 
 
 def _flat(index: Any) -> Any:
-    if isinstance(index, tuple) and len(index) != 1:
+    if isinstance(index, bool) or not (
+        index is Ellipsis or isinstance(index, slice | int | np.integer)
+    ):
         raise IndexError("unsupported iterator index")
-    if isinstance(index, list | np.ndarray | ndarray):
-        raise NotImplementedError("Advanced indexing isn't supported for flatiter.")
-    return index_of(index)
+    return index
 
 
 remote_class("cupy.poly1d", _Poly)
