@@ -23,6 +23,7 @@ from xpool_perf.pool import RunFailed, repository
 from xpool_perf.registry_faults import REGISTRY_FAULTS
 from xpool_perf.results import Result, ResultUnreadable
 from xpool_perf.scenario import Scenario, Settings
+from xpool_perf.shares import SHARES
 from xpool_perf.startup import STARTUP
 from xpool_perf.torch_compat import TORCH_COMPAT
 from xpool_perf.torch_ops import TORCH_OPS
@@ -31,7 +32,7 @@ SCENARIOS: Final = {
     one.name: one
     for one in (
         *(MAIN_JOB, TORCH_OPS, TRAIN, DECODE, TRANSFER, STARTUP, TORCH_COMPAT),
-        *(PLACEMENT_REPLAY, FLEET, REGISTRY_FAULTS, ARRAY_OPS),
+        *(PLACEMENT_REPLAY, FLEET, REGISTRY_FAULTS, ARRAY_OPS, SHARES),
     )
 }
 COMMANDS: Final = (*SCENARIOS, "compare", "render")
@@ -94,6 +95,9 @@ def add_scenario(options: argparse.ArgumentParser, devices: Sequence[str]) -> No
         help=f"of the server and of the local side (default: {usual.device})",
     )
     options.add_argument(
+        "--plot", default="", metavar="FILE", help="draw a picture (shares only)"
+    )
+    options.add_argument(
         "--json", action="store_true", help="print one JSON object instead of a table"
     )
     options.add_argument(
@@ -152,6 +156,7 @@ def run_scenario(args: argparse.Namespace) -> None:
         epochs=args.epochs,
         steps=args.steps,
         nodes=getattr(args, "nodes", Settings().nodes),
+        plot=args.plot,
         path=getattr(args, "path", None),
     )
     result = run(SCENARIOS[args.command], settings)

@@ -36,6 +36,9 @@ class Settings:
     nodes: int = 1000
     """Servers of a fleet that is played."""
 
+    plot: str = ""
+    """File for a picture, where a scenario draws one."""
+
     path: Path | None = None
     """Of what the scenario reads, if it reads anything."""
 

@@ -187,6 +187,10 @@ def _lease_figures(info: pb.LeaseInfo) -> Figures:
         "executed_ops": session.executed_ops if session else None,
         "allocated_nbytes": session.allocated_nbytes if session else None,
         "received_nbytes": session.received_nbytes if session else None,
+        "sent_nbytes": session.sent_nbytes if session else None,
+        "device_ns": session.device_ns if session else None,
+        "waiting_ns": session.waiting_ns if session else None,
+        "got_percent": session.got_percent if session else None,
     }
 
 

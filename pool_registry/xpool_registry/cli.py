@@ -69,6 +69,15 @@ def registry(
             " TTL: 1s to 24h."
         ),
     ] = "15s",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            envvar="XPOOL_REGISTRY_METRICS",
+            metavar="HOST:PORT",
+            help="Answer Prometheus at http://HOST:PORT/metrics.",
+            show_default="no metrics",
+        ),
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -121,6 +130,7 @@ def registry(
             advertise=advertise,
             tls=tls_from_files(tls_certificate, tls_key),
             token_file=token_file,
+            metrics=metrics,
             on_ready=lambda address: typer.echo(f"registry ready on {address}"),
         )
 

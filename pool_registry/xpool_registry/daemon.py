@@ -41,6 +41,7 @@ def serve(
     advertise: str = "",
     tls: TlsFiles | None = None,
     token_file: Path = TOKEN_FILE,
+    metrics: str = "",
 ) -> None:
     """Serve one pool until SIGINT or SIGTERM.
 
@@ -56,6 +57,7 @@ def serve(
         tls: encrypts all calls.
         token_file: gets the first admin's token, if the registry can be reached from
             elsewhere and there is no token yet.
+        metrics: ``HOST:PORT`` for Prometheus; empty: none.
 
     Raises:
         UsageError: the address, the store or the key cannot be used.
@@ -69,7 +71,12 @@ def serve(
             " --insecure on a network where everybody is trusted"
         )
 
+    if metrics:
+        _check_reachable(host_and_port(metrics)[0], is_insecure=is_insecure)
+
     def prepare(registry: Registry) -> None:
+        if metrics:
+            _serve_metrics(registry, metrics)
         if is_public and not registry.has_had_tokens:
             make_first_token(registry, token_file)
 
@@ -144,6 +151,22 @@ def tls_from_files(certificate: Path | None, key: Path | None) -> TlsFiles | Non
         return TlsFiles(certificate.read_bytes(), key.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _check_reachable(host: str, *, is_insecure: bool) -> None:
+    if not is_insecure and not _is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines and metrics are not encrypted:"
+            " name 127.0.0.1, or pass --insecure on a network where everybody is trusted"
+        )
+
+
+def _serve_metrics(registry: Registry, address: str) -> None:
+    from xpool_registry.metrics import RegistryCollector, serve
+
+    host, port = host_and_port(address)
+    real = serve(RegistryCollector(registry), host.strip("[]"), port)
+    structlog.get_logger(__name__).info("metrics", url=f"http://{host}:{real}/metrics")
 
 
 def new_id() -> str:

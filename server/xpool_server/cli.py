@@ -132,6 +132,15 @@ def server(
             " label.KEY=VALUE; may be repeated.",
         ),
     ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            envvar="XPOOL_METRICS",
+            metavar="HOST:PORT",
+            help="Answer Prometheus at http://HOST:PORT/metrics.",
+            show_default="no metrics",
+        ),
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option(help="How log lines on stderr look.")
     ] = LogFormat.TEXT,
@@ -183,6 +192,7 @@ def server(
             ),
             uploads_nbytes=cached_nbytes,
             arbiter=arbiter,
+            metrics=metrics,
             turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
             labels=labels_from_texts(label or []),
         )

@@ -33,7 +33,12 @@ from xpool_server.lane import SocketLane
 from xpool_server.native_executor import MakeExecutor
 from xpool_server.native_serving import NativeLoop, native_loop
 from xpool_server.peers import Peers
-from xpool_server.session import Session, framework, refusal
+from xpool_server.session import (
+    Session,
+    framework,
+    quota_beside_context,
+    refusal,
+)
 
 STATISTICS_INTERVAL_S: Final = 1.0
 
@@ -166,12 +171,13 @@ class Worker:
             case control.OpenSession():
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
-                self._backend.limit_memory(order.memory_nbytes)
+                quota_nbytes = quota_beside_context(self._backend, order.memory_nbytes)
+                self._backend.limit_memory(quota_nbytes)
                 self._peers = self._open_door(order.host, order.door_key)
                 self._listener.watch(self._peers.wake_fileno)
                 self._executor = self._make_executor(
                     self._backend,
-                    order.memory_nbytes,
+                    quota_nbytes,
                     self._lane,
                     self._peers,
                     self._known_uploads(order.tenant),

@@ -209,6 +209,17 @@ class Executor:
         self.turn = turn
         self.storages.turn = turn
 
+    def begin_work(self) -> None:
+        """Our turn has begun: device time counts from here.
+
+        Where work goes on behind its submission, two pieces of it may be under way, and
+        what the device has measured by now is charged.
+        """
+        if not self.backend.is_thread_time:
+            self.backend.wait_for_chunks(1)
+            self.turn.measured(self.backend.busy_ns)
+        self.backend.begin_work()
+
     def _make_storages(self, quota_nbytes: int) -> Storages:
         """An empty table for this session."""
         return Storages(quota_nbytes, self.backend.device, self._broken_upload)
@@ -248,7 +259,7 @@ class Executor:
         with _no_warnings(), torch._C._AutoDispatchBelowADInplaceOrView():
             self._payloads = payloads
             self.turn.begin()
-            self.backend.begin_work()
+            self.begin_work()
             try:
                 yield
             finally:
@@ -324,6 +335,7 @@ class Executor:
             "busy_ns": self.backend.busy_ns,
             "graph_runs": self.graphs.runs,
             "known_nbytes": self.known_nbytes,
+            "overhead_nbytes": self.backend.overhead_nbytes,
         }
 
     def _allocate(self, record: Allocate) -> Answers:

@@ -43,6 +43,7 @@ from xpool_server.front_door import MAX_QUESTION_NBYTES, FrontDoor
 from xpool_server.known_uploads import UploadFolder
 from xpool_server.load_report import LoadMeter, session_report
 from xpool_server.metering import Meter, Reading
+from xpool_server.metrics import NodeCollector, SessionFigures, Snapshot, serve
 from xpool_server.node_facts import (
     Fact,
     GiveUp,
@@ -116,6 +117,9 @@ class NodeOptions:
     arbiter: PolicyName = PolicyName.PRIORITY
     """How the tenants of a device take turns."""
 
+    metrics: str = ""
+    """``HOST:PORT`` for Prometheus; empty: none."""
+
     turns: Settings = field(default_factory=Settings)
     """How long their turns are."""
 
@@ -143,6 +147,7 @@ class Node:
             UsageError: an address that cannot be listened on.
         """
         check_reachability(options.listen, is_insecure=options.is_insecure)
+        self._collector, self._metrics = _served_metrics(options)
         self._options = options
         if options.uploads_folder is not None:
             UploadFolder(options.uploads_folder, options.uploads_nbytes).clean()
@@ -291,15 +296,28 @@ class Node:
         if now_ns - self._reported_ns >= REPORT_NS:
             self._reported_ns = now_ns
             loads = self._meter.loads(self._state, now_ns)
-            self._link.publish(loads, self._session_reports(now_ns))
+            figures = self._session_figures(now_ns)
+            self._link.publish(loads, [one.report for one in figures])
+            if self._collector is not None:
+                self._collector.publish(Snapshot(loads, figures, self._passed_on()))
 
-    def _session_reports(self, now_ns: int) -> list[pb.SessionReport]:
-        reports = []
+    def _passed_on(self) -> list[tuple[int, str, int]]:
+        return [
+            (index, verdict.value, count)
+            for index, desk in self._desks.items()
+            for verdict, count in desk.passed_on.items()
+        ]
+
+    def _session_figures(self, now_ns: int) -> list[SessionFigures]:
+        figures = []
         for worker, process, session in self._state.sessions():
             meter = self._read(worker, session, now_ns)
             is_stalled = worker in self._desks[process.device_index].stalled
-            reports.append(session_report(session, meter, is_stalled=is_stalled))
-        return reports
+            report = session_report(session, meter, is_stalled=is_stalled)
+            figures.append(
+                SessionFigures(session.claims.tenant, process.device_index, report)
+            )
+        return figures
 
     def _read(self, worker: WorkerId, session: Session, now_ns: int) -> Meter:
         """The session's meter, with what it has used by now."""
@@ -425,6 +443,7 @@ class Node:
             *("--arbiter-fd", str(self._desks[device_index].page.fileno)),
             *("--listen", worker_uri(self._options.listen, control_fd)),
             *(() if threads is None else ("--threads", str(threads))),
+            *(("--visible", device.visible) if device.visible else ()),
             *(("--cores", ",".join(map(str, device.cores))) if device.cores else ()),
             *(() if ports is None else ("--ports", str(ports))),
             *(() if library is None else ("--executor-library", str(library))),
@@ -437,6 +456,19 @@ class Node:
             return ()
         nbytes = str(self._options.uploads_nbytes)
         return ("--uploads", str(folder), "--uploads-nbytes", nbytes)
+
+
+def _served_metrics(options: NodeOptions) -> tuple[NodeCollector | None, object]:
+    """What is published to, and what keeps answering."""
+    if not options.metrics:
+        return None, None
+    uri = f"tcp://{options.metrics}"
+    check_reachability(uri, is_insecure=options.is_insecure)
+    collector = NodeCollector()
+    host, _, port = options.metrics.rpartition(":")
+    port_number, answering = serve(collector, host.strip("[]"), int(port))
+    _log.info("metrics", url=f"http://{host}:{port_number}/metrics")
+    return collector, answering
 
 
 def _device_to_wire(device: DeviceInfo) -> pb.Device:

@@ -31,13 +31,16 @@ from xpool_protocol.messages import (
     Reply,
     Welcome,
 )
+from xpool_protocol.quantities import text_from_nbytes
 from xpool_protocol.transport import PeerId
 
 from xpool_server.control import OpenSession, ResizeSession, SessionResized
+from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.lacking import lacking
 from xpool_server.native.serving import Place
+from xpool_server.storages import GRANULE_NBYTES
 
 Send: TypeAlias = Callable[[PeerId, Frames], None]
 
@@ -72,6 +75,7 @@ class Session:
         self._connection = ServerConnection()
         self._owner: PeerId | None = None
         self._properties = dict(properties or {})
+        self._refusal = refusal_of_quota(executor.backend, lease.memory_nbytes)
         self._queue: deque[Batch | Ping] = deque()
         self._running: Iterator[Answers | None] | None = None
         """What is left of the first batch in the queue, once it has begun."""
@@ -169,21 +173,20 @@ class Session:
 
     def resize(self, order: ResizeSession) -> SessionResized:
         """Change the slice, and tell the client; smaller than what is in use: no."""
-        storages = self._executor.storages
+        storages, backend = self._executor.storages, self._executor.backend
+        quota_nbytes = quota_beside_context(backend, order.memory_nbytes)
         try:
-            storages.resize_quota(order.memory_nbytes)
+            storages.resize_quota(quota_nbytes)
         except QuotaExceeded as error:
-            return SessionResized(storages.quota_nbytes, str(error))
+            return SessionResized(self._lease.memory_nbytes, str(error))
         self._lease = replace(
             self._lease,
             share_percent=order.share_percent,
             memory_nbytes=order.memory_nbytes,
         )
-        self._executor.backend.limit_memory(order.memory_nbytes)
+        backend.limit_memory(quota_nbytes)
         if self.is_owned and self.ended is None:
-            self._answer(
-                self._connection.resized(order.share_percent, order.memory_nbytes)
-            )
+            self._answer(self._connection.resized(order.share_percent, quota_nbytes))
         return SessionResized(order.memory_nbytes)
 
     def _end(self, error: PoolError, reason: str) -> None:
@@ -211,6 +214,9 @@ class Session:
             self._send(peer, goodbye(error))
             return
         self._owner = peer
+        if self._refusal is not None:
+            self._end(self._refusal, str(self._refusal))
+            return
         self._answer(self._connection.welcome(self._welcome()))
 
     def _is_key(self, key: str) -> bool:
@@ -230,10 +236,12 @@ class Session:
             device_kind=backend.kind,
             device_name=backend.name,
             share_percent=lease.share_percent,
-            memory_nbytes=lease.memory_nbytes,
+            memory_nbytes=quota_beside_context(backend, lease.memory_nbytes),
             window_nbytes=limits.WINDOW_NBYTES,
             properties={
-                **backend.properties(lease.memory_nbytes),
+                **backend.properties(
+                    quota_beside_context(backend, lease.memory_nbytes)
+                ),
                 **self._properties,
             },
             lacking=lacking(type(backend)),
@@ -290,6 +298,23 @@ class Session:
         assert self._owner is not None
         self._executor.sent_nbytes += sum(len(frame) for frame in frames)
         self._send(self._owner, frames)
+
+
+def quota_beside_context(backend: Backend, memory_nbytes: int) -> int:
+    """What of a slice's memory is left for storages."""
+    return max(0, memory_nbytes - backend.context_nbytes)
+
+
+def refusal_of_quota(backend: Backend, memory_nbytes: int) -> QuotaExceeded | None:
+    """Why a slice is too small for any session on the device, if it is."""
+    needed_nbytes = backend.context_nbytes + GRANULE_NBYTES
+    if memory_nbytes >= needed_nbytes:
+        return None
+    return QuotaExceeded(
+        f"a slice of {text_from_nbytes(memory_nbytes)} holds no session on"
+        f" {backend.name}: its context alone takes"
+        f" {text_from_nbytes(backend.context_nbytes)}; ask for more with --memory"
+    )
 
 
 def refusal() -> Frames:

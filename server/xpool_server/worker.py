@@ -44,6 +44,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--listen", required=True, help="for instance tcp://0.0.0.0:0")
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
+    parser.add_argument("--visible", help="CUDA_VISIBLE_DEVICES of this process")
     parser.add_argument("--cores", help="processors for operations: 2,3")
     parser.add_argument("--executor-library", type=Path, help="run records in C++")
     parser.add_argument("--arbiter-fd", type=int, help="page of the device's turns")
@@ -102,6 +103,8 @@ def _serve(options: argparse.Namespace) -> None:
     The address comes first: if it is no good, nobody waits for the framework.
     """
     with _listener(options) as listener:
+        if options.visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = options.visible
         import torch
 
         from xpool_server.devices import open_backend

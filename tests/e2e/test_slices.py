@@ -199,3 +199,26 @@ def test_what_top_shows(pool: Pool) -> None:
         assert row["promised_percent"] == 30
         assert row["got_percent"] > 0
         assert row["state"] == "open"
+
+
+def test_two_tenants_that_come_and_go(pool: Pool) -> None:
+    """The example: both correct, and both with their shares while both had work."""
+    example = Path(__file__).parents[2] / "examples" / "two_tenants.py"
+    run = subprocess.run(
+        [
+            *(sys.executable, str(example), "--registry", pool.registry),
+            *("--seconds", "25", "--seed", "3"),
+        ],
+        env=pool.environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout.splitlines()[-1])
+    assert report["results"]["train"] > 0
+    assert report["results"]["infer"] > 0
+    assert report["device_s"] > 0
+    # Clients that share the cores with the device are not always there in time.
+    assert abs(report["got_percent"]["train"] - 70) < 15

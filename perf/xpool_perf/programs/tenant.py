@@ -3,6 +3,7 @@
 ``tenant.py saturate SEED``: products of matrices that take 0.05 to 20 ms on one core of
 a CPU, without a pause, a few tens of milliseconds ahead of the device. After each
 group of them one line: the moment and the work done so far, in multiply-adds.
+``tenant.py train SEED`` and ``misbehave SECONDS``: below.
 ``tenant.py ask PAUSE_MS``: a small inference, its answer read, a pause; one line each:
 the moment and the seconds from its first operation to its answer.
 
@@ -12,7 +13,9 @@ Lines are JSON; the clock is monotonic, so that all processes of a machine share
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import sys
 import time
 from collections import deque
@@ -72,12 +75,54 @@ def ask(pause_s: float) -> None:
             time.sleep(pause_s)
 
 
+def train(seed: int) -> None:
+    """A small model on batches that take a while to come, its loss read each step."""
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+    ).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    steps = 0.0
+    while True:
+        time.sleep(0.02)  # a loader that reads and decodes
+        batch, target = torch.rand(256, 64), torch.randint(10, (256,))
+        out = model(batch.to("cuda"))
+        loss = torch.nn.functional.cross_entropy(out, target.to("cuda"))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss.item()
+        steps += 1
+        say(time.monotonic(), steps)
+
+
+def misbehave(lifetime_s: float) -> None:
+    """Flood the server with small operations, leak until refused, and crash."""
+    began = time.monotonic()
+    one, leaked = torch.ones(16, device="cuda"), []
+    say(began, 0)
+    while time.monotonic() - began < lifetime_s:
+        for _ in range(2000):
+            one.add_(1)
+        try:
+            leaked.append(torch.ones(1 << 18, device="cuda"))
+        except torch.OutOfMemoryError:
+            one.sum().item()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
     """Work until somebody ends this process."""
     what, value = sys.argv[1:]
-    if what == "saturate":
-        saturate(int(value))
-    ask(float(value) / 1000)
+    match what:
+        case "saturate":
+            saturate(int(value))
+        case "ask":
+            ask(float(value) / 1000)
+        case "train":
+            train(int(value))
+        case "misbehave":
+            misbehave(float(value))
 
 
 if __name__ == "__main__":

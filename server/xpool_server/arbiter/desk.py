@@ -66,8 +66,8 @@ class Desk:
         self._watch = Watch()
         self.stalled: set[int] = set()
         """Workers that stood still while others waited, and do still."""
-        self.overruns = 0
-        """How often others had to run beside a tenant that came to no end."""
+        self.passed_on = dict.fromkeys((Verdict.STALLED, Verdict.OVERRUN), 0)
+        """How often a turn was, and why."""
 
     def assign(self, worker: int) -> int:
         """A slot for a new worker.
@@ -154,10 +154,9 @@ class Desk:
             return []
         page.slot(holder).place = Place.PASSED
         pass_on(page, now_ns)
+        self.passed_on[verdict] += 1
         if verdict is Verdict.STALLED:
             self.stalled.add(by_slot[holder])
-        else:
-            self.overruns += 1
         return [(by_slot[holder], verdict)]
 
     def _waiting(self, *, except_for: int) -> bool:

@@ -43,6 +43,12 @@ class Turn:
     def end(self) -> None:
         """Nothing is to be done for now."""
 
+    def measured(self, total_ns: int) -> None:
+        """The device's own clock says how much of its time is used by now.
+
+        From then on that counts, and not this thread's processor time.
+        """
+
     @contextmanager
     def given_up(self) -> Iterator[None]:
         """Around a wait for something that is not the device."""
@@ -71,6 +77,7 @@ class NativeTurn(Turn):
             ("xs_turn_begin", (pointer,), None),
             ("xs_turn_check", (pointer,), None),
             ("xs_turn_end", (pointer,), None),
+            ("xs_turn_measured", (pointer, ctypes.c_uint64), None),
             ("xs_set_turn", (pointer, pointer), None),
         )
         self._call = library.functions
@@ -89,6 +96,9 @@ class NativeTurn(Turn):
 
     def check(self) -> None:
         self._call["xs_turn_check"](self._pointer)
+
+    def measured(self, total_ns: int) -> None:
+        self._call["xs_turn_measured"](self._pointer, total_ns)
 
     def end(self) -> None:
         self._call["xs_turn_end"](self._pointer)
@@ -112,10 +122,22 @@ class PythonTurn(Turn):
         self._used_at_ns = 0
         self._held_ns = 0
         self._is_alone = True
+        self._measured_ns: int | None = None
+        self._settled_at_ns = 0
+
+    def measured(self, total_ns: int) -> None:
+        if self._measured_ns is None:
+            self._used_at_ns = total_ns
+        self._measured_ns = total_ns
+
+    def _used_now(self) -> int:
+        if self._measured_ns is not None:
+            return self._measured_ns
+        return time.thread_time_ns()
 
     def begin(self) -> None:
         if self.is_ours or not self._policy.arbitrates or not self._slot.share_percent:
-            self._used_at_ns = time.thread_time_ns()
+            self._used_at_ns = self._used_now()
             return
         self._acquire()
 
@@ -133,7 +155,7 @@ class PythonTurn(Turn):
 
     def end(self) -> None:
         if not self.is_ours:
-            used_ns = time.thread_time_ns()
+            used_ns = self._used_now()
             self._slot.used_ns += used_ns - self._used_at_ns
             self._used_at_ns = used_ns
             return
@@ -173,7 +195,7 @@ class PythonTurn(Turn):
                     return
                 if slot.is_leaving:
                     slot.place = Place.IDLE
-                    self._used_at_ns = time.thread_time_ns()
+                    self._used_at_ns = self._used_now()
                     return
                 if slot.place == Place.PASSED:
                     slot.place = Place.ARRIVED
@@ -188,7 +210,9 @@ class PythonTurn(Turn):
         slot.turns += 1
         slot.waited_ns += now_ns - began_ns
         self._page.grants += 1
-        self._used_at_ns = time.thread_time_ns()
+        self._settled_at_ns = now_ns
+        if self._measured_ns is None:
+            self._used_at_ns = self._used_now()
         self._set_deadline(now_ns)
 
     def _wait_for_tokens(self) -> None:
@@ -207,9 +231,11 @@ class PythonTurn(Turn):
         return next_tenant(self._policy, page, page.tenants(), now_ns)
 
     def _settle(self, now_ns: int) -> None:
-        used_ns = time.thread_time_ns()
+        used_ns = self._used_now()
         since_ns, self._used_at_ns = used_ns - self._used_at_ns, used_ns
-        self._held_ns += since_ns
+        is_measured = self._measured_ns is not None
+        self._held_ns += now_ns - self._settled_at_ns if is_measured else since_ns
+        self._settled_at_ns = now_ns
         charge(
             *(self._policy, self._page, self._slot, since_ns, now_ns),
             is_alone=self._is_alone,

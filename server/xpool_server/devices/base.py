@@ -56,6 +56,9 @@ class Backend(ABC):
     """Device time is the processor time of the thread that runs the operations: native
     code takes it itself, and tells it with ``add_busy``."""
 
+    context_nbytes: int = 0
+    """Device memory that a process takes before its first storage: of each quota."""
+
     device: torch.device
     """Where storages lie and operations run."""
     name: str
@@ -117,6 +120,11 @@ class Backend(ABC):
         """A further generator, with the framework's default seed."""
         return torch.Generator(device=self.device)
 
+    @property
+    def overhead_nbytes(self) -> int:
+        """What this process holds beside its storages: context, cache, workspaces."""
+        return self.context_nbytes
+
     @abstractmethod
     def begin_work(self) -> None:
         """Operations follow: device time counts from here."""
@@ -124,6 +132,10 @@ class Backend(ABC):
     @abstractmethod
     def end_work(self) -> None:
         """No operations follow for now."""
+
+    def wait_for_chunks(self, in_flight: int) -> None:
+        """Wait until at most so many pieces of work are under way on the device."""
+        del in_flight  # nothing is ever under way here
 
     def add_busy(self, busy_ns: int) -> None:
         """Count device time that native code has taken.

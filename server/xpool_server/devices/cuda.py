@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from xpool_protocol import limits
@@ -60,6 +61,7 @@ class CudaBackend(Backend):
         self._busy_ns = 0
         self._slots = SlotPool(partial(_PinnedSlot, self.device))
         self.warm_up()
+        self.context_nbytes = _context_nbytes(self.device)
 
     def properties(self, quota_nbytes: int) -> Mapping[str, str | int | float]:
         device = self._properties
@@ -77,8 +79,12 @@ class CudaBackend(Backend):
         }
 
     def limit_memory(self, quota_nbytes: int) -> None:
-        """The allocator's own limit: the quota and as much again for scratch memory."""
-        fraction = 2 * quota_nbytes / self._properties.total_memory
+        """The allocator's own limit, its cache and its workspaces included.
+
+        It gives its cache back before it refuses, so that nothing is taken from a
+        neighbour whose quota holds the rest of the device.
+        """
+        fraction = quota_nbytes / self._properties.total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), self.device)
 
     def write(self, storage: torch.UntypedStorage, offset: int, data: Payload) -> None:
@@ -124,6 +130,14 @@ class CudaBackend(Backend):
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 
+    @property
+    def overhead_nbytes(self) -> int:
+        with suppress(RuntimeError):
+            reserved = torch.cuda.memory_reserved(self.device)
+            allocated = torch.cuda.memory_allocated(self.device)
+            return self.context_nbytes + max(0, reserved - allocated)
+        return self.context_nbytes
+
     def default_generator(self) -> torch.Generator:
         return torch.cuda.default_generators[self.device.index]
 
@@ -142,6 +156,12 @@ class CudaBackend(Backend):
             self._spans.append((begun, _timestamp()))
             if len(self._spans) > MAX_OPEN_SPANS:
                 self._spans[0][1].synchronize()
+                self._read_spans()
+
+    def wait_for_chunks(self, in_flight: int) -> None:
+        with suppress(RuntimeError):
+            while len(self._spans) > in_flight:
+                self._spans[-1 - in_flight][1].synchronize()
                 self._read_spans()
 
     def _read_spans(self) -> None:
@@ -178,6 +198,42 @@ class _PinnedSlot:
         copied, self._copied = self._copied, None
         if copied is not None:
             copied.synchronize()
+
+
+def _context_nbytes(device: torch.device) -> int:
+    """What the driver holds for this process beside the allocator's memory.
+
+    0 where the driver's library does not tell (it does not within a container).
+    """
+    with suppress(ImportError, RuntimeError):
+        import pynvml  # type: ignore[import-not-found]
+
+        return context_of_process(pynvml, device.index or 0, os.getpid()) or 0
+    return 0
+
+
+def context_of_process(nvml: Any, index: int, pid: int) -> int | None:
+    """A process's memory on a device, less what torch's allocator has reserved.
+
+    Args:
+        nvml: the module ``pynvml``.
+        index: of the device, as torch counts.
+        pid: which process.
+
+    Returns:
+        None if the driver does not name the process.
+    """
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except nvml.NVMLError:
+        return None
+    for process in processes:
+        if process.pid == pid and process.usedGpuMemory is not None:
+            reserved = torch.cuda.memory_reserved(index)
+            return max(0, int(process.usedGpuMemory) - reserved)
+    return None
 
 
 def _timestamp() -> torch.cuda.Event:

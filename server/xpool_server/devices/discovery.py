@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text
+
+from xpool_server.devices.mig import Instance, instances
 
 MAX_CPU_DEVICES: Final = 64
 """A trial pool on one machine; each is a set of processes with the framework in it."""
@@ -33,6 +37,8 @@ class DeviceInfo:
     memory_nbytes: int
     torch_device: str
     """What a worker is started with: ``cpu``, ``cuda:1``."""
+    visible: str = ""
+    """``CUDA_VISIBLE_DEVICES`` of its workers: an instance of a divided GPU."""
     cores: tuple[int, ...] = ()
     """Processors that operations are held to; empty: any."""
     architecture: str = ""
@@ -140,6 +146,9 @@ def _cores(count: int, each: int) -> list[tuple[int, ...]]:
 
 
 def _cuda_devices(indices: list[int] | None) -> list[DeviceInfo]:
+    divided = _divided_devices() if indices is None else []
+    if divided:
+        return divided
     import torch
 
     count = torch.cuda.device_count()
@@ -163,6 +172,33 @@ def _cuda_devices(indices: list[int] | None) -> list[DeviceInfo]:
             )
         )
     return found
+
+
+def _divided_devices() -> list[DeviceInfo]:
+    """Every MIG instance and whole GPU; empty if no GPU here is divided."""
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):  # no driver, or it does not answer
+        return []
+    found = instances(listing)
+    return devices_of(found) if any(one.profile for one in found) else []
+
+
+def devices_of(found: Sequence[Instance]) -> list[DeviceInfo]:
+    """Instances as devices: of those whose memory nobody tells there is none."""
+    return [
+        DeviceInfo(
+            index=index,
+            kind="cuda",
+            name=one.name,
+            memory_nbytes=one.memory_nbytes or 0,
+            torch_device="cuda:0",
+            visible=one.uuid,
+        )
+        for index, one in enumerate(one for one in found if one.memory_nbytes)
+    ]
 
 
 def machine_memory_nbytes() -> int:

@@ -25,7 +25,6 @@ uint64_t clock_ns(clockid_t clock) {
 }
 
 uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
-uint64_t used_now_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 void futex_wait(std::atomic<uint32_t> &word, uint32_t seen, int64_t timeout_ns) {
   const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
@@ -134,9 +133,11 @@ void charge(Page &page, int index, uint64_t used_ns, uint64_t now_ns, bool is_al
   page.virtual_ns = std::max<uint64_t>(page.virtual_ns, is_alone ? slot.virtual_ns.load() : before);
 }
 
+uint64_t Turn::used_now() const { return is_measured_ ? measured_ns_ : clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
 void Turn::begin() {
   if (is_policy(page_, Policy::kNull) || slot_.share_percent == 0 || is_ours_) {
-    used_at_ns_ = used_now_ns();
+    used_at_ns_ = used_now();
     return;
   }
   acquire();
@@ -154,7 +155,7 @@ void Turn::acquire() {
     go_to(slot_, Place::kIdle);
     if (page_.holder == me_)  // it was given to us meanwhile
       pass_on(me_, now_ns());
-    used_at_ns_ = used_now_ns();
+    used_at_ns_ = used_now();
     return;
   }
   const uint64_t granted_ns = now_ns();
@@ -166,7 +167,9 @@ void Turn::acquire() {
   slot_.turns++;
   page_.grants++;
   slot_.waited_ns += granted_ns - began_ns;
-  used_at_ns_ = used_now_ns();
+  settled_at_ns_ = granted_ns;
+  if (!is_measured_)  // what was submitted in an earlier turn is charged when it is measured
+    used_at_ns_ = used_now();
   set_deadline(granted_ns);
 }
 
@@ -204,10 +207,11 @@ bool Turn::wait_for_turn() {
 
 // Charges what was used since the last time.
 void Turn::settle(uint64_t now) {
-  const uint64_t used = used_now_ns();
+  const uint64_t used = used_now();
   const uint64_t since = used - used_at_ns_;
   used_at_ns_ = used;
-  held_ns_ += since;
+  held_ns_ += is_measured_ ? now - settled_at_ns_ : since;
+  settled_at_ns_ = now;
   charge(page_, index_, since, now, is_alone_);
 }
 
@@ -252,7 +256,7 @@ void Turn::look() {
 
 void Turn::end() {
   if (!is_ours_) {
-    const uint64_t used = used_now_ns();
+    const uint64_t used = used_now();
     slot_.used_ns += used - used_at_ns_;
     used_at_ns_ = used;
     return;

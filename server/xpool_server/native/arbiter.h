@@ -87,6 +87,14 @@ class Turn {
   void begin();
   // Nothing is to be done for now.
   void end();
+  // The device's own clock says how much of its time is used by now, behind what is submitted. From then on that is
+  // what counts, and not this thread's processor time; a quantum is then time in which work is submitted.
+  void measured(uint64_t total_ns) {
+    if (!is_measured_)
+      used_at_ns_ = total_ns;
+    is_measured_ = true;
+    measured_ns_ = total_ns;
+  }
   // Between two records: makes room for others if it is their turn, and waits until it is ours again.
   void check() {
     if (deadline_ns_ == 0 && page_.holder.load(std::memory_order_relaxed) == me_ &&
@@ -97,6 +105,7 @@ class Turn {
   }
 
  private:
+  uint64_t used_now() const;
   void look();
   void acquire();
   void wait_for_tokens();
@@ -115,6 +124,9 @@ class Turn {
   uint64_t deadline_ns_ = 0;  // when to look again although nobody has asked; 0: never
   uint64_t used_at_ns_ = 0;   // the thread's processor time up to which it is charged
   uint64_t held_ns_ = 0;      // device time of this turn
+  bool is_measured_ = false;
+  uint64_t measured_ns_ = 0;
+  uint64_t settled_at_ns_ = 0;
 };
 
 }  // namespace xpool_server

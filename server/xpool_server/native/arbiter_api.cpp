@@ -21,6 +21,7 @@ API Turn *xs_turn_new(int32_t fd, int32_t slot) {
 API void xs_turn_begin(Turn *turn) { turn->begin(); }
 API void xs_turn_check(Turn *turn) { turn->check(); }
 API void xs_turn_end(Turn *turn) { turn->end(); }
+API void xs_turn_measured(Turn *turn, uint64_t total_ns) { turn->measured(total_ns); }
 API void xs_set_turn(Executor *executor, Turn *turn) { executor->turn = turn; }
 
 API int32_t xs_page_next(Page *page, uint64_t now_ns) { return xpool_server::next_slot(*page, now_ns); }

@@ -24,6 +24,7 @@ from xpool_protocol.messages import (
     Ping,
     Pong,
     Reply,
+    Resized,
     Welcome,
 )
 from xpool_protocol.records import (
@@ -38,6 +39,7 @@ from xpool_protocol.records import (
 from xpool_protocol.transport import PeerId
 from xpool_protocol.wire import Writer
 from xpool_server.allowed import known_names, refusal
+from xpool_server.control import ResizeSession, SessionResized
 from xpool_server.session import CLIENT_LEFT, Session
 
 OWNER = PeerId(b"owner")
@@ -99,6 +101,50 @@ def test_the_key_opens(stage: Stage) -> None:
     assert welcome.properties.keys() == {
         *("name", "major", "minor", "total_memory", "multi_processor_count"),
     }
+
+
+def test_a_slice_below_the_context_is_refused_with_the_figures(stage: Stage) -> None:
+    """A device whose processes take 1 GiB each; the slice is 256 MiB."""
+    stage.executor.backend.context_nbytes = 1 << 30
+    stage.session = Session(lease(), stage.executor, stage.take)
+    (told,) = stage.say(hello())
+    assert isinstance(told, Goodbye)
+    assert "256 MiB" in told.text
+    assert "1 GiB" in told.text
+    assert stage.session.ended is not None
+
+
+def test_the_context_is_part_of_the_quota(stage: Stage) -> None:
+    stage.executor.backend.context_nbytes = 1 << 27
+    (welcome,) = stage.say(hello())
+    assert isinstance(welcome, Welcome)
+    assert welcome.memory_nbytes == 1 << 27
+    assert stage.executor.counters()["overhead_nbytes"] == 1 << 27
+
+
+def test_a_quota_grows_shrinks_and_stops_at_what_is_in_use(opened: Stage) -> None:
+    opened.batch(1, 0, Allocate(1, 1 << 19))
+    opened.sent.clear()
+    answer = opened.session.resize(ResizeSession(60, 1 << 21))
+    assert answer == SessionResized(1 << 21)
+    assert [message for _, message in opened.sent] == [Resized(60, 1 << 21)]
+    assert opened.batch(2, 1, Allocate(2, 1 << 20)) == [Ack(2, 64 << 20)]
+    opened.sent.clear()
+    in_use = (1 << 19) + (1 << 20)
+    answer = opened.session.resize(ResizeSession(60, in_use - 1))
+    assert f"({in_use} bytes) are in use" in answer.refusal
+    assert answer.memory_nbytes == 1 << 21
+    assert not opened.sent
+    assert opened.session.resize(ResizeSession(60, in_use)).refusal == ""
+    (failure, _) = opened.batch(3, 2, Allocate(3, 1))
+    assert isinstance(failure, Failure)
+
+
+def test_an_allocation_of_2_to_the_62_bytes_is_refused(opened: Stage) -> None:
+    """No client of ours asks for so much: its quota refuses that. The session ends."""
+    (told,) = opened.batch(1, 0, Allocate(1, 1 << 62))
+    assert isinstance(told, Goodbye)
+    assert opened.executor.storages.allocated_nbytes == 0
 
 
 def test_the_welcome_names_what_a_cpu_lacks(stage: Stage) -> None:

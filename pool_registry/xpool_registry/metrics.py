@@ -1,0 +1,126 @@
+"""The pool's figures for Prometheus, at the registry's ``/metrics``.
+
+Everything is asked of the registry when somebody scrapes; nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from xpool_protocol.errors import UsageError
+
+from xpool_registry.registry import HeldLease, Registry
+
+_LEASE: Final = ("lease", "tenant", "node", "device")
+_DEVICE: Final = ("node", "device", "kind")
+NS_PER_S: Final = 1e9
+
+
+class RegistryCollector(Collector):
+    """Turns what the registry knows into metrics."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric; called by the thread that answers."""
+        nodes = GaugeMetricFamily(
+            *("xpool_nodes", "Servers that joined, by whether they are heard."),
+            labels=("state",),
+        )
+        views = self._registry.nodes()
+        alive = sum(view.is_alive for view in views)
+        nodes.add_metric(["alive"], alive)
+        nodes.add_metric(["silent"], len(views) - alive)
+        yield nodes
+        waiting = GaugeMetricFamily("xpool_waiting_requests", "Requests in the queue.")
+        waiting.add_metric([], len(self._registry.queue()))
+        yield waiting
+        yield from self._devices()
+        leases = self._registry.leases()
+        count = GaugeMetricFamily("xpool_leases", "Live leases.")
+        count.add_metric([], len(leases))
+        yield count
+        yield from _leases(leases)
+
+    def _devices(self) -> Iterator[Metric]:
+        share = GaugeMetricFamily(
+            *("xpool_device_free_share_ratio", "Share that no lease holds."),
+            labels=_DEVICE,
+        )
+        memory = GaugeMetricFamily(
+            *("xpool_device_free_bytes", "Memory that no lease holds."), labels=_DEVICE
+        )
+        whole = GaugeMetricFamily(
+            *("xpool_device_memory_bytes", "Memory of the device."), labels=_DEVICE
+        )
+        busy = GaugeMetricFamily(
+            *("xpool_device_busy_ratio", "Part of the time that the device worked."),
+            labels=_DEVICE,
+        )
+        for view in self._registry.devices():
+            offer, device = view.offer, view.device
+            labels = [offer.node_name, str(device.index), device.kind]
+            share.add_metric(labels, offer.free_share_percent / 100)
+            memory.add_metric(labels, offer.free_nbytes)
+            whole.add_metric(labels, device.memory_nbytes)
+            if view.load is not None:
+                busy.add_metric(labels, view.load.busy_percent / 100)
+        yield from (share, memory, whole, busy)
+
+
+def _leases(leases: Sequence[HeldLease]) -> Iterator[Metric]:
+    promised = GaugeMetricFamily(
+        *("xpool_lease_promised_share_ratio", "Share promised."), labels=_LEASE
+    )
+    for held in leases:
+        promised.add_metric(_labels(held), held.lease.share_percent / 100)
+    yield promised
+    got = GaugeMetricFamily(
+        *("xpool_lease_got_share_ratio", "Share got in the last 10 s."), labels=_LEASE
+    )
+    used = CounterMetricFamily(
+        *("xpool_lease_device_seconds", "Device time used."), labels=_LEASE
+    )
+    waited = CounterMetricFamily(
+        *("xpool_lease_waiting_seconds", "It waited for its turn."), labels=_LEASE
+    )
+    allocated = GaugeMetricFamily(
+        *("xpool_lease_allocated_bytes", "Device memory allocated."), labels=_LEASE
+    )
+    for held in leases:
+        session = held.session
+        if session is not None:
+            labels = _labels(held)
+            got.add_metric(labels, session.got_percent / 100)
+            used.add_metric(labels, session.device_ns / NS_PER_S)
+            waited.add_metric(labels, session.waiting_ns / NS_PER_S)
+            allocated.add_metric(labels, session.allocated_nbytes)
+    yield from (got, used, waited, allocated)
+
+
+def _labels(held: HeldLease) -> list[str]:
+    lease = held.lease
+    return [lease.lease_id, lease.tenant, lease.node_name, str(lease.device_index)]
+
+
+def serve(collector: Collector, host: str, port: int) -> int:
+    """Answer at ``http://HOST:PORT/metrics`` until the process ends; the real port.
+
+    Raises:
+        UsageError: nothing can listen there.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        raise UsageError(
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another"
+            " address with --metrics"
+        ) from error
+    return int(server.server_port)
