@@ -76,6 +76,8 @@ class SessionStatistics(msgspec.Struct, frozen=True, tag="statistics"):
     """
 
     counters: dict[str, int]
+    overhead_nbytes: int = 0
+    """What the process holds of the device beside the storages."""
 
 
 class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):

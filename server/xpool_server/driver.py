@@ -240,7 +240,8 @@ class Worker:
         counters = session.counters()
         if counters != self._told:
             self._told, self._told_at_s = counters, now_s
-            self._pipe.send(control.SessionStatistics(counters))
+            overhead_nbytes = self._backend.overhead_nbytes
+            self._pipe.send(control.SessionStatistics(counters, overhead_nbytes))
 
     def _native_loop(self, session: Session) -> NativeLoop | None:
         assert self._executor is not None

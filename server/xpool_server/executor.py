@@ -335,7 +335,6 @@ class Executor:
             "busy_ns": self.backend.busy_ns,
             "graph_runs": self.graphs.runs,
             "known_nbytes": self.known_nbytes,
-            "overhead_nbytes": self.backend.overhead_nbytes,
         }
 
     def _allocate(self, record: Allocate) -> Answers:

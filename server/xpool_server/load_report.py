@@ -74,7 +74,7 @@ def session_report(
         sent_nbytes=last.sent_nbytes,
         longest_hold_ns=last.longest_hold_ns,
         got_percent=meter.got_percent,
-        overhead_nbytes=_counter(session.counters, "overhead_nbytes"),
+        overhead_nbytes=min(max(0, session.overhead_nbytes), (1 << 63) - 1),
         usage=[
             pb.UsageSecond(
                 at_s=second.at_s,

@@ -44,6 +44,9 @@ class Session:
     counters: dict[str, int] = field(default_factory=dict)
     """As ``records.STATISTICS_FIELDS``; as old as a second."""
 
+    overhead_nbytes: int = 0
+    """What its worker holds of the device beside the storages."""
+
     wish: LeaseClaims | None = None
     """The claims as they are to be, once the worker has confirmed the quota."""
 

@@ -475,6 +475,7 @@ class NodeState:
                 return self._resized(fact.worker, session, fact.message)
             case SessionStatistics() if session is not None:
                 session.counters = fact.message.counters
+                session.overhead_nbytes = fact.message.overhead_nbytes
                 return []
             case SessionClosed() if session is not None:
                 session.counters = fact.message.counters

@@ -119,7 +119,7 @@ def test_the_context_is_part_of_the_quota(stage: Stage) -> None:
     (welcome,) = stage.say(hello())
     assert isinstance(welcome, Welcome)
     assert welcome.memory_nbytes == 1 << 27
-    assert stage.executor.counters()["overhead_nbytes"] == 1 << 27
+    assert stage.executor.backend.overhead_nbytes == 1 << 27
 
 
 def test_a_quota_grows_shrinks_and_stops_at_what_is_in_use(opened: Stage) -> None:
