@@ -157,7 +157,7 @@ def _check_reachable(host: str, *, is_insecure: bool) -> None:
     if not is_insecure and not _is_loopback(host):
         raise UsageError(
             f"{host} can be reached from other machines and metrics are not encrypted:"
-            " name 127.0.0.1, or pass --insecure on a network where everybody is trusted"
+            " name 127.0.0.1, or pass --insecure where everybody is trusted"
         )
 
 
