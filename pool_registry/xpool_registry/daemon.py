@@ -19,11 +19,12 @@ from xpool_protocol.errors import UsageError
 from xpool_registry import access
 from xpool_registry.admin_service import AdminService
 from xpool_registry.keys import SigningKey
-from xpool_registry.registry import Registry, Ticker
+from xpool_registry.registry import Registry
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS, held_back
 from xpool_registry.store import SqliteStore
+from xpool_registry.ticker import Ticker
 from xpool_registry.usage_store import SqliteUsage
 
 TOKEN_FILE = Path("~/.local/state/xpool/admin-token")

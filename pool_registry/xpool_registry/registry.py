@@ -6,7 +6,6 @@ refused. Everything here runs under one lock; a grant costs one sync to disk.
 
 from __future__ import annotations
 
-import itertools
 import math
 import secrets
 import threading
@@ -14,29 +13,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
-from xpool_protocol.errors import LeaseExpired, NoCapacity, PoolError, UsageError
+from xpool_protocol.errors import LeaseExpired, NoCapacity, UsageError
 
-from xpool_registry import access, decide, upkeep
+from xpool_registry import decide
 from xpool_registry.accounting import Holder, Second, Sum
 from xpool_registry.accounts import Accounts
 from xpool_registry.commands import (
     AcquireGroup,
     AcquireLease,
     CancelRequest,
-    CordonNode,
     JoinNode,
     Moment,
     ReleaseLease,
     RenewLease,
-    SetTenant,
     TakeHeartbeat,
 )
+from xpool_registry.duties import AdminDuties
 from xpool_registry.events import (
-    Device,
     DeviceLoad,
     LeaseEnded,
     LeaseGranted,
@@ -48,23 +44,18 @@ from xpool_registry.events import (
     RequestAsked,
     RequestLeft,
     RequestQueued,
-    SessionReport,
     StartPromised,
     TenantRemoved,
     TenantSet,
-    TokenCreated,
 )
-from xpool_registry.explaining import Explanation, explain, of_request
 from xpool_registry.keys import SigningKey
 from xpool_registry.looking import offers, refusal_of
-from xpool_registry.placement import DeviceOffer
 from xpool_registry.queueing import (
     check_may_wait,
     check_ticket,
     leave,
     request_from,
     request_id_of,
-    set_tenant,
 )
 from xpool_registry.resizing import (
     FEW_NODES,
@@ -77,8 +68,26 @@ from xpool_registry.schedule import in_order, schedule
 from xpool_registry.settings import Settings
 from xpool_registry.state import Held, State
 from xpool_registry.store import Store
-from xpool_registry.tenancy import TenantView, check_same_tenant, tenants_of
+from xpool_registry.tenancy import check_same_tenant
 from xpool_registry.usage_store import MemoryUsage, UsageStore
+from xpool_registry.views import (
+    Answer as Answer,
+)
+from xpool_registry.views import (
+    DeviceView as DeviceView,
+)
+from xpool_registry.views import (
+    HeartbeatAnswer as HeartbeatAnswer,
+)
+from xpool_registry.views import (
+    HeldLease as HeldLease,
+)
+from xpool_registry.views import (
+    NodeView as NodeView,
+)
+from xpool_registry.views import (
+    QueuePlace as QueuePlace,
+)
 
 Clock = Callable[[], Moment]
 
@@ -91,9 +100,6 @@ MAX_PASSES = 4
 
 RECENT_EVENTS = 10_000
 """Remembered for ``events --follow``; the log has all of them."""
-
-MAX_EVENTS = 1000
-"""In one answer."""
 
 PASS_EVERY_NS = 1_000_000_000
 """Time alone may help somebody: a promise comes due, a quota's past fades."""
@@ -115,81 +121,7 @@ def system_clock() -> Moment:
     return Moment(now_ns=time.monotonic_ns(), wall_s=time.time_ns() / 1e9)
 
 
-class HeldLease(NamedTuple):
-    """A live lease with all that its holder or an admin is told of it."""
-
-    lease: LeaseGranted
-    node: NodeJoined
-    device: Device
-    expires_in_ms: int
-    token: str = ""
-    """Only its holder gets one."""
-
-    notice: str = ""
-    """Why it is asked back; empty: it is not."""
-
-    leaves_in_ms: int = 0
-    """It ends by then, if it is asked back."""
-
-    session: SessionReport | None = None
-
-
-class QueuePlace(NamedTuple):
-    """Where a request stands, as its client or an admin is told."""
-
-    request: RequestQueued
-    place: int
-    """1 is the next."""
-
-    waiting_count: int
-    reason: str
-    starts_at_s: float
-    """Wall clock: promised for then at the latest; 0: nobody knows."""
-
-    waited_ms: int
-    ask_again_ms: int
-
-
-class Answer(NamedTuple):
-    """Leases, or a place in the queue."""
-
-    leases: list[HeldLease]
-    place: QueuePlace | None = None
-
-
-class HeartbeatAnswer(NamedTuple):
-    """What a node is told."""
-
-    must_rejoin: bool
-    to_end: dict[str, str]
-    """Lease id to reason."""
-
-    resized: tuple[LeaseGranted, ...] = ()
-    """Leases with a slice that the node has yet to be told."""
-
-    next_ms: int = 0
-    """When it is to come back; 0: as Join said."""
-
-
-class NodeView(NamedTuple):
-    """A node as an admin sees it."""
-
-    node: NodeJoined
-    is_alive: bool
-    silence_ms: int
-    lease_count: int
-
-
-class DeviceView(NamedTuple):
-    """A device as an admin sees it."""
-
-    device: Device
-    offer: DeviceOffer
-    lease_count: int
-    load: DeviceLoad | None
-
-
-class Registry:
+class Registry(AdminDuties):
     """One pool's registry. Every method may be called from any thread."""
 
     def __init__(
@@ -460,162 +392,10 @@ class Registry:
             self._order = {one.request_id: i for i, one in enumerate(order, 1)}
             return [self._place_of(request, at) for request in order]
 
-    # ---- who may do what ----
-
-    def admit(self, method: str, request: Any, token: str, peer: str) -> Any:
-        """The request as its caller may make it; see ``access.check_call``.
-
-        Raises:
-            TokenInvalid: the caller may not do that; logged with who and what.
-        """
-        if not self._state.has_had_tokens:
-            return request
-        with self._lock:
-            caller = None
-            try:
-                caller = access.caller_of(self._state, token, self._clock())
-                return access.check_call(self._state, caller, method, request)
-            except PoolError as error:
-                _log.warning(
-                    "call refused",
-                    method=method,
-                    peer=peer,
-                    token=caller.token_id if caller else "",
-                    role=caller.role if caller else "",
-                    name=caller.name if caller else "",
-                    error=str(error),
-                )
-                raise
-
-    def create_token(
-        self, role: str, name: str, life_ms: int, comment: str
-    ) -> tuple[TokenCreated, str]:
-        """See ``access.create``; the token is shown this once."""
-        with self._lock:
-            at = self._clock()
-            created, token = access.create(
-                self._state,
-                role=role,
-                name=name,
-                life_ms=life_ms,
-                comment=comment,
-                token_id=self._new_id(),
-                secret=self._new_secret(),
-                at=at,
-            )
-            self._commit([created], at)
-            return created, token
-
-    def tokens(self) -> list[TokenCreated]:
-        """All that are not revoked, oldest first."""
-        with self._lock:
-            return list(self._state.tokens.values())
-
-    def revoke_token(self, token_id: str) -> None:
-        """See ``access.revoke``."""
-        with self._lock:
-            at = self._clock()
-            self._commit([access.revoke(self._state, token_id, at)], at)
-
-    @property
-    def has_had_tokens(self) -> bool:
-        """False: the pool is open to whoever reaches it."""
-        return self._state.has_had_tokens
-
-    # ---- upkeep ----
-
-    def cordon(self, command: CordonNode) -> int:
-        """See ``upkeep``; how many leases the node still has."""
-        with self._lock:
-            at, name = self._clock(), command.node_name
-            if command.is_draining:
-                events = upkeep.drain(
-                    self._state, name, command.reason, command.deadline_ms, at
-                )
-            else:
-                events = upkeep.cordon(self._state, name, command.reason, at)
-            self._commit(events, at)
-            return sum(1 for _ in self._state.leases_on(name))
-
-    def uncordon(self, node_name: str) -> bool:
-        """See ``upkeep.uncordon``; whether it was cordoned."""
-        with self._lock:
-            at = self._clock()
-            events = upkeep.uncordon(self._state, node_name, at)
-            self._commit(events, at)
-            return bool(events)
-
-    def evict(self, lease_id: str, reason: str, grace_ms: int) -> None:
-        """See ``upkeep.evict``."""
-        with self._lock:
-            at = self._clock()
-            event = upkeep.evict(self._state, lease_id, reason, grace_ms, at)
-            self._commit([event], at)
-
-    def explain(self, name: str) -> Explanation:
-        """See ``explaining.explain``."""
-        with self._lock:
-            at = self._clock()
-            return explain(
-                self._state, name, at, self.settings, self._reasons, self._order
-            )
-
-    def what_if(self, command: AcquireGroup) -> Explanation:
-        """What a request would get; see ``explaining.of_request``."""
-        with self._lock:
-            at = self._clock()
-            request = request_from(
-                replace(command, ticket="", wait_ms=0), "", at, self.settings
-            )
-            return of_request(self._state, request, at, self.settings)
-
-    def events_after(
-        self, sequence: int, limit: int
-    ) -> list[tuple[int, RegistryEvent]]:
-        """What has happened since that event, oldest first, as far as remembered."""
-        with self._lock:
-            # From the end: those who follow want the newest few.
-            found = list(
-                itertools.takewhile(
-                    lambda pair: pair[0] > sequence, reversed(self._recent)
-                )
-            )
-            return found[::-1][: max(1, min(limit or MAX_EVENTS, MAX_EVENTS))]
-
     @property
     def queue_length(self) -> int:
         """How many wait."""
         return len(self._state.waiting)
-
-    def set_tenant(self, command: SetTenant) -> None:
-        """See ``queueing.set_tenant``."""
-        with self._lock:
-            at = self._clock()
-            self._commit([set_tenant(self._state, command, at)], at)
-
-    def remove_tenant(self, name: str) -> bool:
-        """Forget what was decided on a tenant; false if nothing was.
-
-        Raises:
-            UsageError: it is a group, and has members.
-        """
-        with self._lock:
-            at = self._clock()
-            if name not in self._state.tenants:
-                return False
-            members = [
-                one.name for one in self._state.tenants.values() if one.parent == name
-            ]
-            if members:
-                raise UsageError(f"{name} is the group of {', '.join(members[:6])}")
-            self._commit([TenantRemoved(name=name, at_s=at.wall_s)], at)
-            return True
-
-    def tenants(self) -> list[TenantView]:
-        """All that are known or hold something, with shares of use and of right."""
-        with self._lock:
-            at = self._clock()
-            return tenants_of(self._state, at)
 
     def renew(self, command: RenewLease) -> HeldLease:
         """See ``decide.renew``."""
@@ -808,40 +588,6 @@ class Registry:
             if lease_id not in self._strangers:
                 self._strangers.add(lease_id)
                 _log.warning("session without a lease", node=node_name, lease=lease_id)
-
-
-class Ticker:
-    """Calls ``Registry.tick`` in a thread of its own until it is stopped."""
-
-    # A lease ends at most this late, and a silent node is noted so.
-    INTERVAL_S = 0.2
-    PAUSE_S = 0.01
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name="registry-ticker", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; returns when it has."""
-        self._stopping.set()
-        self._registry.freed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._registry.freed.wait(self.INTERVAL_S)
-            self._registry.freed.clear()
-            # Many leases that end together are one look at the queue.
-            if self._stopping.wait(self.PAUSE_S):
-                return
-            try:
-                self._registry.tick()
-            except PoolError as error:  # the store: try again, nothing was applied
-                _log.error("tick failed", error=str(error))
 
 
 def _release_of(lease: LeaseGranted) -> ReleaseLease:

@@ -19,11 +19,12 @@ from xpool_registry.admin_service import AdminService
 from xpool_registry.election import Candidate
 from xpool_registry.etcd import Etcd, place_from_text
 from xpool_registry.etcd_store import EtcdStore, Term, shared_key
-from xpool_registry.registry import Registry, Ticker
+from xpool_registry.registry import Registry
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS
 from xpool_registry.store import Store
+from xpool_registry.ticker import Ticker
 from xpool_registry.usage_store import EtcdUsage
 
 _log = structlog.get_logger(__name__)

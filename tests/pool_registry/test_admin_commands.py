@@ -45,10 +45,16 @@ def admin(
 
 def ask(admin: Admin, ticket: str, count: int = 1, **fields: str) -> pb.LeaseGroup:
     with admin.registry.client() as client:  # type: ignore[attr-defined]
+        # However slow this machine is, the node lives and its leases last.
+        client.heartbeat(node_name="node-a", boot_id="boot-1")
         return client.ask(
             pb.AcquireGroupRequest(
                 slice=pb.AcquireRequest(
-                    tenant="ada", share_percent=100, mode="elastic", **fields
+                    tenant="ada",
+                    share_percent=100,
+                    mode="elastic",
+                    ttl_ms=600_000,
+                    **fields,
                 ),
                 device_count=count,
                 ticket=ticket * 32,
