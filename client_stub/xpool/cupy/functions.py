@@ -51,6 +51,15 @@ TAKES_HOST_ARRAYS: Final = (
 )
 """Beginnings of functions that take NumPy arrays, as CuPy's do."""
 
+BY_METHOD: Final = frozenset(
+    f"cupy.{name}"
+    for name in (
+        *("sum", "prod", "max", "min", "amax", "amin", "mean", "std", "var"),
+        *("argmax", "argmin", "reshape", "transpose", "swapaxes"),
+    )
+)
+"""Functions that only call their argument's method: a NumPy array's gives NumPy's."""
+
 LOCAL_ONLY: Final = ("cupy.cuda", "cupyx.profiler", "cupy.testing")
 """Modules whose functions are never sent: they are about this process."""
 
@@ -156,6 +165,8 @@ def _general(full: str) -> Callable[..., Any]:
     takes_host = full.startswith(TAKES_HOST_ARRAYS)
 
     def function(*args: Any, **kwargs: Any) -> Any:
+        if full in BY_METHOD and args and isinstance(args[0], np.ndarray):
+            return getattr(np, full.removeprefix("cupy."))(*args, **kwargs)
         if not takes_host:
             args = tuple([without_host(one) for one in args])
         dtype = kwargs.get("dtype")

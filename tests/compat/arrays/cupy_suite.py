@@ -186,7 +186,8 @@ class Missing:
 NOT_OURS = (
     "OutOfScope",
     "memory of the device has no address",
-    "__cuda_array_interface__",
+    "cuda_array_interface",
+    "CudaArrayInterface",
     "mdspan",
     "_core.internal",
     "plans of cuFFT",

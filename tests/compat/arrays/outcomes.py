@@ -33,7 +33,7 @@ class Outcomes:
             # Expected to fail on a GPU: that it does not here is no fault.
             line["outcome"] = "xfailed" if report.outcome == "skipped" else "passed"
         if line["outcome"] == "failed":
-            text = str(report.longrepr)
+            text = f"{report.nodeid} {report.longrepr}"
             crash = getattr(report.longrepr, "reprcrash", None)
             line["error"] = str(getattr(crash, "message", text))[:300]
             if any(one in text for one in self._not_ours):
