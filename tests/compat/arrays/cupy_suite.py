@@ -337,6 +337,8 @@ def fallback(module: types.ModuleType) -> None:
     public = module.__dict__.get("__getattr__")
 
     def find(name: str) -> Any:
+        if f"{module.__name__}.{name}" in INSIDES:
+            return importlib.import_module(f"{module.__name__}.{name}")
         if name.startswith("_") and not name.startswith("__"):
             return Missing(f"{module.__name__}.{name}")
         if public is None:
