@@ -192,6 +192,7 @@ NOT_OURS = (
     "_core.internal",
     "plans of cuFFT",
     "get_fft_plan",
+    "TestPlanCtxManager",
 )
 """In a failure's text: it asks for CuPy's insides or for a device pointer."""
 
