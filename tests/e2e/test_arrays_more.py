@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -69,3 +70,12 @@ def test_devices_memory_and_streams(xpool_run: Runner, mode: str) -> None:
     ended = xpool_run("--memory", "256MiB", program, env={"XPOOL_TORCH": mode})
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "the device is as it should be\n"
+
+
+def test_scikit_learn_by_array_api_dispatch(xpool_run: Runner) -> None:
+    pytest.importorskip("sklearn")
+    ended = xpool_run(str(PROGRAMS / "sklearn_arrays.py"))
+    assert ended.returncode == 0, ended.stderr
+    outcomes = json.loads(ended.stdout)
+    assert len(outcomes) > 50
+    assert {name: text for name, text in outcomes.items() if text != "same"} == {}

@@ -5,10 +5,12 @@ The same seed gives the same numbers each time, but other ones than on a GPU.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
 
 
@@ -104,6 +106,10 @@ def _cast(found: Any, dtype: Any) -> Any:
 def _drawn(owner: Any, name: str, args: Any, kwargs: Any) -> Any:
     """Call a method of a ``RandomState`` that takes no dtype in NumPy."""
     dtype = kwargs.pop("dtype", None)
+    at = _dtype_position(name)
+    if at is not None and len(args) > at and name != "randint":
+        dtype, args = args[at], args[:at]
+    args = _PREPARED.get(name, _as_given)(args)
     method = getattr(owner, name)
     if name in ("randint", "tomaxint"):
         if dtype is not None:
@@ -112,6 +118,43 @@ def _drawn(owner: Any, name: str, args: Any, kwargs: Any) -> Any:
     if dtype is not None and np.dtype(dtype).kind == "f":
         _check_float(name, dtype)
     return _cast(method(*args, **kwargs), dtype)
+
+
+@functools.cache
+def _dtype_position(name: str) -> int | None:
+    """Where CuPy's method takes a dtype that NumPy's does not take."""
+    entry = api()["cupy.random"]["RandomState"][3].get(name)
+    if entry is None or entry[0] is None:
+        return None
+    names = [one.split("=")[0].strip() for one in entry[0].strip("()").split(",")]
+    return names.index("dtype") - 1 if "dtype" in names else None
+
+
+def _as_given(args: Any) -> Any:
+    return args
+
+
+def _counts(args: Any) -> Any:
+    """CuPy takes floats for counts."""
+    return tuple(
+        one.astype(np.int64)
+        if isinstance(one, np.ndarray) and one.dtype.kind == "f"
+        else int(one)
+        if isinstance(one, float)
+        else one
+        for one in args
+    )
+
+
+def _lines(args: Any) -> Any:
+    """CuPy takes one number for a vector of one."""
+    return (np.atleast_1d(args[0]), *args[1:]) if args else args
+
+
+_PREPARED: Final[dict[str, Callable[[Any], Any]]] = {
+    "hypergeometric": _counts,
+    "dirichlet": _lines,
+}
 
 
 def _check_float(name: str, dtype: Any) -> None:

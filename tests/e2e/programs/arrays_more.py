@@ -114,6 +114,8 @@ def case_random():
     state = cp.random.RandomState(7)
     a = state.normal(size=(3, 2), dtype=np.float32)
     assert (a.shape, a.dtype) == ((3, 2), np.float32)
+    assert state.lognormal(0.0, 1.0, 4, np.float32).dtype == np.float32
+    assert state.hypergeometric(cp.array([5.0]), 5.0, 3).shape == (1,)
     again = cp.random.RandomState(7).normal(size=(3, 2), dtype=np.float32)
     np.testing.assert_array_equal(a.get(), again.get())
     for bits in (cp.random.XORWOW, cp.random.MRG32k3a, cp.random.Philox4x3210):
@@ -227,6 +229,14 @@ def case_scipy():
     counts = cp.zeros(4)
     cupyx.scatter_add(counts, cp.array([1, 1, 2]), 1.0)
     same(counts, np.array([0, 2.0, 1, 0]))
+
+
+def case_testing():
+    cp.testing.assert_array_equal(cp.arange(3), np.arange(3))
+    cp.testing.assert_allclose(cp.ones(2), [1, 1 + 1e-9])
+    refused(
+        AssertionError, lambda: cp.testing.assert_array_equal(cp.zeros(2), cp.ones(2))
+    )
 
 
 def case_what_a_server_does_not_call():

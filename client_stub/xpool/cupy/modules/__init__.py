@@ -15,6 +15,7 @@ from xpool.cupy.modules import (
     profiler,
     random,
     scipy,
+    testing,
     toplevel,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "random",
     "rules",
     "scipy",
+    "testing",
     "toplevel",
 ]
