@@ -6,10 +6,13 @@ The oracle of ``native/arbiter.cpp``. Nothing here waits, locks or reads a clock
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from xpool_server.arbiter.policy import Policy
-from xpool_server.arbiter.tenant import Place, Tenant, arrive, refill
+from xpool_server.arbiter.tenant import NS_PER_MS, Place, Tenant, arrive, refill
+
+LAST_NS: Final = 50 * NS_PER_MS
+"""Of a time alone on the device, what may have been one operation."""
 
 
 class Clock(Protocol):
@@ -77,7 +80,10 @@ def charge(
     if tenant.is_capped:
         refill(tenant, policy.settings, now_ns)
         tenant.tokens_ns -= used_ns
-    # Who comes now begins where the one begins that is served; nobody has missed
-    # anything while one was alone.
-    start_ns = tenant.virtual_ns if is_alone else before_ns
+    # Who comes now begins where the one begins that is served. Nobody has missed
+    # anything while one was alone, but for its last operation, which may be all that
+    # it did.
+    start_ns = before_ns
+    if is_alone and used_ns > LAST_NS:
+        start_ns = tenant.virtual_ns - LAST_NS * 100 // max(1, tenant.share_percent)
     clock.virtual_ns = max(clock.virtual_ns, start_ns)

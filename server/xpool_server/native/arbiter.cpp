@@ -15,6 +15,9 @@ namespace {
 // A worker that waits looks around so often, should a wake-up have been lost with whoever owed it.
 constexpr int64_t kPatienceNs = 100'000'000;
 
+// Of a time alone on the device, what may have been one operation.
+constexpr uint64_t kLastNs = 50'000'000;
+
 // A capped tenant starts when it may run for so long: shorter turns only cost.
 constexpr int64_t kLeastTokensNs = 1'000'000;
 
@@ -129,8 +132,12 @@ void charge(Page &page, int index, uint64_t used_ns, uint64_t now_ns, bool is_al
     refill(page, slot, now_ns);
     slot.tokens_ns -= static_cast<int64_t>(used_ns);
   }
-  // Who comes now begins where the one begins that is served; nobody has missed anything while one was alone.
-  page.virtual_ns = std::max<uint64_t>(page.virtual_ns, is_alone ? slot.virtual_ns.load() : before);
+  // Who comes now begins where the one begins that is served. Nobody has missed anything while one was alone, but for
+  // its last operation, which may be all that it did.
+  uint64_t start = before;
+  if (is_alone && used_ns > kLastNs)
+    start = slot.virtual_ns - kLastNs * 100 / share_of(slot);
+  page.virtual_ns = std::max<uint64_t>(page.virtual_ns, start);
 }
 
 uint64_t Turn::used_now() const { return is_measured_ ? measured_ns_ : clock_ns(CLOCK_THREAD_CPUTIME_ID); }
