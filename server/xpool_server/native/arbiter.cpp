@@ -156,9 +156,24 @@ void Turn::acquire() {
   slot_.since_ns = began_ns;
   go_to(slot_, Place::kArrived);
   uint64_t free = 0;
-  if (page_.holder.compare_exchange_strong(free, me_)) {
+  const bool is_free = page_.holder.compare_exchange_strong(free, me_);
+  if (is_free)
     arrive(page_, slot_);
-  } else if (!wait_for_turn()) {
+  start(is_free || wait_for_turn(), began_ns);
+}
+
+// Makes room, and waits. Queued before anybody is woken: who is woken may run at once, in our place on this processor.
+void Turn::queue_again(uint64_t now) {
+  is_ours_ = false;
+  deadline_ns_ = 0;
+  slot_.since_ns = now;
+  go_to(slot_, Place::kWaiting);
+  pass_on(me_, now);
+  start(wait_for_turn(), now);
+}
+
+void Turn::start(bool is_granted, uint64_t began_ns) {
+  if (!is_granted) {
     go_to(slot_, Place::kIdle);
     if (page_.holder == me_)  // it was given to us meanwhile
       pass_on(me_, now_ns());
@@ -251,9 +266,13 @@ void Turn::look() {
   }
   const int next = next_slot(page_, now);
   const bool is_spent = slot_.is_capped && slot_.tokens_ns <= 0;
-  if (is_spent || slot_.share_percent == 0 || must_yield(page_, index_, held_ns_, next, now)) {
+  if (is_spent || slot_.share_percent == 0) {
     give_away();
     begin();
+    return;
+  }
+  if (must_yield(page_, index_, held_ns_, next, now)) {
+    queue_again(now);
     return;
   }
   if (held_ns_ >= page_.quantum_ns)

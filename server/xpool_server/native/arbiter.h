@@ -108,6 +108,8 @@ class Turn {
   uint64_t used_now() const;
   void look();
   void acquire();
+  void queue_again(uint64_t now_ns);
+  void start(bool is_granted, uint64_t began_ns);
   void wait_for_tokens();
   bool wait_for_turn();
   void settle(uint64_t now_ns);
