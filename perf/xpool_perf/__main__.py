@@ -140,6 +140,8 @@ def run(scenario: Scenario, settings: Settings) -> Result:
         device = device_name()
     samples = scenario.measure(settings, say)
     chosen = {k: v for k, v in asdict(settings).items() if isinstance(v, int)}
+    if not scenario.has_nodes:
+        del chosen["nodes"]
     machine = this_machine(device)
     return results.result_from_samples(
         scenario.name, figures, samples, chosen, machine, commit, now

@@ -25,6 +25,7 @@ from xpool_protocol import limits, transport
 from xpool_protocol.errors import PoolError
 
 from xpool_server.addresses import lane_host, listen_within, port_range
+from xpool_server.host_memory import keep_memory
 from xpool_server.leash import die_with_parent
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _serve(options: argparse.Namespace) -> None:
     with _listener(options) as listener:
         if options.visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = options.visible
+        if options.device == "cpu":
+            keep_memory()
         import torch
 
         from xpool_server.devices import open_backend
