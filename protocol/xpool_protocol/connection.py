@@ -289,10 +289,9 @@ class ServerConnection:
             )
         first = batch.first_operation
         if not self._fewest_operations <= first <= self._most_operations:
-            is_exact = self._fewest_operations == self._most_operations
-            known = f", not at {self._most_operations}" if is_exact else ""
             raise PeerError(
-                f"batch {batch.sequence} begins at operation {first}{known}"
+                f"batch {batch.sequence} begins at operation {first}, which is not the"
+                " next one"
             )
         self._fewest_operations = first
         most_nbytes = len(batch.records) + limits.MAX_EXPANDED_NBYTES

@@ -276,7 +276,7 @@ class Session:
             if batch.first_operation != executor.operation_count:
                 raise PeerError(
                     f"batch {batch.sequence} begins at operation"
-                    f" {batch.first_operation}, not at {executor.operation_count}"
+                    f" {batch.first_operation}, which is not the next one"
                 )
             self._running = executor.run(batch.records)
         with executor.batch(batch.payloads):

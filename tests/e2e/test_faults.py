@@ -210,7 +210,7 @@ def test_no_capacity(pool: Pool, jobs: list[Job], xpool_run):
     """Refused at once, with what is short and where; the running job is not harmed."""
     job = Job(pool, "--slice", "70%", "--memory", "1GiB")
     jobs.append(job)
-    refused = xpool_run("--slice", "60%", "-c", "print('never')")
+    refused = xpool_run("--queue", "no", "--slice", "60%", "-c", "print('never')")
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert_one_sentence(refused.stderr, "60%", "one/0", "30%")
