@@ -3,7 +3,7 @@
 Tensors and arrays come and go by the megabyte. glibc gives each back to the kernel at
 once, and each new one is then filled with zeros, 4 KiB at a time, when it is first
 written: that can take longer than the operation. So freed memory is kept for the next
-one, up to a bound, and large memory asks for large pages. The ledger of the slice counts
+one, up to a bound, and large memory asks for large pages. The slice's ledger counts
 storages and not pages, so nothing changes for the tenant.
 """
 
