@@ -5,8 +5,8 @@
 
 Both are started and stopped at random for as long as is asked for, and until they have
 met. Both check what they compute. At the end it says which part of the device each got
-of what both used while both had work. The jobs are ordinary PyTorch; everything about the pool is in
-``xpool run --slice`` and ``xpool admin leases``.
+of what both used while both had work. The jobs are ordinary PyTorch; everything about
+the pool is in ``xpool run --slice`` and ``xpool admin leases``.
 """
 
 import argparse
