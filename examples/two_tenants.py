@@ -25,7 +25,7 @@ def train() -> None:
 
     while True:
         torch.manual_seed(0)
-        x = torch.randn(4096, 256, device="cuda")
+        x = torch.randn(16384, 256, device="cuda")
         w = torch.rand(256, 64, device="cuda")
         y = x @ w
         model = torch.nn.Linear(256, 64, bias=False, device="cuda")
