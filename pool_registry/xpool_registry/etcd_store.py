@@ -59,7 +59,7 @@ class EtcdStore:
             on_lost: called when an append shows that this is no longer the leader.
         """
         self._etcd = etcd
-        self._term = term
+        self.term = term
         self._on_lost = on_lost
         self._next = 1
 
@@ -74,7 +74,7 @@ class EtcdStore:
         if not events:
             return
         body = msgspec.json.encode(list(events))
-        page = _Page(FORMAT, self._term.revision, zlib.crc32(body), msgspec.Raw(body))
+        page = _Page(FORMAT, self.term.revision, zlib.crc32(body), msgspec.Raw(body))
         try:
             self._write(self._key(self._next), msgspec.json.encode(page))
         except BrokenError:
@@ -107,7 +107,7 @@ class EtcdStore:
                 if self._etcd.put_if(
                     [(key, value)],
                     absent=[key],
-                    created_at=[(self._term.key, self._term.revision)],
+                    created_at=[(self.term.key, self.term.revision)],
                 ):
                     return
                 entry = self._etcd.get(key)

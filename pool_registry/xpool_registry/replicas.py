@@ -23,7 +23,6 @@ from xpool_registry.registry import Registry
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS
-from xpool_registry.store import Store
 from xpool_registry.ticker import Ticker
 from xpool_registry.usage_store import EtcdUsage
 
@@ -37,7 +36,7 @@ class Replica:
         self,
         candidate: Candidate,
         store_of: Callable[[Term, Callable[[], None]], EtcdStore],
-        registry_of: Callable[[Store], Registry],
+        registry_of: Callable[[EtcdStore], Registry],
     ) -> None:
         """Nothing runs yet.
 
@@ -173,8 +172,8 @@ def serve_replica(
     try:
         key = shared_key(etcd)
 
-        def registry_of(log: Store) -> Registry:
-            usage = EtcdUsage(etcd)
+        def registry_of(log: EtcdStore) -> Registry:
+            usage = EtcdUsage(etcd, log.term)
             registry = Registry(log, key, settings, new_id, usage_store=usage)
             prepare(registry)
             return registry

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-from xpool_protocol.errors import BrokenError, UsageError
+from xpool_protocol.errors import BrokenError, NotLeader, UsageError
 
 from xpool_registry.accounting import HOUR_S, Key, Row, Totals
 
 if TYPE_CHECKING:
     from xpool_registry.etcd import Etcd
+    from xpool_registry.etcd_store import Term
 
 _CREATE: Final = """
 CREATE TABLE IF NOT EXISTS usage (
@@ -137,8 +138,17 @@ class EtcdUsage:
 
     flush_s = 30.0
 
-    def __init__(self, etcd: Etcd) -> None:
+    def __init__(self, etcd: Etcd, term: Term) -> None:
+        """Write nothing once the term is over.
+
+        Rows are sums, and would take the place of those of whoever leads by then.
+
+        Args:
+            etcd: connected.
+            term: of the registry that leads.
+        """
         self._etcd = etcd
+        self._term = term
         self._prefix = f"{etcd.place.prefix}/usage/"
 
     def put(self, rows: Sequence[Row]) -> None:
@@ -154,7 +164,11 @@ class EtcdUsage:
         ]
         try:
             for begin in range(0, len(puts), PUTS):
-                self._etcd.put_if(puts[begin : begin + PUTS])
+                if not self._etcd.put_if(
+                    puts[begin : begin + PUTS],
+                    created_at=[(self._term.key, self._term.revision)],
+                ):
+                    raise NotLeader("another registry leads this pool by now")
         except Ambiguous as error:  # the same rows come again
             raise BrokenError(str(error)) from error
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.etcd import EtcdServer
-from xpool_protocol.errors import BrokenError, UsageError
+from support.etcd import EtcdServer, term_of
+from xpool_protocol.errors import BrokenError, NotLeader, UsageError
 from xpool_registry.accounting import (
     GROUPS,
     HOUR_S,
@@ -141,7 +141,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[UsageStore
         server = EtcdServer(tmp_path)
         server.start()
         etcd = Etcd(place_from_text(server.store))
-        yield EtcdUsage(etcd)
+        yield EtcdUsage(etcd, term_of(etcd))
         etcd.close()
         server.stop()
         return
@@ -161,6 +161,24 @@ def test_what_is_put_is_found_by_its_hours(store: UsageStore) -> None:
     # A period that begins within an hour has all of it.
     assert len(store.rows(HOUR_S + 1800, 2 * HOUR_S)) == 2
     assert store.rows(50 * HOUR_S, 60 * HOUR_S) == []
+
+
+def test_who_leads_no_more_writes_no_usage(tmp_path: Path) -> None:
+    server = EtcdServer(tmp_path)
+    server.start()
+    etcd = Etcd(place_from_text(server.store))
+    try:
+        old = EtcdUsage(etcd, term_of(etcd))
+        old.put([row(0, "l", "ada", 0, 1.0)])
+        new = EtcdUsage(etcd, term_of(etcd))
+        new.put([row(0, "l", "ada", 0, 3.0)])
+        with pytest.raises(NotLeader):
+            old.put([row(0, "l", "ada", 0, 2.0)])
+        [kept] = new.rows(0, HOUR_S)
+        assert kept.totals.device_s == 3.0
+    finally:
+        etcd.close()
+        server.stop()
 
 
 def test_a_file_outlives_its_process(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.etcd import EtcdServer
+from support.etcd import EtcdServer, term_of
 from xpool_protocol.errors import BrokenError, NotLeader, UsageError
 from xpool_registry.etcd import Ambiguous, Entry, Etcd, place_from_text
-from xpool_registry.etcd_store import EtcdStore, Term, shared_key
+from xpool_registry.etcd_store import EtcdStore, shared_key
 from xpool_registry.events import LeaseEnded, RegistryCreated, RegistryEvent
 
 CREATED = RegistryCreated(registry_id="r", public_key_hex="00", at_s=1.5)
@@ -33,18 +33,6 @@ def etcd(server: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Etcd]:
     one = Etcd(place_from_text(f"{server.store}/{abs(hash(request.node.name))}"))
     yield one
     one.close()
-
-
-def term_of(etcd: Etcd, who: bytes = b"a") -> Term:
-    """Leadership, taken from whoever has it."""
-    key = f"{etcd.place.prefix}/leader"
-    known = etcd.get(key)
-    if known is not None:
-        etcd.delete_if(key, known.create_revision)
-    assert etcd.put_if([(key, who)], absent=[key])
-    made = etcd.get(key)
-    assert made is not None
-    return Term(key, made.create_revision)
 
 
 def test_what_goes_in_comes_out_in_order(etcd: Etcd) -> None:

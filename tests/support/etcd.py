@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.waiting import eventually
 from xpool_perf import etcd
+from xpool_registry.etcd import Etcd
+from xpool_registry.etcd_store import Term
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -52,3 +54,15 @@ class EtcdServer:
                 return b"true" in answer.read()
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
+
+
+def term_of(cluster: Etcd, who: bytes = b"a") -> Term:
+    """Leadership, taken from whoever has it."""
+    key = f"{cluster.place.prefix}/leader"
+    known = cluster.get(key)
+    if known is not None:
+        cluster.delete_if(key, known.create_revision)
+    assert cluster.put_if([(key, who)], absent=[key])
+    made = cluster.get(key)
+    assert made is not None
+    return Term(key, made.create_revision)
