@@ -219,7 +219,8 @@ def _read_dtype(reader: Reader) -> int:
     return code
 
 
-def _read_sizes(reader: Reader) -> tuple[int, ...]:
+def read_sizes(reader: Reader, what: str = "a tensor") -> tuple[int, ...]:
+    """Sizes and their count, bounded one by one and together; ``what`` has them."""
     ndim = reader.uvarint(limits.MAX_DIMS, "number of dimensions")
     sizes = []
     items = 1
@@ -228,7 +229,7 @@ def _read_sizes(reader: Reader) -> tuple[int, ...]:
         items *= size or 1
         sizes.append(size)
     if items > limits.MAX_ITEMS:
-        raise PeerError(f"a tensor of {items} items is over the limit")
+        raise PeerError(f"{what} of {items} items is over the limit")
     return tuple(sizes)
 
 
@@ -240,7 +241,7 @@ def read_tensor(reader: Reader) -> Tensor:
     if flags & ~(FLAG_CONJ | FLAG_NEG | FLAG_ROW_MAJOR):
         raise PeerError(f"tensor flags {flags:#x} are unknown")
     offset = reader.uvarint(limits.MAX_EXTENT, "storage offset")
-    sizes = _read_sizes(reader)
+    sizes = read_sizes(reader)
     row_major = row_major_strides(sizes)
     if flags & FLAG_ROW_MAJOR:
         strides = row_major
@@ -289,7 +290,7 @@ def _read_sparse(reader: Reader) -> SparseTensor:
     if flags & ~(FLAG_COALESCED if layout == LAYOUT_COO else 0):
         raise PeerError(f"sparse tensor flags {flags:#x} are unknown")
     dense_dim = reader.uvarint(limits.MAX_DIMS, "number of dense dimensions")
-    sizes = _read_sizes(reader)
+    sizes = read_sizes(reader)
     if dense_dim > len(sizes):
         raise PeerError(f"{dense_dim} of {len(sizes)} dimensions can't be dense")
     parts = tuple([read_tensor(reader) for _ in range(count)])
@@ -316,7 +317,7 @@ def _read_host_tensor(reader: Reader) -> HostTensor:
     flags = reader.uint8()
     if flags & ~FLAG_WRAPPED:
         raise PeerError(f"host tensor flags {flags:#x} are unknown")
-    sizes = _read_sizes(reader)
+    sizes = read_sizes(reader)
     if flags and sizes:
         raise PeerError("a wrapped number has no dimensions")
     nbytes = ITEM_NBYTES[dtype] * math.prod(sizes)

@@ -206,7 +206,7 @@ class SocketLane:
                     self._ring.send(stream, part)
                 else:
                     stream.sendall(part)
-        except (OSError, EOFError, PeerError) as error:
+        except (OSError, EOFError) as error:
             self._break(error)
             raise BrokenError(f"the bulk lane broke off: {error}") from error
 

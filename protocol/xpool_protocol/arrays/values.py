@@ -27,6 +27,7 @@ from xpool_protocol.values import (
     TAG_TRUE,
     DType,
     HostTensor,
+    read_sizes,
     read_value,
     write_value,
 )
@@ -226,7 +227,7 @@ def _write_meta(writer: Writer, meta: ArrayMeta) -> None:
 def read_geometry(reader: Reader) -> tuple[int, tuple[int, ...]]:
     """A dtype code and sizes, each number bounded."""
     code = _read_dtype(reader)
-    return code, _read_sizes(reader)
+    return code, read_sizes(reader, "an array")
 
 
 def write_geometry(writer: Writer, dtype: int, sizes: tuple[int, ...]) -> None:
@@ -246,19 +247,6 @@ def _read_dtype(reader: Reader) -> int:
     if code not in ARRAY_DTYPES:
         raise PeerError(f"dtype code {code} is none of an array")
     return code
-
-
-def _read_sizes(reader: Reader) -> tuple[int, ...]:
-    ndim = reader.uvarint(limits.MAX_DIMS, "number of dimensions")
-    sizes = []
-    items = 1
-    for _ in range(ndim):
-        size = reader.uvarint(limits.MAX_EXTENT, "size")
-        items *= size or 1
-        sizes.append(size)
-    if items > limits.MAX_ITEMS:
-        raise PeerError(f"an array of {items} items is over the limit")
-    return tuple(sizes)
 
 
 def _read_count(reader: Reader, depth: int) -> int:
@@ -321,7 +309,7 @@ def _read_meta(reader: Reader, depth: int) -> ArrayMeta:
     layout = reader.uint8()
     if layout & ~(LAYOUT_C | LAYOUT_F | LAYOUT_OWN):
         raise PeerError(f"layout bits {layout:#x} are unknown")
-    sizes = _read_sizes(reader)
+    sizes = read_sizes(reader, "an array")
     strides = tuple([reader.svarint("stride") for _ in sizes])
     base = reader.uvarint(limits.MAX_STORAGE_ID + 1, "base") - 1
     return ArrayMeta(number, dtype, layout, sizes, strides, base)
