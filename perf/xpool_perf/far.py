@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xpool_perf.children import Child, Children, ChildTimeout
-from xpool_perf.pool import READY_TIMEOUT_S, Pool, RunFailed, last_words
+from xpool_perf.children import Child, Children
+from xpool_perf.pool import READY_TIMEOUT_S, Pool, RunFailed, start_ready
 
 NEAR: Final = "127.0.0.1"
 FAR: Final = "127.0.0.2"
@@ -64,7 +64,7 @@ def start_far_pool(
     first = free_ports(WORKERS + 3)
     last = first + WORKERS + 2
     registry_port, server_port = last - 1, first
-    delay = _start(
+    delay = start_ready(
         children,
         "delay",
         [
@@ -77,7 +77,7 @@ def start_far_pool(
         folder,
     )
     store = str(folder / "far-registry.db")
-    registry = _start(
+    registry = start_ready(
         children,
         "registry",
         [
@@ -88,7 +88,7 @@ def start_far_pool(
         env,
         folder,
     )
-    server = _start(
+    server = start_ready(
         children,
         "server",
         [
@@ -107,30 +107,6 @@ def start_far_pool(
         round_trip_s=round_trip_s(last),
         children=(server, registry, delay),
     )
-
-
-def _start(
-    children: Children,
-    name: str,
-    argv: list[str],
-    ready: re.Pattern[str],
-    env: Mapping[str, str],
-    folder: Path,
-) -> Child:
-    child = children.start(name, argv, env, folder)
-
-    def is_ready_or_over() -> bool:
-        return any(map(ready.search, child.lines)) or child.status is not None
-
-    try:
-        children.pump(is_ready_or_over, READY_TIMEOUT_S, f"the {name} to be ready")
-    except ChildTimeout as error:
-        raise RunFailed(f"the {name} did not start: {error}") from error
-    if child.status is not None:
-        raise RunFailed(
-            f"the {name} ended with status {child.status}: {last_words(child)}"
-        )
-    return child
 
 
 def free_ports(count: int) -> int:

@@ -16,10 +16,10 @@ from typing import Final
 
 import msgspec
 
-from xpool_perf.children import Child, Children, ChildTimeout
+from xpool_perf.children import Children
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.path_scenarios import PROGRAMS
-from xpool_perf.pool import RunFailed, last_words
+from xpool_perf.pool import RunFailed, last_words, start_ready
 from xpool_perf.programs.fleet_load import Load
 from xpool_perf.scenario import Say, Scenario, Settings
 
@@ -64,16 +64,18 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
             say(text)
 
     with Children(line) as children:
-        registry = children.start(
+        registry = start_ready(
+            children,
             "registry",
             [
                 *(sys.executable, "-m", "xpool_registry", "--listen", "127.0.0.1:0"),
                 *("--store", str(folder / "registry.db"), "--log-format", "json"),
             ],
+            READY,
             os.environ,
             folder,
         )
-        address = _address(children, registry)
+        address = next(filter(None, map(READY.search, registry.lines)))[1]
         argv = [sys.executable, str(PROGRAMS / "fleet_load.py"), address]
         child = children.start(
             "load", [*argv, msgspec.json.encode(load).decode()], os.environ, folder
@@ -95,21 +97,6 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
         "registry_rss_mb": [used_mib],
         "registry_cpu_s": [used_s],
     }
-
-
-def _address(children: Children, registry: Child) -> str:
-    def told() -> bool:
-        is_ready = any(map(READY.search, registry.lines))
-        return is_ready or registry.status is not None
-
-    try:
-        children.pump(told, PATIENCE_S, "the registry to be ready")
-    except ChildTimeout as error:
-        raise RunFailed(str(error)) from error
-    for text in registry.lines:
-        if found := READY.search(text):
-            return found[1]
-    raise RunFailed(f"the registry ended: {last_words(registry)}")
 
 
 def measure(settings: Settings, say: Say) -> Samples:

@@ -212,3 +212,32 @@ def example() -> Path:
 def own_environment(threads: int | None) -> dict[str, str]:
     """``job_environment`` of this process."""
     return job_environment(os.environ, threads)
+
+
+def start_ready(
+    children: Children,
+    name: str,
+    argv: Sequence[str],
+    ready: re.Pattern[str],
+    env: Mapping[str, str],
+    folder: Path,
+) -> Child:
+    """Start a child, and wait for the line that says that it is ready.
+
+    Raises:
+        RunFailed: it ended, or said nothing in time.
+    """
+    child = children.start(name, argv, env, folder)
+
+    def is_ready_or_over() -> bool:
+        return any(map(ready.search, child.lines)) or child.status is not None
+
+    try:
+        children.pump(is_ready_or_over, READY_TIMEOUT_S, f"the {name} to be ready")
+    except ChildTimeout as error:
+        raise RunFailed(f"the {name} did not start: {error}") from error
+    if child.status is not None:
+        raise RunFailed(
+            f"the {name} ended with status {child.status}: {last_words(child)}"
+        )
+    return child

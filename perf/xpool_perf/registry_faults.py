@@ -23,7 +23,7 @@ from xpool_perf import etcd
 from xpool_perf.children import Child, Children, ChildTimeout
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.path_scenarios import PROGRAMS
-from xpool_perf.pool import RunFailed, last_words, repository
+from xpool_perf.pool import RunFailed, last_words, repository, start_ready
 from xpool_perf.scenario import Say, Scenario, Settings
 
 KILLS_PER_RUN: Final = 10
@@ -75,22 +75,17 @@ class Trial:
 
     def start_registry(self, name: str, port: int, store: str) -> None:
         """Start one, also after it was killed; wait until it answers calls."""
-        child = self.children.start(
+        self.registries[name] = start_ready(
+            self.children,
             name,
             [
                 *(sys.executable, "-m", "xpool_registry", "--store", store),
                 *("--listen", f"127.0.0.1:{port}"),
             ],
+            READY,
             os.environ,
             self.folder,
         )
-        self.registries[name] = child
-        self.wait(
-            lambda: any(map(READY.search, child.lines)) or child.status is not None,
-            f"{name} to be ready",
-        )
-        if child.status is not None:
-            raise RunFailed(f"{name} ended: {last_words(child)}")
 
     def wait(self, until: Callable[[], bool], what: str) -> None:
         """Pass lines on until something is so.
