@@ -24,6 +24,12 @@ def test_batches_go_ahead_over_the_network(xpool_run):
     assert 0 < found["unasked"] < 6 * STEPS, "it goes on although nobody asks"
 
 
+def test_a_wrong_word_is_one_sentence(xpool_run):
+    done = xpool_run("-c", "pass", env={"XPOOL_PREFETCH": "maybe"})
+    assert done.returncode == 1
+    assert done.stderr == "xpool: XPOOL_PREFETCH is 'maybe': write on or off\n"
+
+
 @pytest.mark.parametrize(
     "env", [{}, {"XPOOL_LANE": "tcp", "XPOOL_PREFETCH": "off"}], ids=["local", "off"]
 )

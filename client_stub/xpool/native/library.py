@@ -151,6 +151,8 @@ class NativeLibrary:
         Args:
             devices: with their sessions; ``devices[i]`` is ``cuda:i``.
         """
+        # Now, where it can be said: a callback of the library must not raise.
+        self._is_prefetch_wanted = is_prefetch_wanted()
         sessions = [device.session for device in devices]
         self._sessions = dict(enumerate(sessions))
         self._callbacks = (
@@ -214,7 +216,7 @@ class NativeLibrary:
             return
         if end is not None:
             if not end.is_local:
-                if is_prefetch_wanted():
+                if self._is_prefetch_wanted:
                     self._library.xpool_enable_ahead(device)
                 contents = payload_of_known(known)
                 self._library.xpool_set_known(device, contents, len(contents))
