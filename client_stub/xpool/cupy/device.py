@@ -40,7 +40,11 @@ DEAD_AT_ONCE: Final = 64
 """Numbers that one record frees."""
 
 LARGE_NBYTES: Final = 1 << 20
-"""An array of this size is freed at once, and asks what torch has allocated."""
+"""An array of this size asks what torch has allocated."""
+
+FREED_AT_ONCE_NBYTES: Final = 64 << 10
+"""An array of this size is freed at once: what comes next may use its memory, which is
+in the processor's caches still."""
 
 ROOM_EVERY: Final = 256
 """Records between two looks at the queue's length."""
@@ -82,6 +86,7 @@ class ArrayDevice:
         self._operations: dict[str, bytes] = {}
         self._define_lock = threading.RLock()
         self._until_room = ROOM_EVERY
+        self._dead_limit = DEAD_AT_ONCE
         self._append = log.append
         self._is_traced = session.is_traced
         self.audit = Audit(self) if is_audited() else None
@@ -113,7 +118,7 @@ class ArrayDevice:
 
     def post(self, record: bytes) -> None:
         """Queue a record that nobody waits for."""
-        if len(self.dead) >= DEAD_AT_ONCE:
+        if len(self.dead) >= self._dead_limit:
             self.free_dead()
         self._until_room -= 1
         if self._until_room <= 0:
@@ -130,6 +135,7 @@ class ArrayDevice:
 
     def free_dead(self) -> None:
         """Free what finalizers have left."""
+        self._dead_limit = DEAD_AT_ONCE
         while self.dead:
             numbers: list[bytes] = []
             charges = 0
@@ -144,12 +150,13 @@ class ArrayDevice:
             self.allocated_nbytes -= charges
 
     def free_large(self, number: int, charge: int) -> None:
-        """Free one at once, from a finalizer, where that is safe."""
+        """Free one at once, from a finalizer; with the next record if that must be."""
         if self.log.takes_from_finalizers:
             self._append(bytes((FREE_ARRAYS, 1)) + uvarint(number))
             self.allocated_nbytes -= charge
         else:
             self.dead.append((number, charge))
+            self._dead_limit = 1
 
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run an operation and wait for what it returns.

@@ -23,7 +23,12 @@ from xpool_protocol.arrays.values import (
 from xpool_protocol.values import DType, HostTensor
 
 from xpool.cupy import transfer
-from xpool.cupy.device import LARGE_NBYTES, ArrayDevice, device, encode_arguments
+from xpool.cupy.device import (
+    FREED_AT_ONCE_NBYTES,
+    ArrayDevice,
+    device,
+    encode_arguments,
+)
 from xpool.cupy.encoding import ENCODERS, encode, new_number, uvarint
 from xpool.cupy.geometry import DTYPE_OF_CODE, Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
@@ -87,7 +92,7 @@ class ndarray:  # noqa: N801  CuPy's name
         where = _device
         if where is None:
             return
-        if self._charge < LARGE_NBYTES:
+        if self._charge < FREED_AT_ONCE_NBYTES:
             where.dead.append((self._number, self._charge))
         else:
             where.free_large(self._number, self._charge)

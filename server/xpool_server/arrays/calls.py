@@ -110,8 +110,10 @@ class ArrayCalls:
         self._opened: ArrayLibrary | None = None
         self._arrays: ArrayTable | None = None
         self._names: dict[int, str] = {}
-        self._named: dict[int, tuple[int, Any]] = {}
-        """What a request's arguments name, and its number, by its id."""
+        self._named: dict[int, tuple[int, Any]] | None = None
+        """While a request is decoded: what its arguments name, and the number, by id.
+
+        Nothing else notes its arguments: an array must not outlive its number."""
         self._own: dict[str, Callable[..., Any]] = {
             "xpool.get": self._get,
             "xpool.describe": self._describe_all,
@@ -336,7 +338,8 @@ class ArrayCalls:
         kind = type(value)
         if kind is Handle:
             found = self.arrays.get(value.number)
-            self._named[id(found)] = value.number, found
+            if self._named is not None:
+                self._named[id(found)] = value.number, found
             return found
         if kind is tuple:
             return tuple([self._argument(one) for one in value])
@@ -362,14 +365,20 @@ class ArrayCalls:
 
     def _requested(self, record: ArrayRequest, name: str) -> Reply:
         operation = self._operation(record.array_operation)
-        self._named.clear()
-        arguments = [self._argument(one) for one in record.arguments]
-        keywords = {key: self._argument(one) for key, one in record.keywords.items()}
+        named: dict[int, tuple[int, Any]] = {}
+        self._named = named
+        try:
+            arguments = [self._argument(one) for one in record.arguments]
+            keywords = {
+                key: self._argument(one) for key, one in record.keywords.items()
+            }
+        finally:
+            self._named = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = self.library.as_arrays(name, operation(*arguments, **keywords))
         self.executed_ops += 1
-        describer = _Describer(self, record.first_number, self._named)
+        describer = _Describer(self, record.first_number, named)
         said = tuple(
             (one.category.__name__, str(one.message)[:1000])
             for one in caught[:MAX_WARNINGS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,14 @@ def test_an_argument_that_is_returned_keeps_its_number(desk: Desk) -> None:
     assert found.number == 1
     view, _ = desk.ask("cupy.reshape", Handle(1), (3, 1))
     assert (view.number, view.base) == (1 << 40, 1)
+
+
+def test_an_array_does_not_outlive_its_number(desk: Desk) -> None:
+    desk.call("cupy.add", [(2, FLOAT32, (3,))], Handle(1), Handle(1))
+    desk.items(1)
+    found = weakref.ref(desk.calls.arrays.get(1))
+    desk.calls.free(FreeArrays((1,)))
+    assert found() is None
 
 
 def test_warnings_are_told(desk: Desk) -> None:
