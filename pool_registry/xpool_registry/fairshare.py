@@ -1,9 +1,11 @@
 """Whose turn it is: hierarchical dominant-resource fairness over decayed use.
 
 A tenant's *dominant share* is the larger of its parts of the pool's devices and of
-the pool's memory, each as the mean of what it holds now and of what it held lately;
-the past counts half as much after each half-life. Groups of tenants share first, the
-tenants of a group share what the group gets.
+the pool's memory, each summed over time: what it held, which counts half as much after
+each half-life, and what it holds now for an hour more. The hour keeps a tenant that was
+away from taking all at once; were the present to count for more, who came first would
+keep its lead. Groups of tenants share first, the tenants of a group share what the
+group gets.
 
 Source:
     Ghodsi et al., "Dominant Resource Fairness", NSDI 2011; Bhattacharya et al.,
@@ -12,6 +14,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -20,6 +23,9 @@ from xpool_registry.events import TenantSet
 
 MAX_DEPTH: Final = 8
 """Of groups in groups; a longer chain has a ring in it."""
+
+AHEAD_S: Final = 3600.0
+"""What is held counts as if it were held for so long yet: about a job's length."""
 
 
 class Amount(NamedTuple):
@@ -60,6 +66,20 @@ class Book:
         self.held = self.held.plus(amount, factor)
 
 
+class Past(NamedTuple):
+    """How much the past weighs."""
+
+    half_life_s: float = 24 * 3600.0
+    seen_s: float = 0.0
+    """How much of it there is: since the pool's first lease."""
+
+    def share(self, now: float, past: float) -> float:
+        """What is held and was held, as one part of a pool that is 1."""
+        span_s = self.half_life_s / math.log(2)
+        kept_s = span_s * (1 - math.exp2(-self.seen_s / self.half_life_s))
+        return (AHEAD_S * now + span_s * past) / (AHEAD_S + kept_s)
+
+
 Key = tuple[tuple[int, float, str], ...]
 """One entry for each level from the top; the smallest key is next."""
 
@@ -71,6 +91,7 @@ class Shares:
         tenants: what is known of tenants and groups; others weigh 1.
         books: of the tenants, brought up to now.
         capacity: of the pool.
+        past: how much what was held counts.
     """
 
     def __init__(
@@ -78,8 +99,10 @@ class Shares:
         tenants: Mapping[str, TenantSet],
         books: Mapping[str, Book],
         capacity: Amount,
+        past: Past = Past(),  # noqa: B008  immutable
     ) -> None:
         self.version = 0
+        self._past = past
         self._tenants = tenants
         self._capacity = capacity
         self._held: dict[str, Amount] = {}
@@ -114,7 +137,7 @@ class Shares:
         held = self._held.get(name, Amount())
         recent = self._recent.get(name, Amount())
         return max(
-            (now + past) / 2 / total if total else 0.0
+            self._past.share(now / total, past / total) if total else 0.0
             for now, past, total in zip(held, recent, self._capacity, strict=True)
         )
 

@@ -87,7 +87,8 @@ def check_may_wait(state: State, request: RequestQueued) -> None:
         NoCapacity: no device that has joined could hold it, or too many wait.
     """
     demand = demand_from(request)
-    if not can_ever(state.fleet, demand):
+    # Before the first server has joined nobody knows what there will be.
+    if state.fleet.count and not can_ever(state.fleet, demand):
         raise NoCapacity(never(state, demand))
     if len(state.waiting) >= MAX_WAITING:
         raise NoCapacity(

@@ -78,8 +78,10 @@ class Settings:
     min_run_ms: int = 60_000
     """So long a lease is left in peace."""
 
-    half_life_s: float = 4 * 3600.0
-    """After so long, past use counts half as much for whose turn it is."""
+    half_life_s: float = 24 * 3600.0
+    """After so long, past use counts half as much for whose turn it is.
+
+    Shorter than a day, a morning of one's own would be forgiven by the evening."""
 
     hold_after_ms: int = 120_000
     """A request that heads the queue so long, with no end of those before it known,

@@ -46,7 +46,7 @@ from xpool_registry.events import (
     TokenCreated,
     TokenRevoked,
 )
-from xpool_registry.fairshare import Amount, Book, Shares
+from xpool_registry.fairshare import Amount, Book, Past, Shares
 from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
 from xpool_registry.mix import Learning
 from xpool_registry.placer import Placer
@@ -154,6 +154,8 @@ class State:
         #: From the first token on, every call needs one.
         self.has_had_tokens = False
         self.books: dict[str, Book] = {}
+        #: When the first lease was granted.
+        self.began_s = 0.0
         #: Live leases of each request.
         self.of_request: dict[str, dict[str, LeaseGranted]] = {}
         #: When each waiting request is dropped: its client is silent, or time is up.
@@ -326,6 +328,8 @@ class State:
             self.of_request[lease.request_id][lease.lease_id] = lease
 
     def _charge(self, lease: LeaseGranted, factor: int, at_s: float) -> None:
+        if not self.books:
+            self.began_s = at_s
         book = self.books.setdefault(lease.tenant, Book())
         book.advance(at_s, self._settings.half_life_s)
         milli = lease.share_percent * 10
@@ -388,7 +392,9 @@ class State:
         capacity = Amount(
             float(self.fleet.exists.sum()) * 1000, float(self.fleet.total_nbytes.sum())
         )
-        return Shares(self.tenants, self.books, capacity)
+        seen_s = max(0.0, wall_s - self.began_s) if self.books else 0.0
+        past = Past(self._settings.half_life_s, seen_s)
+        return Shares(self.tenants, self.books, capacity, past)
 
     def ends_ns(self, lease: LeaseGranted) -> int | None:
         """When a lease ends at the latest; None: nobody knows."""

@@ -46,7 +46,7 @@ def tenants_of(state: State, at: Moment) -> list[TenantView]:
             name=name,
             known=state.tenants.get(name),
             held=shares.held(name),
-            use=shares.dominant(name),
+            use=min(1.0, shares.dominant(name)),  # a clock may have jumped
             right=right[name],
             lease_count=leases.get(name, 0),
             waiting_count=waiting.get(name, 0),

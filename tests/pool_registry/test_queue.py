@@ -88,8 +88,19 @@ def test_what_could_never_fit_is_refused_at_once(pool: PoolModel) -> None:
         pool.ask("one", devices=3)
     with pytest.raises(NoCapacity, match="no device of this pool could hold"):
         pool.ask("two", constraints=Constraints(kind="npu"))
+
+
+def test_before_the_first_server_has_joined_requests_wait() -> None:
+    pool = PoolModel()
     with pytest.raises(NoCapacity, match="no server has joined yet"):
-        PoolModel().ask("three")
+        pool.ask("one", wait_ms=0)
+    assert not pool.ask("one")
+    place = pool.again("one").place
+    assert place is not None
+    assert "no server has joined yet: start one" in place.reason
+    pool.join("a")
+    pool.registry.tick()
+    assert pool.running() == {"one"}
 
 
 def test_a_silent_client_leaves_the_queue(pool: PoolModel) -> None:
@@ -229,6 +240,25 @@ def test_use_fades_by_its_half_life() -> None:
         pool.now_ms += HOUR_MS
         pool.beat()
         pool.registry._state.shares(pool.clock().wall_s)
+
+
+def test_who_came_first_keeps_no_lead() -> None:
+    """Of two equals one was alone in the morning; by the evening that is made good."""
+    pool = PoolModel()
+    pool.join("a")
+    for i in range(20):
+        pool.ask(f"ada-{i}", tenant="ada")
+    served: dict[str, float] = {"ada": 0.0, "bob": 0.0}
+    for hour in range(16):
+        if hour == 6:
+            for i in range(20):
+                pool.ask(f"bob-{i}", tenant="bob")
+        [name] = pool.running()
+        served[name[:3]] += 1
+        pool.wait(HOUR_MS, step_ms=12_000)
+        pool.end(name)
+        pool.wait(3000)
+    assert served["bob"] >= 7  # of sixteen; the past has begun to fade
 
 
 def test_what_must_stay_apart_shares_no_server() -> None:
