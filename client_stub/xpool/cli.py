@@ -20,7 +20,6 @@ from xpool.lazy import LazyGroup
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Run AI jobs, unchanged, on accelerators that stand elsewhere.",
 )

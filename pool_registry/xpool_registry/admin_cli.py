@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from xpool_protocol.errors import UsageError
 
+from xpool_registry import completing
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
     JsonOption,
@@ -32,7 +33,12 @@ YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it without asking; for scripts.")
 ]
 TenantArgument = Annotated[
-    str, typer.Argument(metavar="TENANT", help="A tenant's name, or a group's.")
+    str,
+    typer.Argument(
+        metavar="TENANT",
+        help="A tenant's name, or a group's.",
+        autocompletion=completing.tenants,
+    ),
 ]
 
 
@@ -144,9 +150,12 @@ def tenant_set(
 
 @tenant_app.command("remove")
 def tenant_remove(
-    name: TenantArgument, registry_address: RegistryOption = DEFAULT_REGISTRY
+    name: TenantArgument,
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    yes: YesOption = False,
 ) -> None:
     """Forget what was decided on a tenant; its leases and requests stay."""
+    sure(f"Forget the weight, quota and limits of {name}?", yes=yes)
     with connected(registry_address) as client:
         was_known = client.remove_tenant(name)
     typer.echo(f"tenant {name} is {'forgotten' if was_known else 'unknown'}")

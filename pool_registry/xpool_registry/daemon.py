@@ -76,8 +76,6 @@ def serve(
         _check_reachable(host_and_port(metrics)[0], is_insecure=is_insecure)
 
     def prepare(registry: Registry) -> None:
-        if metrics:
-            _serve_metrics(registry, metrics)
         if is_public and not registry.has_had_tokens:
             make_first_token(registry, token_file)
 
@@ -96,6 +94,7 @@ def serve(
                 advertise or address,
                 on_ready,
                 prepare,
+                lambda leading: _serve_metrics(leading, metrics),
             )
             return
         file = SqliteStore(Path(store).expanduser())
@@ -104,6 +103,7 @@ def serve(
             registry = Registry(
                 file, _key_of(file), settings, new_id, usage_store=usage
             )
+            _serve_metrics(lambda: registry, metrics)
             prepare(registry)
             server.start(RegistryService(registry), AdminService(registry))
             ticker = Ticker(registry)
@@ -162,11 +162,13 @@ def _check_reachable(host: str, *, is_insecure: bool) -> None:
         )
 
 
-def _serve_metrics(registry: Registry, address: str) -> None:
+def _serve_metrics(leading: Callable[[], Registry | None], address: str) -> None:
+    if not address:
+        return
     from xpool_registry.metrics import RegistryCollector, serve
 
     host, port = host_and_port(address)
-    real = serve(RegistryCollector(registry), host.strip("[]"), port)
+    real = serve(RegistryCollector(leading), host.strip("[]"), port)
     structlog.get_logger(__name__).info("metrics", url=f"http://{host}:{real}/metrics")
 
 

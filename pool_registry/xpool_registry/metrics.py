@@ -5,7 +5,7 @@ Everything is asked of the registry when somebody scrapes; nothing is counted tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -23,54 +23,76 @@ NS_PER_S: Final = 1e9
 class RegistryCollector(Collector):
     """Turns what the registry knows into metrics."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, leading: Callable[[], Registry | None]) -> None:
+        """Ask nothing yet.
+
+        Args:
+            leading: the registry if this process leads the pool; None if another
+                one does, which then has the figures.
+        """
+        self._leading = leading
 
     def collect(self) -> Iterator[Metric]:
         """Every metric; called by the thread that answers."""
-        nodes = GaugeMetricFamily(
-            *("xpool_nodes", "Servers that joined, by whether they are heard."),
-            labels=("state",),
+        registry = self._leading()
+        leader = GaugeMetricFamily(
+            *(
+                "xpool_registry_leader",
+                "1: this registry leads the pool; 0: it follows.",
+            )
         )
-        views = self._registry.nodes()
-        alive = sum(view.is_alive for view in views)
-        nodes.add_metric(["alive"], alive)
-        nodes.add_metric(["silent"], len(views) - alive)
-        yield nodes
-        waiting = GaugeMetricFamily("xpool_waiting_requests", "Requests in the queue.")
-        waiting.add_metric([], len(self._registry.queue()))
-        yield waiting
-        yield from self._devices()
-        leases = self._registry.leases()
-        count = GaugeMetricFamily("xpool_leases", "Live leases.")
-        count.add_metric([], len(leases))
-        yield count
-        yield from _leases(leases)
+        leader.add_metric([], 0 if registry is None else 1)
+        yield leader
+        if registry is not None:
+            yield from _pool(registry)
 
-    def _devices(self) -> Iterator[Metric]:
-        share = GaugeMetricFamily(
-            *("xpool_device_free_share_ratio", "Share that no lease holds."),
-            labels=_DEVICE,
-        )
-        memory = GaugeMetricFamily(
-            *("xpool_device_free_bytes", "Memory that no lease holds."), labels=_DEVICE
-        )
-        whole = GaugeMetricFamily(
-            *("xpool_device_memory_bytes", "Memory of the device."), labels=_DEVICE
-        )
-        busy = GaugeMetricFamily(
-            *("xpool_device_busy_ratio", "Part of the time that the device worked."),
-            labels=_DEVICE,
-        )
-        for view in self._registry.devices():
-            offer, device = view.offer, view.device
-            labels = [offer.node_name, str(device.index), device.kind]
-            share.add_metric(labels, offer.free_share_percent / 100)
-            memory.add_metric(labels, offer.free_nbytes)
-            whole.add_metric(labels, device.memory_nbytes)
-            if view.load is not None:
-                busy.add_metric(labels, view.load.busy_percent / 100)
-        yield from (share, memory, whole, busy)
+
+def _pool(registry: Registry) -> Iterator[Metric]:
+    """What the registry that leads knows."""
+    nodes = GaugeMetricFamily(
+        *("xpool_nodes", "Servers that joined, by whether they are heard."),
+        labels=("state",),
+    )
+    views = registry.nodes()
+    alive = sum(view.is_alive for view in views)
+    nodes.add_metric(["alive"], alive)
+    nodes.add_metric(["silent"], len(views) - alive)
+    yield nodes
+    waiting = GaugeMetricFamily("xpool_waiting_requests", "Requests in the queue.")
+    waiting.add_metric([], len(registry.queue()))
+    yield waiting
+    yield from _devices(registry)
+    leases = registry.leases()
+    count = GaugeMetricFamily("xpool_leases", "Live leases.")
+    count.add_metric([], len(leases))
+    yield count
+    yield from _leases(leases)
+
+
+def _devices(registry: Registry) -> Iterator[Metric]:
+    share = GaugeMetricFamily(
+        *("xpool_device_free_share_ratio", "Share that no lease holds."),
+        labels=_DEVICE,
+    )
+    memory = GaugeMetricFamily(
+        *("xpool_device_free_bytes", "Memory that no lease holds."), labels=_DEVICE
+    )
+    whole = GaugeMetricFamily(
+        *("xpool_device_memory_bytes", "Memory of the device."), labels=_DEVICE
+    )
+    busy = GaugeMetricFamily(
+        *("xpool_device_busy_ratio", "Part of the time that the device worked."),
+        labels=_DEVICE,
+    )
+    for view in registry.devices():
+        offer, device = view.offer, view.device
+        labels = [offer.node_name, str(device.index), device.kind]
+        share.add_metric(labels, offer.free_share_percent / 100)
+        memory.add_metric(labels, offer.free_nbytes)
+        whole.add_metric(labels, device.memory_nbytes)
+        if view.load is not None:
+            busy.add_metric(labels, view.load.busy_percent / 100)
+    yield from (share, memory, whole, busy)
 
 
 def _leases(leases: Sequence[HeldLease]) -> Iterator[Metric]:

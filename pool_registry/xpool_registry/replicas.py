@@ -66,6 +66,10 @@ class Replica:
         self._stopping.set()
         self._thread.join()
 
+    def leading(self) -> Registry | None:
+        """The registry if this process leads; None: another one does, or nobody."""
+        return self._registry
+
     def registry(self) -> Registry:
         """What answers a call now.
 
@@ -152,6 +156,7 @@ def serve_replica(
     address: str,
     on_ready: Callable[[str], None],
     prepare: Callable[[Registry], None],
+    watch: Callable[[Callable[[], Registry | None]], None],
 ) -> None:
     """Serve as one of several registries until SIGINT or SIGTERM.
 
@@ -163,6 +168,7 @@ def serve_replica(
         address: where clients reach this registry.
         on_ready: called with it once calls are answered.
         prepare: called with the registry whenever this one begins to lead.
+        watch: called once with what tells the registry if this one leads.
 
     Raises:
         UsageError: the store is not of that form, or holds another program's data.
@@ -183,6 +189,7 @@ def serve_replica(
             store_of=lambda term, on_lost: EtcdStore(etcd, term, on_lost),
             registry_of=registry_of,
         )
+        watch(replica.leading)
         server.start(replica.handler, replica.admin_handler)
         replica.start()
         on_ready(address)

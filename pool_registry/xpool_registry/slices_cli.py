@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from xpool_protocol.errors import NoCapacity, PoolError, UsageError
 
+from xpool_registry import completing
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
     JsonOption,
@@ -31,7 +32,12 @@ LOOK_S = 0.05
 @admin_app.command()
 def resize(
     lease: Annotated[
-        str, typer.Argument(metavar="LEASE", help="As xpool admin leases names it.")
+        str,
+        typer.Argument(
+            metavar="LEASE",
+            help="As xpool admin leases names it.",
+            autocompletion=completing.leases,
+        ),
     ],
     slice_: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xpool_registry import completing
 from xpool_registry.admin_cli import YesOption, connected, show, sure
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
@@ -73,7 +74,12 @@ def token_list(
 
 @token_app.command("revoke")
 def token_revoke(
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="From the list.")],
+    token_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="From the list.", autocompletion=completing.tokens
+        ),
+    ],
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     yes: YesOption = False,
 ) -> None:

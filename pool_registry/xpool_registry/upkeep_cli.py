@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from xpool_protocol.errors import UsageError
 
+from xpool_registry import completing
 from xpool_registry.admin_cli import YesOption, connected, sure
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from xpool_protocol.control.admin_rpc import AdminClient
 
 NodeArgument = Annotated[
-    str, typer.Argument(metavar="NODE", help="As xpool admin nodes names it.")
+    str,
+    typer.Argument(
+        metavar="NODE",
+        help="As xpool admin nodes names it.",
+        autocompletion=completing.nodes,
+    ),
 ]
 ReasonOption = Annotated[str, typer.Option(help="For people who ask why.")]
 StoreOption = Annotated[
@@ -44,7 +50,12 @@ LOOK_S = 0.5
 @admin_app.command()
 def explain(
     name: Annotated[
-        str, typer.Argument(metavar="LEASE|REQUEST", help="Its id, from a listing.")
+        str,
+        typer.Argument(
+            metavar="LEASE|REQUEST",
+            help="Its id, from a listing.",
+            autocompletion=completing.leases_and_requests,
+        ),
     ],
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonOption = False,
@@ -152,7 +163,12 @@ def drain(
 
 @admin_app.command()
 def evict(
-    lease: Annotated[str, typer.Argument(metavar="LEASE", help="Its id.")],
+    lease: Annotated[
+        str,
+        typer.Argument(
+            metavar="LEASE", help="Its id.", autocompletion=completing.leases
+        ),
+    ],
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     grace: Annotated[
         str | None,

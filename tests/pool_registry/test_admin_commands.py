@@ -94,10 +94,10 @@ def test_tenants_are_set_shown_and_forgotten(admin: Admin) -> None:
     assert ada["held_percent"] == lab["held_percent"] == 100
     assert lab["weight"] == 3
     assert "150%" in admin("tenants")
-    assert "is the group of ada" in admin("tenant", "remove", "lab", status=2)
-    admin("tenant", "remove", "ada")
-    admin("tenant", "remove", "lab")
-    assert "unknown" in admin("tenant", "remove", "lab")
+    assert "is the group of ada" in admin("tenant", "remove", "lab", "--yes", status=2)
+    admin("tenant", "remove", "ada", "--yes")
+    admin("tenant", "remove", "lab", "--yes")
+    assert "unknown" in admin("tenant", "remove", "lab", "--yes")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -41,8 +43,10 @@ def answers(registry: RegistryProcess) -> bool:
 class Trio:
     """Three registries, and what tells who leads."""
 
-    def __init__(self, start: StartRegistry, store: str, wait: WaitUntil) -> None:
-        self.all = [start(store=store) for _ in range(3)]
+    def __init__(
+        self, start: StartRegistry, store: str, wait: WaitUntil, *options: str
+    ) -> None:
+        self.all = [start(*options, store=store) for _ in range(3)]
         self._wait = wait
         self.alive = list(self.all)
 
@@ -87,6 +91,41 @@ def test_one_leads_and_the_others_say_who(trio: Trio, make_node: type[Node]) -> 
             make_node(client).join()
     with RegistryClient(leader.address) as client:
         assert [node.node_name for node in client.list_nodes()] == ["node-a"]
+
+
+def metrics_of(registry: RegistryProcess) -> str:
+    found = re.search(r"http://127\.0\.0\.1:\d+/metrics", registry.log.read_text())
+    assert found is not None
+    with urllib.request.urlopen(found[0], timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_each_registry_answers_prometheus_whoever_leads(
+    start_registry: StartRegistry,
+    etcd: EtcdServer,
+    wait_until: WaitUntil,
+    make_node: type[Node],
+) -> None:
+    trio = Trio(start_registry, etcd.store, wait_until, "--metrics", "127.0.0.1:0")
+    with RegistryClient(trio.address, timeout_s=20) as client:
+        node = make_node(client)
+        node.join()
+        for _ in range(2):
+            leader = trio.leader()
+            node.heartbeat()
+            for one in trio.alive:
+                text = metrics_of(one)
+                # A pool's figures come from one of them, or sums would be wrong.
+                is_leader = one is leader
+                assert f"xpool_registry_leader {float(is_leader)}" in text
+                assert ("xpool_nodes" in text) is is_leader
+            # Who has led and follows now tells no old figures either.
+            leader.process.send_signal(signal.SIGSTOP)
+            trio.alive.remove(leader)
+            trio.leader()
+            leader.process.send_signal(signal.SIGCONT)
+            wait_until(lambda: "xpool_registry_leader 0.0" in metrics_of(leader), 20)  # noqa: B023  within this turn
+            trio.alive.append(leader)
 
 
 def test_nothing_is_lost_when_leaders_die(trio: Trio, make_node: type[Node]) -> None:
