@@ -10,13 +10,13 @@ not come out as predicted. What happens then, and what is said, is ``Executor``'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import torch
-from xpool_protocol.arrays.records import ARRAY_KINDS
+from xpool_protocol.arrays.records import ARRAY_KINDS, ArrayCall
 from xpool_protocol.messages import Reply
 from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
@@ -31,6 +31,7 @@ from xpool_server.graphs import Graphs
 from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
 from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
+from xpool_server.native_arrays import ArrayOutcome, NativeArrays
 from xpool_server.native_graphs import NativeGraphs
 from xpool_server.native_plans import NativePlans
 from xpool_server.native_storages import NativeStorages
@@ -70,6 +71,7 @@ class NativeExecutor(Executor):
         self.native = library.session(backend.device, quota_nbytes)
         super().__init__(backend, quota_nbytes, lane, door, known)
         self._handlers[DefineOperation] = self._define
+        self.native_arrays = NativeArrays(self.native, self.arrays, self.storages)
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
         return NativeStorages(
@@ -114,6 +116,10 @@ class NativeExecutor(Executor):
                 outcome = native.run(records, position)
                 continue
             planned = native.planned()
+            if planned is None and records[position] in ARRAY_KINDS:
+                position = yield from self._array_row(records, position)
+                outcome = native.run(records, position)
+                continue
             if planned is None:
                 reader = Reader(records, position)
                 record = read_record(reader)
@@ -129,13 +135,37 @@ class NativeExecutor(Executor):
             if planned is not None:
                 native.go_on_in_plan(reader.position)
             yield answers
-            if planned is None:
-                # Calls on arrays come in rows, and C++ knows none of them.
-                while position < len(records) and records[position] in ARRAY_KINDS:
-                    reader = Reader(records, position)
-                    yield self.execute(read_record(reader))
-                    position = reader.position
             outcome = native.run(records, position)
+
+    def _array_row(
+        self, records: bytes, position: int
+    ) -> Generator[Answers | None, None, int]:
+        """Execute records about arrays, which come in rows; where the row ends."""
+        native = self.native_arrays
+        while position < len(records) and records[position] in ARRAY_KINDS:
+            outcome = native.run(records, position)
+            self.failures.operation += native.stop.record_count
+            reader = Reader(records, native.stop.position)
+            if outcome != ArrayOutcome.DONE:
+                record = read_record(reader)
+                if outcome == ArrayOutcome.HAND_BACK:
+                    yield self.execute(record)
+                    if isinstance(record, ArrayCall):
+                        native.learn(record.array_operation)
+                else:
+                    assert isinstance(record, ArrayCall)
+                    yield self._finish_array(record, outcome)
+            position = reader.position
+        return position
+
+    def _finish_array(self, record: ArrayCall, outcome: ArrayOutcome) -> Answers:
+        """The rest of a call on arrays that C++ has run."""
+        native = self.native_arrays
+        found = native.take_result() if outcome == ArrayOutcome.RESULT else None
+        answers = self.arrays.finish(record, found, native.error)
+        native.error = None
+        self.failures.operation += 1
+        return answers
 
     def _in_python(self, record: Record, outcome: int) -> Answers | None:
         if outcome == HAND_BACK:

@@ -261,6 +261,10 @@ class Storages:
                 f" {text_from_nbytes(self.allocated_nbytes)} are allocated"
             )
 
+    def charged_elsewhere(self, nbytes: int) -> None:
+        """Memory that is no storage's has been charged in the ledger already."""
+        self._elsewhere_nbytes += nbytes
+
     def charge_elsewhere(self, nbytes: int) -> None:
         """Charge memory that is no storage's, or, if negative, give it back."""
         self._elsewhere_nbytes += nbytes

@@ -148,10 +148,48 @@ class ArrayCalls:
         self._names[record.array_operation] = record.name
         return NOTHING
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the library has been imported, and there is a table."""
+        return self._arrays is not None
+
+    def known_operation(self, number: int) -> tuple[Callable[..., Any], bool] | None:
+        """What an operation of the library's calls, and whether that makes views.
+
+        None: it is unknown, or the project's own.
+        """
+        name = self._names.get(number)
+        if name is None or name in self._own:
+            return None
+        try:
+            return self.library.operation(name), name in VIEWS
+        except OperationUnknown:
+            return None
+
     def call(self, record: ArrayCall) -> Answers:
         """Run an operation whose results have names."""
+        return self._attempt(record, lambda: self._call(record))
+
+    def finish(self, record: ArrayCall, found: Any, error: Exception | None) -> Answers:
+        """The rest of a call with one result at most that has run elsewhere.
+
+        Args:
+            record: the call.
+            found: what it has returned.
+            error: what it has raised instead.
+        """
+
+        def run() -> None:
+            if error is not None:
+                raise error
+            self._bind(record.results[0], self.library.as_result(found))
+
+        return self._attempt(record, run)
+
+    def _attempt(self, record: ArrayCall, run: Callable[[], None]) -> Answers:
+        """Run a call, or what is left of it; a failure poisons its results."""
         try:
-            self._call(record)
+            run()
         except Poisoned as poisoned:
             self._poison(record, poisoned.fault)
         except PeerError:

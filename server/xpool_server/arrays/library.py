@@ -17,6 +17,9 @@ class ArrayLibrary(ABC):
     array_type: ClassVar[type[Any]]
     """Of its arrays."""
 
+    reuses_memory: ClassVar[bool] = False
+    """A result may take the memory of an argument that is about to be freed."""
+
     def __init__(self) -> None:
         self._found: dict[str, Callable[..., Any]] = {}
 
@@ -44,6 +47,10 @@ class ArrayLibrary(ABC):
     @abstractmethod
     def as_result(self, found: Any) -> Any:
         """A result as CuPy would return it: scalars of the library become arrays."""
+
+    def is_elementwise(self, function: Callable[..., Any]) -> bool:
+        """Whether it takes ``out=``, and works item by item towards one result."""
+        return False
 
     def as_arrays(self, name: str, found: Any) -> Any:
         """What an operation of this name returned, as CuPy's returns it."""

@@ -36,6 +36,7 @@ class NumpyLibrary(ArrayLibrary):
     """Arrays are ``numpy.ndarray`` objects in this process's memory."""
 
     array_type: ClassVar[type[Any]] = np.ndarray
+    reuses_memory: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +60,13 @@ class NumpyLibrary(ArrayLibrary):
         if isinstance(found, np.generic | np.matrix):
             return np.asarray(found)
         return found
+
+    def is_elementwise(self, function: Callable[..., Any]) -> bool:
+        return (
+            isinstance(function, np.ufunc)
+            and function.nout == 1
+            and function.signature is None
+        )
 
     def as_arrays(self, name: str, found: Any) -> Any:
         if type(found) in _NUMBERS and name.startswith(("cupy.", "ndarray.")):

@@ -41,6 +41,10 @@ class ArrayTable:
     def __len__(self) -> int:
         return len(self._table)
 
+    def tables(self) -> tuple[dict[int, Any], dict[int, list[int]]]:
+        """Objects by number, and owners' rows by id: the native executor's, too."""
+        return self._table, self._owners
+
     def get(self, number: int) -> Any:
         """What a number names.
 

@@ -149,7 +149,7 @@ class NativeLibrary:
 
     def __init__(self, path: Path) -> None:
         plain, locked = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
-        self._plain = plain
+        self._plain, self._locked = plain, locked
         self.functions: dict[str, Any] = {}
         for library, declared in ((plain, _PLAIN), (locked, _LOCKED)):
             for name, arguments, result in declared:
@@ -171,6 +171,11 @@ class NativeLibrary:
         """
         for name, arguments, result in declared:
             self._add(self._plain, name, arguments, result)
+
+    def declare_locked(self, *declared: tuple[str, tuple[Any, ...], Any]) -> None:
+        """Further functions that are called with Python's lock, as ``declare``."""
+        for name, arguments, result in declared:
+            self._add(self._locked, name, arguments, result)
 
     def session(self, device: torch.device, quota_nbytes: int) -> NativeSession:
         """A new session's native state."""

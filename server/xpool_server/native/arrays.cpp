@@ -1,0 +1,337 @@
+#include "arrays.h"
+
+#include <algorithm>
+
+namespace xpool_server {
+
+namespace {
+
+enum ArrayRecord : uint8_t { kArrayCall = 45, kFreeArrays = 47, kFirstArrayKind = 44, kLastArrayKind = 50 };
+
+// From here on memory that is warm is worth looking for, as it is to NumPy itself.
+constexpr uint64_t kReusedNbytes = 256 << 10;
+
+// By code: sizes of an item, in bytes.
+constexpr uint8_t kItemNbytes[kDtypeCodes] = {1, 1, 2, 4, 8, 2, 4, 8, 0, 8, 16, 1, 0, 0, 0,
+                                              0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0, 2, 4, 8};
+
+void expect(bool is_met) {
+  if (!is_met)
+    throw HandBack{};
+}
+
+long long number_in(PyObject *list, ssize_t at) { return PyLong_AsLongLong(PyList_GetItem(list, at)); }
+
+void set_number(PyObject *list, ssize_t at, long long value) { PyList_SetItem(list, at, PyLong_FromLongLong(value)); }
+
+// While others may want the device, they get their turn, and other threads get Python's lock.
+void check_turn(Turn *turn) {
+  if (!turn)
+    return;
+  PyThreadState *state = PyEval_SaveThread();
+  turn->check();
+  PyEval_RestoreThread(state);
+}
+
+}  // namespace
+
+Arrays::Arrays(Executor &executor, ArrayConstants constants, PyObject *table, PyObject *owners)
+    : executor_(executor),
+      values_constants_(std::move(constants)),
+      table_(Ref::to(table)),
+      owners_(Ref::to(owners)),
+      values_(values_constants_, table) {}
+
+void Arrays::define(uint64_t number, Ref callable, bool is_view, bool is_elementwise) {
+  if (number >= operations_.size())
+    operations_.resize(number + 1);
+  operations_[number] = {std::move(callable), is_view, is_elementwise};
+}
+
+ArrayOutcome Arrays::run(const uint8_t *records, size_t nbytes, size_t start) {
+  Reader from(records, nbytes);
+  from.go_to(start);
+  record_count = executed_ops = reused = 0;
+  charged_nbytes = 0;
+  result = Ref();
+  while (!from.is_exhausted() && *from.here() >= kFirstArrayKind && *from.here() <= kLastArrayKind) {
+    position = from.position();
+    check_turn(executor_.turn);
+    ArrayOutcome outcome = ArrayOutcome::kHandBack;
+    try {
+      outcome = step(from);
+    } catch (const HandBack &) {
+      PyErr_Clear();
+    } catch (const std::bad_alloc &) {  // before anything has happened
+    }
+    arguments_.clear();  // they would keep arrays alive
+    keywords_ = Ref();
+    if (outcome != ArrayOutcome::kDone)
+      return outcome;
+    record_count++;
+  }
+  position = from.position();
+  return ArrayOutcome::kDone;
+}
+
+ArrayOutcome Arrays::step(Reader &from) {
+  switch (from.uint8()) {
+    case kArrayCall: return call(from);
+    case kFreeArrays: free(from); return ArrayOutcome::kDone;
+    default: return ArrayOutcome::kHandBack;
+  }
+}
+
+// ---- calls
+
+void Arrays::read_predicted(Reader &from, bool is_view) {
+  predicted_.number = from.uvarint(MAX_STORAGE_ID);
+  predicted_.dtype = from.uint8();
+  expect(predicted_.dtype < kDtypeCodes && kItemNbytes[predicted_.dtype]);
+  const uint64_t ndim = from.uvarint(MAX_DIMS);
+  predicted_.sizes.clear();
+  unsigned __int128 bound = 1, items = 1;
+  for (uint64_t i = 0; i < ndim; i++) {
+    const uint64_t size = from.uvarint(MAX_EXTENT);
+    predicted_.sizes.push_back(size);
+    items *= size;
+    bound *= std::max<uint64_t>(size, 1);
+    expect(bound <= MAX_ITEMS);
+  }
+  const unsigned __int128 nbytes = items * kItemNbytes[predicted_.dtype];
+  expect(nbytes <= MAX_STORAGE_NBYTES);
+  predicted_.nbytes = static_cast<uint64_t>(nbytes);
+  predicted_.key = must(PyLong_FromUnsignedLongLong(predicted_.number));
+  expect(!PyDict_GetItemWithError(table_.get(), predicted_.key.get()) && !PyErr_Occurred());
+  expect(static_cast<size_t>(PyDict_Size(table_.get())) < max_handles);
+  expect(is_view || executor_.storages.has_room(xpool_server::charged_nbytes(predicted_.nbytes)));
+}
+
+void Arrays::read_arguments(Reader &from) {
+  positional_ = from.uvarint(MAX_ARGUMENTS);
+  values_.named.clear();
+  arguments_.clear();
+  for (values_.index = 0; values_.index < positional_; values_.index++)
+    arguments_.push_back(values_.read(from));
+  const uint64_t count = from.uvarint(MAX_ARGUMENTS);
+  keywords_ = count ? must(PyTuple_New(count)) : Ref();
+  names_.clear();
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t nbytes = from.uvarint(MAX_NAME_NBYTES);
+    const std::string_view name(reinterpret_cast<const char *>(from.raw(nbytes)), nbytes);
+    expect(std::find(names_.begin(), names_.end(), name) == names_.end());
+    names_.push_back(name);
+    PyTuple_SetItem(keywords_.get(), i, must(PyUnicode_DecodeUTF8(name.data(), name.size(), nullptr)).release());
+    values_.index = positional_ + i;
+    arguments_.push_back(values_.read(from));
+  }
+}
+
+ArrayOutcome Arrays::call(Reader &from) {
+  const uint64_t number = from.uvarint(MAX_OPERATIONS - 1);
+  expect(number < operations_.size() && operations_[number].callable);
+  const Operation &operation = operations_[number];
+  const uint64_t results = from.uvarint(1);
+  if (results)
+    read_predicted(from, operation.is_view);
+  read_arguments(from);
+  vector_.clear();
+  for (const Ref &one : arguments_)
+    vector_.push_back(one.get());
+  PyObject *names = keywords_.get();
+  if (results && !names && operation.is_elementwise && constants.count_references &&
+      predicted_.nbytes >= kReusedNbytes) {
+    if (PyObject *spare = take_memory(operation, from)) {
+      vector_.push_back(spare);
+      names = constants.names_out.get();
+      reused++;
+    }
+  }
+  // From here on the record has effects: it is never handed back.
+  Ref found(PyObject_Vectorcall(operation.callable.get(), vector_.data(), positional_, names));
+  if (!found)
+    return ArrayOutcome::kFailed;
+  executed_ops++;
+  if (!results)
+    return ArrayOutcome::kDone;
+  if (!is_array(found.get())) {  // a scalar of the library's, or what is no result at all
+    PyObject *given = found.get();
+    found = Ref(PyObject_Vectorcall(constants.as_result.get(), &given, 1, nullptr));
+    if (!found)
+      return ArrayOutcome::kFailed;
+  }
+  return bind(std::move(found)) ? ArrayOutcome::kDone : ArrayOutcome::kResult;
+}
+
+// ---- results in the memory of an argument that nobody needs any more
+
+// An argument whose memory the result may take: the next record frees it, and it is all alike. Null if there is none.
+PyObject *Arrays::take_memory(const Operation &operation, Reader next) {
+  try {
+    if (next.is_exhausted() || next.uint8() != kFreeArrays)
+      return nullptr;
+    freed_.clear();
+    for (uint64_t left = next.uvarint(MAX_LIST); left; left--)
+      freed_.push_back(next.uvarint(MAX_STORAGE_ID));
+  } catch (const HandBack &) {
+    return nullptr;
+  }
+  const auto is_freed = [&](const Named &one) {
+    return std::find(freed_.begin(), freed_.end(), one.number) != freed_.end();
+  };
+  const auto found = std::find_if(values_.named.begin(), values_.named.end(), is_freed);
+  if (found == values_.named.end())
+    return nullptr;
+  // Arrays of one geometry and layout, and numbers of Python's: so the result's dtype and layout are theirs, too.
+  for (const Named &one : values_.named)
+    if (!is_array(vector_[one.index]) || !is_alike(vector_[one.index]))
+      return nullptr;
+  PyObject *array = vector_[found->index];
+  const size_t times = std::count_if(values_.named.begin(), values_.named.end(),
+                                     [&](const Named &one) { return one.number == found->number; });
+  return is_spare(array, times) ? array : nullptr;
+}
+
+// Nothing but its number, and the arguments that we hold, leads to the array's memory, which is its own.
+bool Arrays::is_spare(PyObject *array, size_t arguments) {
+  const Ref base(PyObject_GetAttr(array, constants.base.get()));
+  if (!base || base.get() != values_constants_.none.get() || !has_flag(array, constants.writeable)) {
+    PyErr_Clear();
+    return false;
+  }
+  const Ref count(PyObject_Vectorcall(constants.count_references.get(), &array, 1, nullptr));
+  const bool is_met = count && PyLong_AsLongLong(count.get()) <= static_cast<long long>(1 + arguments);
+  PyErr_Clear();
+  return is_met;
+}
+
+bool Arrays::has_flag(PyObject *array, const Ref &name) const {
+  const Ref flags(PyObject_GetAttr(array, constants.flags.get()));  // holds the array while it is there
+  const Ref flag(flags ? PyObject_GetAttr(flags.get(), name.get()) : nullptr);
+  const bool is_met = flag && PyObject_IsTrue(flag.get()) > 0;
+  PyErr_Clear();
+  return is_met;
+}
+
+bool Arrays::is_alike(PyObject *array) const { return fits(array) && has_flag(array, constants.c_contiguous); }
+
+// ---- results
+
+bool Arrays::is_array(PyObject *object) const {
+  const Ref type(PyObject_Type(object));
+  return type.get() == constants.array_type.get();
+}
+
+// Whether an array has the shape and the dtype that were predicted.
+bool Arrays::fits(PyObject *array) const {
+  const Ref shape(PyObject_GetAttr(array, constants.shape.get()));
+  const Ref dtype(PyObject_GetAttr(array, constants.dtype.get()));
+  bool is_met = shape && dtype && PyTuple_Size(shape.get()) == static_cast<ssize_t>(predicted_.sizes.size());
+  for (size_t i = 0; is_met && i < predicted_.sizes.size(); i++)
+    is_met = PyLong_AsLongLong(PyTuple_GetItem(shape.get(), i)) == static_cast<long long>(predicted_.sizes[i]);
+  PyObject *wanted = values_constants_.dtypes[predicted_.dtype].get();
+  if (is_met && dtype.get() != wanted)
+    is_met = PyObject_RichCompareBool(dtype.get(), wanted, kEqual) > 0;
+  PyErr_Clear();
+  return is_met;
+}
+
+// Gives the result its number. False if it is not what was predicted, or does not fit: Python says so.
+bool Arrays::bind(Ref found) {
+  if (is_array(found.get()) && fits(found.get()) && charge(found.get())) {
+    if (PyDict_SetItem(table_.get(), predicted_.key.get(), found.get()) == 0)
+      return true;
+    PyErr_Clear();
+    discharge(found.get());
+  }
+  result = std::move(found);
+  return false;
+}
+
+// The array whose memory this one views; itself if it has its own. As owner_of in arrays/table.py.
+Ref Arrays::owner_of(PyObject *array) const {
+  Ref owner = Ref::to(array);
+  while (true) {
+    Ref base(PyObject_GetAttr(owner.get(), constants.base.get()));
+    if (base && base.get() != values_constants_.none.get() && !is_array(base.get()))
+      // as_strided puts an object of its own between.
+      base = Ref(PyObject_GetAttr(base.get(), constants.base.get()));
+    if (!base || !is_array(base.get())) {
+      PyErr_Clear();
+      return owner;
+    }
+    owner = std::move(base);
+  }
+}
+
+// As ArrayTable._charge; false, and nothing has happened, if there is no room.
+bool Arrays::charge(PyObject *array) {
+  const Ref owner = owner_of(array);
+  const Ref key(PyLong_FromVoidPtr(owner.get()));
+  PyObject *row = key ? PyDict_GetItemWithError(owners_.get(), key.get()) : nullptr;
+  if (row) {
+    set_number(row, 0, number_in(row, 0) + 1);
+    return true;
+  }
+  const Ref nbytes(PyObject_GetAttr(owner.get(), constants.nbytes.get()));
+  const long long found = nbytes ? PyLong_AsLongLong(nbytes.get()) : -1;
+  const Ref made(PyList_New(2));
+  Storages &storages = executor_.storages;
+  const uint64_t charge = xpool_server::charged_nbytes(std::max(found, 0ll));
+  if (!key || found < 0 || !made || !storages.has_room(charge)) {
+    PyErr_Clear();
+    return false;
+  }
+  set_number(made.get(), 0, 1);
+  set_number(made.get(), 1, charge);
+  if (PyDict_SetItem(owners_.get(), key.get(), made.get()) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  storages.allocated_nbytes += charge;
+  storages.peak_nbytes = std::max(storages.peak_nbytes, storages.allocated_nbytes);
+  charged_nbytes += charge;
+  return true;
+}
+
+void Arrays::discharge(PyObject *array) {
+  const Ref owner = owner_of(array);
+  const Ref key(PyLong_FromVoidPtr(owner.get()));
+  PyObject *row = key ? PyDict_GetItemWithError(owners_.get(), key.get()) : nullptr;
+  if (!row) {
+    PyErr_Clear();
+    return;
+  }
+  const long long count = number_in(row, 0) - 1, charge = number_in(row, 1);
+  set_number(row, 0, count);
+  if (count > 0)
+    return;
+  executor_.storages.allocated_nbytes -= charge;
+  charged_nbytes -= charge;
+  PyDict_DelItem(owners_.get(), key.get());
+}
+
+// ---- frees
+
+void Arrays::free(Reader &from) {
+  freed_.clear();
+  for (uint64_t left = from.uvarint(MAX_LIST); left; left--)
+    freed_.push_back(from.uvarint(MAX_STORAGE_ID));
+  std::sort(freed_.begin(), freed_.end());
+  expect(std::adjacent_find(freed_.begin(), freed_.end()) == freed_.end());
+  std::vector<Ref> &keys = arguments_;
+  for (const uint64_t number : freed_) {
+    keys.push_back(must(PyLong_FromUnsignedLongLong(number)));
+    expect(PyDict_GetItemWithError(table_.get(), keys.back().get()) && !PyErr_Occurred());
+  }
+  for (const Ref &key : keys) {
+    const Ref found = Ref::to(PyDict_GetItemWithError(table_.get(), key.get()));
+    if (!found)
+      continue;
+    PyDict_DelItem(table_.get(), key.get());
+    if (is_array(found.get()))
+      discharge(found.get());
+  }
+}
+
+}  // namespace xpool_server

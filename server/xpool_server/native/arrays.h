@@ -1,0 +1,87 @@
+// Executes rows of array records, with Python's lock held: decodes them, calls NumPy's or CuPy's functions, names the
+// results. What it does is what ArrayCalls in xpool_server/arrays/calls.py does, on the same tables; what it does not
+// know, or what breaks a rule, it hands back before it has had any effect.
+#pragma once
+#include <string_view>
+#include <vector>
+
+#include "array_values.h"
+#include "executor.h"
+
+namespace xpool_server {
+
+enum class ArrayOutcome : int32_t {
+  kDone,      // the row is over
+  kHandBack,  // the record at `position` has had no effect: Python executes it
+  kFailed,    // the record is a call, and it raised: Python's error is set
+  kResult,    // the record is a call, and it has run: Python binds `result`, or says why not
+};
+
+class Arrays {
+ public:
+  // The tables are ArrayTable's: objects by number, and of each owner's id how many numbers hold it and its charge.
+  Arrays(Executor &executor, ArrayConstants constants, PyObject *table, PyObject *owners);
+
+  struct Constants {
+    Ref array_type;
+    Ref as_result;  // ArrayLibrary.as_result
+    Ref count_references;  // sys.getrefcount; null where results never take an argument's memory
+    Ref shape, dtype, base, nbytes, flags, c_contiguous, writeable;  // names of attributes
+    Ref names_out;  // ("out",)
+  } constants;
+  size_t max_handles = 0;
+
+  // Of the last call of `run`.
+  size_t position = 0;
+  uint64_t record_count = 0, executed_ops = 0;
+  int64_t charged_nbytes = 0;  // to the ledger, by what was bound and freed
+  uint64_t reused = 0;         // results that took the memory of an argument
+  Ref result;
+
+  // Takes over what an operation calls; `is_elementwise`: a NumPy ufunc with one result.
+  void define(uint64_t number, Ref callable, bool is_view, bool is_elementwise);
+  ArrayOutcome run(const uint8_t *records, size_t nbytes, size_t from);
+
+ private:
+  struct Operation {
+    Ref callable;
+    bool is_view, is_elementwise;
+  };
+  struct Predicted {
+    uint64_t number, nbytes;
+    uint8_t dtype;
+    std::vector<uint64_t> sizes;
+    Ref key;  // the number
+  };
+
+  ArrayOutcome step(Reader &from);
+  ArrayOutcome call(Reader &from);
+  void free(Reader &from);
+  void read_predicted(Reader &from, bool is_view);
+  void read_arguments(Reader &from);
+  PyObject *take_memory(const Operation &operation, Reader next);
+  bool is_spare(PyObject *array, size_t arguments);
+  bool is_alike(PyObject *array) const;
+  bool has_flag(PyObject *array, const Ref &name) const;
+  bool fits(PyObject *array) const;
+  bool bind(Ref found);
+  bool charge(PyObject *array);
+  void discharge(PyObject *array);
+  Ref owner_of(PyObject *array) const;
+  bool is_array(PyObject *object) const;
+
+  Executor &executor_;
+  const ArrayConstants values_constants_;
+  const Ref table_, owners_;
+  ArrayValues values_;
+  std::vector<Operation> operations_;
+  Predicted predicted_;
+  std::vector<Ref> arguments_;
+  std::vector<PyObject *> vector_;
+  std::vector<std::string_view> names_;
+  size_t positional_ = 0;
+  Ref keywords_;
+  std::vector<uint64_t> freed_;
+};
+
+}  // namespace xpool_server

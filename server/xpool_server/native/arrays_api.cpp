@@ -1,0 +1,68 @@
+// What native_arrays.py calls, with Python's lock held. An error that a call has raised is Python's when `xs_arrays_run`
+// returns, so that ctypes raises it.
+#include <memory>
+
+#include "arrays.h"
+
+using namespace xpool_server;
+
+#define API extern "C" __attribute__((visibility("default")))
+
+// As `Stop` in native_arrays.py.
+struct XsArraysStop {
+  uint64_t position, record_count, executed_ops, reused;
+  int64_t charged_nbytes;
+};
+
+namespace {
+
+Ref item(PyObject *tuple, ssize_t at) { return Ref::to(PyTuple_GetItem(tuple, at)); }
+
+}  // namespace
+
+// `given`: what `_constants` in native_arrays.py makes. The tables and the executor outlive what is made.
+API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, PyObject *owners, uint64_t max_handles) {
+  ArrayConstants constants;
+  constants.none = item(given, 0);
+  constants.no = item(given, 1);
+  constants.yes = item(given, 2);
+  constants.ellipsis = item(given, 3);
+  PyObject *dtypes = PyTuple_GetItem(given, 4), *types = PyTuple_GetItem(given, 5);
+  for (size_t code = 0; code < kDtypeCodes; code++) {
+    Ref dtype = item(dtypes, code);
+    if (dtype.get() != constants.none.get())
+      constants.dtypes[code] = std::move(dtype);
+  }
+  for (size_t i = 0; i < 4; i++)
+    constants.scalar_types[i] = item(types, i);
+  constants.fault_type = item(given, 6);
+  auto made = std::make_unique<Arrays>(*executor, std::move(constants), table, owners);
+  made->constants.array_type = item(given, 7);
+  made->constants.as_result = item(given, 8);
+  Ref count = item(given, 9);
+  if (PyObject_IsTrue(count.get()) > 0)
+    made->constants.count_references = std::move(count);
+  PyObject *names = PyTuple_GetItem(given, 10);
+  Ref *fields[] = {&made->constants.shape, &made->constants.dtype,        &made->constants.base,     &made->constants.nbytes,
+                   &made->constants.flags, &made->constants.c_contiguous, &made->constants.writeable};
+  for (size_t i = 0; i < std::size(fields); i++)
+    *fields[i] = item(names, i);
+  made->constants.names_out = item(given, 11);
+  made->max_handles = max_handles;
+  return made.release();
+}
+
+API void xs_arrays_delete(Arrays *arrays) { delete arrays; }
+
+API void xs_arrays_define(Arrays *arrays, uint64_t number, PyObject *callable, int32_t is_view, int32_t is_elementwise) {
+  arrays->define(number, Ref::to(callable), is_view, is_elementwise);
+}
+
+API int32_t xs_arrays_run(Arrays *arrays, const char *records, uint64_t nbytes, uint64_t from, XsArraysStop *stop) {
+  const ArrayOutcome outcome = arrays->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
+  *stop = {arrays->position, arrays->record_count, arrays->executed_ops, arrays->reused, arrays->charged_nbytes};
+  return static_cast<int32_t>(outcome);
+}
+
+// What the call has returned that `xs_arrays_run` stopped at with kResult; taken once.
+API PyObject *xs_arrays_result(Arrays *arrays) { return arrays->result.release(); }

@@ -1,0 +1,144 @@
+"""Rows of array records in C++, and what is left of them for Python.
+
+C++ works on the tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It
+hands back what it does not know before that has had any effect; an operation is told to
+it once Python has run it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from enum import IntEnum
+from typing import Any, Final
+
+from xpool_protocol.arrays.values import SCALAR_TYPES
+from xpool_protocol.messages import Fault
+
+from xpool_server import storages
+from xpool_server.arrays.calls import ArrayCalls
+from xpool_server.arrays.dtypes import DTYPE_OF
+from xpool_server.arrays.library import ArrayLibrary
+from xpool_server.native.library import NativeSession
+from xpool_server.storages import Storages
+
+_DTYPE_CODES: Final = 30
+_NAMES: Final = (
+    *("shape", "dtype", "base", "nbytes", "flags", "c_contiguous", "writeable"),
+)
+
+
+class ArrayOutcome(IntEnum):
+    """Why ``NativeArrays.run`` has returned; as in ``arrays.h``."""
+
+    DONE = 0
+    HAND_BACK = 1
+    FAILED = 2
+    RESULT = 3
+
+
+class Stop(ctypes.Structure):
+    """Where ``NativeArrays.run`` has stopped, and what it has done."""
+
+    _fields_ = (
+        ("position", ctypes.c_uint64),
+        ("record_count", ctypes.c_uint64),
+        ("executed_ops", ctypes.c_uint64),
+        ("reused", ctypes.c_uint64),
+        ("charged_nbytes", ctypes.c_int64),
+    )
+
+
+class NativeArrays:
+    """Runs one session's rows of array records."""
+
+    def __init__(
+        self, native: NativeSession, calls: ArrayCalls, ledger: Storages
+    ) -> None:
+        self.stop = Stop()
+        self.error: Exception | None = None
+        """What the call has raised that ``run`` has stopped at."""
+        self.reused = 0
+        """Results that took the memory of an argument that was about to be freed."""
+        self._native, self._calls, self._ledger = native, calls, ledger
+        self._call = native.library.functions
+        self._pointer: int | None = None
+        self._known: set[int] = set()
+        native.library.declare_locked(*_FUNCTIONS)
+
+    def run(self, records: bytes, position: int) -> ArrayOutcome:
+        """Execute records from a position on, until one is Python's; see ``stop``."""
+        stop = self.stop
+        if self._pointer is None and not self._open():
+            stop.position, stop.record_count = position, 0
+            return ArrayOutcome.HAND_BACK
+        self.error = None
+        try:
+            outcome = self._call["xs_arrays_run"](
+                *(self._pointer, records, len(records), position, ctypes.byref(stop))
+            )
+        except Exception as error:  # noqa: BLE001  a library may raise anything
+            self.error, outcome = error, ArrayOutcome.FAILED
+        self._calls.executed_ops += stop.executed_ops
+        self._ledger.charged_elsewhere(stop.charged_nbytes)
+        self.reused += stop.reused
+        return ArrayOutcome(outcome)
+
+    def take_result(self) -> Any:
+        """What the call has returned that ``run`` has stopped at."""
+        return self._call["xs_arrays_result"](self._pointer)
+
+    def learn(self, number: int) -> None:
+        """Python has run an operation: from now on C++ may."""
+        if number in self._known or self._pointer is None:
+            return
+        found = self._calls.known_operation(number)
+        if found is None:
+            return
+        self._known.add(number)
+        function, is_view = found
+        self._call["xs_arrays_define"](
+            *(self._pointer, number, function, is_view),
+            self._calls.library.is_elementwise(function),
+        )
+
+    def _open(self) -> bool:
+        """Make the part in C++, if there are arrays already."""
+        if not self._calls.is_open:
+            return False
+        table = self._calls.arrays
+        self._pointer = self._call["xs_arrays_new"](
+            *(self._native.pointer, _constants(self._calls.library)),
+            *(*table.tables(), storages.MAX_HANDLES),
+        )
+        weakref.finalize(self, self._call["xs_arrays_delete"], self._pointer)
+        return True
+
+
+def _constants(library: ArrayLibrary) -> tuple[Any, ...]:
+    """As ``xs_arrays_new`` takes them apart."""
+    dtypes = tuple([DTYPE_OF.get(code) for code in range(_DTYPE_CODES)])
+    count = sys.getrefcount if library.reuses_memory else None
+    plain = (None, False, True, ..., dtypes, SCALAR_TYPES, Fault)
+    return (*plain, library.array_type, library.as_result, count, _NAMES, ("out",))
+
+
+_POINTER: Final = ctypes.c_void_p
+_ID: Final = ctypes.c_uint64
+_OBJECT: Final = ctypes.py_object
+_FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
+    ("xs_arrays_new", (_POINTER, _OBJECT, _OBJECT, _OBJECT, _ID), _POINTER),
+    ("xs_arrays_delete", (_POINTER,), None),
+    (
+        "xs_arrays_define",
+        (_POINTER, _ID, _OBJECT, ctypes.c_int32, ctypes.c_int32),
+        None,
+    ),
+    (
+        "xs_arrays_run",
+        (_POINTER, ctypes.c_char_p, _ID, _ID, ctypes.POINTER(Stop)),
+        ctypes.c_int32,
+    ),
+    ("xs_arrays_result", (_POINTER,), _OBJECT),
+)
