@@ -91,6 +91,15 @@ Slice: TypeAlias = Annotated[
         show_default="XPOOL_SLICE or 100%",
     ),
 ]
+AtLeast: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="So little will do: it starts where there is no room for more, and is"
+        " shrunk to this when others need it.",
+        show_default="XPOOL_AT_LEAST or all of --slice",
+    ),
+]
 Memory: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -185,6 +194,7 @@ OnOom: TypeAlias = Annotated[
 def run(
     program: Program,
     slice_: Slice = None,
+    at_least: AtLeast = None,
     memory: Memory = None,
     devices: Devices = None,
     registry: Registry = None,
@@ -217,6 +227,7 @@ def run(
 
     flags = {
         **_flags(registry, slice_, memory, devices, mode),
+        "at_least": at_least,
         "priority": priority,
         "queue": queue,
         "time_limit": time_limit,

@@ -53,6 +53,7 @@ SETTINGS: Final = {
     for setting in (
         Setting("registry", "XPOOL_REGISTRY", "127.0.0.1:7700"),
         Setting("slice", "XPOOL_SLICE", "100%"),
+        Setting("at_least", "XPOOL_AT_LEAST", ""),
         Setting("memory", "XPOOL_MEMORY", ""),
         Setting("devices", "XPOOL_DEVICES", "1"),
         Setting("mode", "XPOOL_MODE", "elastic"),
@@ -76,6 +77,9 @@ class JobSettings:
     """``HOST:PORT``."""
 
     share_percent: int = 100
+    min_share_percent: int = 0
+    """So little will do, and it may be shrunk to that; 0: all of it."""
+
     memory_nbytes: int = 0
     """0: the same share of the device's memory."""
 
@@ -122,6 +126,7 @@ def job_settings(
     return JobSettings(
         registry=_registry(texts["registry"]),
         share_percent=share_from_text(texts["slice"]),
+        min_share_percent=_at_least(texts["at_least"], texts["slice"]),
         memory_nbytes=nbytes_from_text(memory) if memory else 0,
         device_count=_device_count(texts["devices"]),
         mode=_one_of("mode", texts["mode"], MODES),
@@ -134,6 +139,15 @@ def job_settings(
         wanted=require_from_text(texts["require"]),
         on_oom=_on_oom(texts["on_oom"]),
     )
+
+
+def _at_least(text: str, slice_text: str) -> int:
+    if not text:
+        return 0
+    least, share = share_from_text(text), share_from_text(slice_text)
+    if least > share:
+        raise UsageError(f"at least {least}% of a slice of {share}% makes no sense")
+    return least
 
 
 def _on_oom(text: str) -> str:

@@ -65,6 +65,9 @@ def environment_of(settings: JobSettings) -> dict[str, str]:
     texts = {
         "registry": settings.registry,
         "slice": f"{settings.share_percent}%",
+        "at_least": f"{settings.min_share_percent}%"
+        if settings.min_share_percent
+        else "",
         "memory": str(settings.memory_nbytes or ""),
         "devices": "1",
         "mode": settings.mode,

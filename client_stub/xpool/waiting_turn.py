@@ -162,6 +162,7 @@ def request_from(
             mode=settings.mode,
             client=client_text,
             priority=settings.priority,
+            min_share_percent=settings.min_share_percent,
         ),
         device_count=settings.device_count,
         ticket=ticket,

@@ -113,6 +113,9 @@ def check_acquire(command: AcquireLease) -> None:
     check_text("tenant", command.tenant, MAX_NAME_CHARS, may_be_empty=False)
     check_text("client", command.client, MAX_TEXT_CHARS, may_be_empty=True)
     check_number("share_percent", command.share_percent, 1, 100)
+    check_number(
+        "min_share_percent", command.min_share_percent, 0, command.share_percent
+    )
     check_number("memory_nbytes", command.memory_nbytes, 0, MAX_NBYTES)
     if command.ttl_ms:
         ttl_ms_checked(command.ttl_ms)

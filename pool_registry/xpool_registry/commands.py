@@ -65,6 +65,8 @@ class AcquireLease:
     mode: str = "elastic"
     client: str = ""
     priority: str = "normal"
+    min_share_percent: int = 0
+    """So little will do; 0: all of it, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,15 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     slice_number: int = 0
     """Counts the changes of its slice."""
 
+    min_share_percent: int = 0
+    """Down to so little it may be shrunk for others; 0: it may not."""
+
+    wish_percent: int = 0
+    """Up to so much it grows again when there is room; 0: it has what it wished."""
+
+    is_memory_implied: bool = False
+    """Its memory follows its share: nobody has named a quota."""
+
 
 class LeaseResized(RegistryEvent, frozen=True, kw_only=True, tag="lease_resized"):
     """Its slice is another one; ``number`` counts the changes."""
@@ -99,6 +108,12 @@ class LeaseResized(RegistryEvent, frozen=True, kw_only=True, tag="lease_resized"
     memory_nbytes: int
     mode: str
     priority: str
+    wish_percent: int = 0
+    """What it is to grow to from now on; 0: as before."""
+
+    is_memory_named: bool = False
+    """Its memory follows its share no more."""
+
     at_s: float
 
 
@@ -136,6 +151,9 @@ class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queue
     constraints: Constraints = NO_CONSTRAINTS
     apart: str = ""
     """No node of it holds another lease of its tenant with the same text."""
+
+    min_share_percent: int = 0
+    """So little will do; 0: all of its share, or nothing."""
 
     at_s: float
 

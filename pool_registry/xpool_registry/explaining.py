@@ -9,13 +9,21 @@ from xpool_protocol.errors import LeaseUnknown
 
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Demand, Spot
+from xpool_registry.elastic import as_much_as_fits, reclaim
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fairshare import Amount
+from xpool_registry.fleet import Bools
 from xpool_registry.looking import offer_of
 from xpool_registry.placement import describe, shortage
-from xpool_registry.preemption import victims
+from xpool_registry.preemption import RANKS, victims
 from xpool_registry.queueing import never
-from xpool_registry.reservations import can_ever, demand_from, earliest, kept_from
+from xpool_registry.reservations import (
+    can_ever,
+    demand_from,
+    demand_of_least,
+    earliest,
+    kept_from,
+)
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 
@@ -85,6 +93,11 @@ def _of_lease(state: State, lease: LeaseGranted, at: Moment) -> Explanation:
     found = Explanation(f"lease {lease.lease_id} of {lease.tenant} has {where}")
     found.facts.append(f"placed there by {lease.why or 'a registry that did not say'}")
     found.facts.append(f"granted {at.wall_s - lease.at_s:.0f} s ago")
+    if lease.min_share_percent:
+        found.facts.append(
+            f"others may take it back down to {lease.min_share_percent}%; it wishes"
+            f" {lease.wish_percent}%"
+        )
     if lease.waited_ms:
         found.facts.append(f"its request had waited {lease.waited_ms / 1000:.0f} s")
     if lease.group_size > 1:
@@ -132,8 +145,43 @@ def of_request(
         found.facts.append(f"it fits now, on {_names(state, spots)}")
         found.starts_at_s = at.wall_s
         return found
+    if not limit and _fits_on_surplus(state, found, request, at, may, kept):
+        return found
     _add_prospects(state, found, request, at, settings)
     return found
+
+
+def _fits_on_surplus(
+    state: State,
+    found: Explanation,
+    request: RequestQueued,
+    at: Moment,
+    may: Bools,
+    kept: Bools | None,
+) -> bool:
+    """Whether it starts now on what is free for its least, or what others give back."""
+    rank = RANKS[request.priority]
+    least = demand_of_least(request)
+    spots = state.placers[request.policy].place(least, may, kept)
+    if request.min_share_percent and spots is not None:
+        share = as_much_as_fits(state.fleet, request, spots)
+        found.facts.append(f"it fits now with {share}%, on {_names(state, spots)}")
+        found.starts_at_s = at.wall_s
+        return True
+    for demand, highest in ((demand_from(request), rank - 1), (least, rank)):
+        surplus = reclaim(
+            state, demand, at, highest=highest, may=may, kept=kept, shrunk=()
+        )
+        if surplus is not None and surplus.resized:
+            count = len(surplus.resized)
+            who = "one lease gives" if count == 1 else f"{count} leases give"
+            found.facts.append(
+                f"it fits now, on {_names(state, surplus.spots)}: {who} back what it"
+                f" has above its least"
+            )
+            found.starts_at_s = at.wall_s
+            return True
+    return False
 
 
 def _add_prospects(

@@ -1,9 +1,9 @@
 """Which leases have to leave so that a request of higher priority can start.
 
 The problem separates by device: few leases share one, so for each device the sets of
-leases are tried in order of size, and the cheapest that frees enough is kept; then the
-cheapest devices are taken. The cost, in this order: the priority of who must leave,
-how many must, how much work is lost.
+leases are tried, and the cheapest that frees enough is kept; then the cheapest devices
+are taken. The cost, in this order: the priority of who must leave, how much work is
+lost, how many must.
 
 Source:
     The separation makes it exact where published schedulers solve an integer program
@@ -47,8 +47,8 @@ class Victims(NamedTuple):
 class _Way(NamedTuple):
     """The cheapest way to free one device; tuples compare by cost."""
 
-    size: int
     lost: float
+    size: int
     spot: Spot
     leases: tuple[LeaseGranted, ...]
 
@@ -146,21 +146,18 @@ def _way(
     short_milli = demand.share_milli - int(fleet.free_milli[spot])
     short_nbytes = needs - int(fleet.free_nbytes[spot])
     if short_milli <= 0 and short_nbytes <= 0:
-        return _Way(0, 0.0, spot, ())
+        return _Way(0.0, 0, spot, ())
     if len(candidates) > MAX_ENUMERATED:
         candidates = sorted(candidates, key=lambda one: -one.share_percent)
         candidates = candidates[:MAX_ENUMERATED]
-    for size in range(1, len(candidates) + 1):
-        fitting = [
-            chosen
-            for chosen in combinations(candidates, size)
-            if 10 * sum(one.share_percent for one in chosen) >= short_milli
-            and sum(one.memory_nbytes for one in chosen) >= short_nbytes
-        ]
-        if fitting:
-            best = min(fitting, key=lambda chosen: _lost(chosen, wall_s))
-            return _Way(size, _lost(best, wall_s), spot, best)
-    return None
+    ways = (
+        _Way(_lost(chosen, wall_s), size, spot, chosen)
+        for size in range(1, len(candidates) + 1)
+        for chosen in combinations(candidates, size)
+        if 10 * sum(one.share_percent for one in chosen) >= short_milli
+        and sum(one.memory_nbytes for one in chosen) >= short_nbytes
+    )
+    return min(ways, key=lambda way: (way.lost, way.size), default=None)
 
 
 def _lost(leases: Sequence[LeaseGranted], wall_s: float) -> float:
@@ -172,7 +169,7 @@ def _lost(leases: Sequence[LeaseGranted], wall_s: float) -> float:
 
 def _cheapest(ways: list[_Way], demand: Demand) -> list[_Way] | None:
     """As many devices as are wanted, at the least cost."""
-    ways.sort(key=lambda way: (way.size, way.lost, way.spot))
+    ways.sort(key=lambda way: (way.lost, way.size, way.spot))
     if not demand.same_node:
         chosen = ways[: demand.device_count]
         return chosen if len(chosen) == demand.device_count else None
@@ -186,6 +183,6 @@ def _cheapest(ways: list[_Way], demand: Demand) -> list[_Way] | None:
     ]
     return min(
         groups,
-        key=lambda row: (sum(w.size for w in row), sum(w.lost for w in row)),
+        key=lambda row: (sum(w.lost for w in row), sum(w.size for w in row)),
         default=None,
     )

@@ -76,6 +76,7 @@ def request_from(
         same_node=command.same_node,
         constraints=command.constraints,
         apart=command.apart,
+        min_share_percent=wish.min_share_percent,
         at_s=at.wall_s,
     )
 

@@ -32,6 +32,7 @@ from xpool_registry.commands import (
     TakeHeartbeat,
 )
 from xpool_registry.duties import AdminDuties
+from xpool_registry.elastic import growth
 from xpool_registry.events import (
     DeviceLoad,
     LeaseEnded,
@@ -219,7 +220,11 @@ class Registry(AdminDuties):
             # Before anything ends: whose last seconds they are must be known.
             self._accounts.charge(self._used(command), at.wall_s)
             self._commit(decide.expire(self._state, at), at)
+            owing = len(self._state.unsettled)
             self._commit(decide.heartbeat(self._state, command, at), at)
+            if len(self._state.unsettled) < owing:
+                self._is_dirty = True  # memory that somebody waits for
+                self.freed.set()
             verdict = decide.judge_sessions(
                 self._state, command.node_name, command.sessions
             )
@@ -479,6 +484,8 @@ class Registry(AdminDuties):
             self._commit(decide.expire(self._state, at), at)
             self._commit(leave(self._state, at), at)
             is_due = at.now_ns - self._passed_ns >= PASS_EVERY_NS
+            if self._state.elastic and not self._state.waiting:
+                self._commit(growth(self._state, at), at)
             is_open = self._state.waiting or self._state.notices
             if is_open and (self._is_dirty or is_due):
                 self._pass(at)

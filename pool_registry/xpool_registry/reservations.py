@@ -11,6 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -69,6 +70,12 @@ def demand_from(request: RequestQueued) -> Demand:
         same_node=request.same_node,
         constraints=request.constraints,
     )
+
+
+def demand_of_least(request: RequestQueued) -> Demand:
+    """The least that will do."""
+    share_percent = request.min_share_percent or request.share_percent
+    return replace(demand_from(request), share_milli=share_percent * 10)
 
 
 def apart_from(state: State, request: RequestQueued, may: Bools) -> Bools:

@@ -69,6 +69,9 @@ def resize(state: State, command: ResizeLease, at: Moment) -> LeaseResized:
         memory_nbytes=command.memory_nbytes or lease.memory_nbytes,
         mode=command.mode or lease.mode,
         priority=command.priority or lease.priority,
+        # An admin's word stands: it does not grow back by itself.
+        wish_percent=command.share_percent if lease.min_share_percent else 0,
+        is_memory_named=command.memory_nbytes != 0,
         at_s=at.wall_s,
     )
     _check_room(state, lease, resized)

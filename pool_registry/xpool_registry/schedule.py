@@ -20,6 +20,7 @@ from typing import Final
 
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Demand, Spot
+from xpool_registry.elastic import as_much_as_fits, reclaim
 from xpool_registry.events import (
     LeaseGranted,
     LeaseNoticed,
@@ -29,11 +30,13 @@ from xpool_registry.events import (
     StartPromised,
 )
 from xpool_registry.fairshare import Amount, Shares
-from xpool_registry.preemption import victims
+from xpool_registry.fleet import Bools
+from xpool_registry.preemption import RANKS, victims
 from xpool_registry.reservations import (
     LATE_NS,
     apart_from,
     demand_from,
+    demand_of_least,
     earliest,
     kept_from,
     most_free,
@@ -111,9 +114,12 @@ class _Pass:
         self.plan = Plan()
         self.taken: list[tuple[Spot, int, int]] = []
         self.epoch = state.last_epoch
-        self.blocked: set[tuple[Demand, str, int, str]] = set()
+        self.blocked: set[tuple[Demand, str, str, int, int, str]] = set()
         self.head: RequestQueued | None = None
         self.is_over = False
+        #: Leases that have given something back, and requests that wait for it.
+        self.shrunk: set[str] = set()
+        self.coming: set[str] = set()
         self.apart_rows: dict[tuple[str, str], set[int]] = {}
         devices = max(1, int(state.fleet.exists.sum()))
         self.mean = float(state.fleet.total_nbytes.sum()) / devices
@@ -165,19 +171,79 @@ class _Pass:
         form = (
             demand,
             request.policy,
+            request.priority,
+            request.min_share_percent,
             request.limit_ms,
             f"{request.tenant} {apart}" if apart else "",
         )
-        spots = None
+        spots: Sequence[Spot] | None = None
         is_promised = request.request_id in self.state.promises
         if is_promised or form not in self.blocked:
             spots = self._place(request, demand)
+        share = request.share_percent
+        if spots is None and form not in self.blocked:
+            spots, share = self._on_less(request, demand)
         if spots is None:
             self.blocked.add(form)
             self._wait(request, demand)
             return
-        self._grant(request, spots)
+        self._grant(request, spots, share)
         self.shares.add(request.tenant, amount)
+
+    def _on_less(
+        self, request: RequestQueued, demand: Demand
+    ) -> tuple[Sequence[Spot] | None, int]:
+        """Where it starts on what is free, or on what others give back at once."""
+        share, rank = request.share_percent, RANKS[request.priority]
+        least = demand_of_least(request)
+        spots: Sequence[Spot] | None = None
+        if rank and self.state.elastic:
+            spots = self._take_back(request, demand, rank - 1)
+        if spots is not None:
+            return spots, share
+        if request.min_share_percent and request.request_id not in self.coming:
+            spots = self._place(request, least)
+        if spots is None and self.state.elastic:
+            spots = self._take_back(request, least, rank)
+        if spots is not None:
+            share = as_much_as_fits(self.state.fleet, request, spots)
+        return spots, share
+
+    def _take_back(
+        self, request: RequestQueued, demand: Demand, highest: int
+    ) -> Sequence[Spot] | None:
+        """Take back surplus; the devices, if they are free by that now."""
+        state = self.state
+        if request.request_id in self.coming:
+            return None
+        kept, may = self._bounds(request, demand)
+        found = reclaim(
+            state,
+            demand,
+            self.at,
+            highest=highest,
+            may=may,
+            kept=kept,
+            shrunk=self.shrunk,
+        )
+        is_queued = request.request_id in state.waiting
+        if found is None or not (found.is_at_once or is_queued):
+            return None
+        for one in found.resized:
+            lease = state.leases[one.lease_id]
+            row = state.fleet.row_of[lease.node_name]
+            spot = Spot(row, state.fleet.column(row, lease.device_index))
+            milli = 10 * (one.share_percent - lease.share_percent)
+            state.fleet.take(row, [spot.column], milli)
+            self.taken.append((spot, milli, 0))
+            self.shrunk.add(one.lease_id)
+        self.plan.facts += found.resized
+        if found.is_at_once:
+            return found.spots
+        self.coming.add(request.request_id)
+        if found.resized:
+            self._say_promise(request, found.spots, 0.0, is_firm=False)
+        return None
 
     def _amount(self, request: RequestQueued) -> Amount:
         """What it would hold; its memory by the pool's mean device if unsaid."""
@@ -186,6 +252,13 @@ class _Pass:
         return Amount(10.0 * request.share_percent * count, float(nbytes * count))
 
     def _place(self, request: RequestQueued, demand: Demand) -> list[Spot] | None:
+        kept, may = self._bounds(request, demand)
+        return self.state.placers[request.policy].place(demand, may, kept)
+
+    def _bounds(
+        self, request: RequestQueued, demand: Demand
+    ) -> tuple[Bools | None, Bools]:
+        """Devices that are kept from it, and nodes that it may take."""
         ends_ns = None
         if request.limit_ms:
             ends_ns = self.at.now_ns + request.limit_ms * NS_PER_MS
@@ -196,11 +269,14 @@ class _Pass:
             # What this pass has granted is not in the state yet.
             for row in self.apart_rows.get((request.tenant, request.apart), ()):
                 may[row] = False
-        return self.state.placers[request.policy].place(demand, may, kept)
+        return kept, may
 
     def _wait(self, request: RequestQueued, demand: Demand) -> None:
         state = self.state
         self.plan.order.append(request.request_id)
+        if request.request_id in self.coming:
+            self.plan.reasons[request.request_id] = "others are giving back memory"
+            return
         promise = state.promises.get(request.request_id)
         if promise is not None:
             self.plan.reasons[request.request_id] = "its devices are not free yet"
@@ -252,6 +328,8 @@ class _Pass:
     def _preempt(self, request: RequestQueued) -> bool:
         """Ask leases of lower priority to leave; whether that is enough."""
         at, settings = self.at, self.settings
+        if self.shrunk:
+            return False  # the state does not show yet what is free by that
         chosen = victims(self.state, request, at.wall_s, self.may, settings)
         if chosen is None:
             return False
@@ -302,15 +380,15 @@ class _Pass:
             return f"{word}; no node could hold all of it alone"
         return f"{word}; the best of {nodes} nodes that could hold it"
 
-    def _grant(self, request: RequestQueued, spots: Sequence[Spot]) -> None:
+    def _grant(self, request: RequestQueued, spots: Sequence[Spot], share: int) -> None:
         fleet = self.state.fleet
         ids = [self.new_id() for _ in spots]
         why = self._why(request)
         leases = []
         for lease_id, spot in zip(ids, spots, strict=True):
             total = int(fleet.total_nbytes[spot])
-            nbytes = request.memory_nbytes or total * request.share_percent // 100
-            milli = request.share_percent * 10
+            nbytes = request.memory_nbytes or total * share // 100
+            milli = share * 10
             fleet.take(spot.row, [spot.column], milli, nbytes)
             self.taken.append((spot, milli, nbytes))
             self.epoch += 1
@@ -323,7 +401,7 @@ class _Pass:
                     client=request.client,
                     node_name=fleet.nodes[spot.row].name,
                     device_index=fleet.device_index(*spot),
-                    share_percent=request.share_percent,
+                    share_percent=share,
                     memory_nbytes=nbytes,
                     mode=request.mode,
                     ttl_ms=request.ttl_ms,
@@ -336,6 +414,11 @@ class _Pass:
                     apart=request.apart,
                     why=why,
                     waited_ms=int(1000 * waited_s),
+                    min_share_percent=request.min_share_percent,
+                    wish_percent=request.share_percent
+                    if request.min_share_percent
+                    else 0,
+                    is_memory_implied=not request.memory_nbytes,
                 )
             )
         if request.apart:

@@ -203,6 +203,7 @@ def _wish_from_wire(request: pb.AcquireRequest) -> commands.AcquireLease:
         mode=request.mode,
         client=request.client,
         priority=request.priority or "normal",
+        min_share_percent=request.min_share_percent,
     )
 
 

@@ -165,6 +165,11 @@ class State:
         self.limits_ns: dict[str, int] = {}
         #: Leases that are asked back.
         self.notices: dict[str, Notice] = {}
+        #: Live leases that may shrink, oldest first.
+        self.elastic: dict[str, None] = {}
+        #: Memory that leases have been told to give up and whose nodes have not
+        #: confirmed it: nobody else gets it before.
+        self.unsettled: dict[str, int] = {}
         #: When requests of each tenant made leases of others leave, for the budget.
         self.preempted_s: dict[str, deque[float]] = {}
         #: While events are replayed: what time it is by now.
@@ -286,6 +291,8 @@ class State:
     def _grant(self, lease: LeaseGranted, now_ns: int) -> None:
         self.leases[lease.lease_id] = lease
         self._by_node.setdefault(lease.node_name, {})[lease.lease_id] = lease
+        if lease.min_share_percent:
+            self.elastic[lease.lease_id] = None
         self.last_epoch = max(self.last_epoch, lease.epoch)
         self._extend(lease, now_ns)
         self._book(lease, 1)
@@ -318,9 +325,15 @@ class State:
             mode=event.mode,
             priority=event.priority,
             slice_number=event.number,
+            wish_percent=event.wish_percent or before.wish_percent,
+            is_memory_implied=before.is_memory_implied and not event.is_memory_named,
         )
+        self._book(before, -1)
+        booked = before.memory_nbytes + self.unsettled.pop(lease.lease_id, 0)
+        if booked > lease.memory_nbytes:
+            self.unsettled[lease.lease_id] = booked - lease.memory_nbytes
+        self._book(lease, 1)
         for one, factor in ((before, -1), (lease, 1)):
-            self._book(one, factor)
             self._charge(one, factor, event.at_s)
         self.leases[lease.lease_id] = lease
         self._by_node[lease.node_name][lease.lease_id] = lease
@@ -411,7 +424,8 @@ class State:
             return
         column = self.fleet.column(row, lease.device_index)
         milli = sign * lease.share_percent * 10
-        self.fleet.take(row, [column], milli, sign * lease.memory_nbytes)
+        nbytes = lease.memory_nbytes + self.unsettled.get(lease.lease_id, 0)
+        self.fleet.take(row, [column], milli, sign * nbytes)
 
     def _hear(self, fact: NodeHeard, now_ns: int) -> None:
         self.beats[fact.node_name] = Beat(
@@ -419,6 +433,8 @@ class State:
         )
         row = self.fleet.row_of[fact.node_name]
         self.fleet.hear(row, now_ns)
+        for session in fact.sessions:
+            self._settle(session)
         own = self._own_nbytes(fact)
         for load in fact.loads:
             column = self.fleet.column(row, load.index)
@@ -429,6 +445,16 @@ class State:
             if foreign < FOREIGN_SHARE * self.fleet.total_nbytes[row, column]:
                 foreign = 0
             self.fleet.observe(row, column, foreign, level)
+
+    def _settle(self, session: SessionReport) -> None:
+        """A node has given up what it was told to: others may have it."""
+        lease = self.leases.get(session.lease_id)
+        if lease is None or lease.lease_id not in self.unsettled or session.refusal:
+            return
+        if (session.slice_number, session.epoch) == (lease.slice_number, lease.epoch):
+            self._book(lease, -1)
+            del self.unsettled[lease.lease_id]
+            self._book(lease, 1)
 
     def _own_nbytes(self, fact: NodeHeard) -> dict[int, int]:
         """What sessions use of each device; -1: of some device, the lease is over."""
@@ -470,6 +496,8 @@ class State:
             del self._by_node[lease.node_name][lease.lease_id]
             self._book(lease, -1)
             self._charge(lease, -1, event.at_s)
+            self.unsettled.pop(lease.lease_id, None)
+            self.elastic.pop(lease.lease_id, None)
             self.limits_ns.pop(lease.lease_id, None)
             self.notices.pop(lease.lease_id, None)
             leases = self.of_request.get(lease.request_id)

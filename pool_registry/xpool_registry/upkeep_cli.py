@@ -72,6 +72,9 @@ def whatif(
     slice_: Annotated[
         str, typer.Option("--slice", metavar="PERCENT", help="Of each device.")
     ] = "100%",
+    at_least: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="So little will do.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of each device.")
     ] = None,
@@ -94,6 +97,7 @@ def whatif(
                 tenant=tenant,
                 share_percent=share_from_text(slice_),
                 memory_nbytes=nbytes_from_text(memory) if memory else 0,
+                min_share_percent=share_from_text(at_least) if at_least else 0,
                 mode="elastic",
                 priority=priority,
             ),

@@ -88,12 +88,19 @@ class PoolModel:
         priority: str = "normal",
         wait_ms: int = 24 * HOUR_MS,
         limit_ms: int = 0,
+        least: int = 0,
+        memory: int = 0,
         **fields: object,
     ) -> bool:
         """Ask under a name of the test's; whether it has its leases."""
         self.asked[name] = AcquireGroup(
             slice=AcquireLease(
-                tenant=tenant, share_percent=share, priority=priority, ttl_ms=15_000
+                tenant=tenant,
+                share_percent=share,
+                priority=priority,
+                ttl_ms=15_000,
+                min_share_percent=least,
+                memory_nbytes=memory,
             ),
             device_count=devices,
             ticket=ticket_of(name),

@@ -201,10 +201,10 @@ def pool_has_room(pool: PoolModel, share: int) -> bool:
     )
 
 
-def cost_of(leases: tuple[object, ...], wall_s: float) -> tuple[int, int, float]:
+def cost_of(leases: tuple[object, ...], wall_s: float) -> tuple[int, float, int]:
     ranks = [RANKS[lease.priority] for lease in leases]  # type: ignore[attr-defined]
     work = sum(
         (wall_s - lease.at_s) * lease.share_percent / 100  # type: ignore[attr-defined]
         for lease in leases
     )
-    return max(ranks, default=-1), len(leases), round(work, 3)
+    return max(ranks, default=-1), round(work, 3), len(leases)

@@ -196,7 +196,7 @@ class SliceOfLease(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class AcquireRequest(_message.Message):
-    __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client", "priority")
+    __slots__ = ("tenant", "share_percent", "memory_nbytes", "ttl_ms", "mode", "client", "priority", "min_share_percent")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_NBYTES_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +204,7 @@ class AcquireRequest(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MIN_SHARE_PERCENT_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     share_percent: int
     memory_nbytes: int
@@ -211,7 +212,8 @@ class AcquireRequest(_message.Message):
     mode: str
     client: str
     priority: str
-    def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ..., priority: _Optional[str] = ...) -> None: ...
+    min_share_percent: int
+    def __init__(self, tenant: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., ttl_ms: _Optional[int] = ..., mode: _Optional[str] = ..., client: _Optional[str] = ..., priority: _Optional[str] = ..., min_share_percent: _Optional[int] = ...) -> None: ...
 
 class Lease(_message.Message):
     __slots__ = ("lease_id", "epoch", "token", "node_name", "address", "device_index", "device_kind", "device_name", "share_percent", "memory_nbytes", "mode", "ttl_ms", "expires_in_ms", "group_id", "priority", "limit_ms", "notice", "leaves_in_ms")
