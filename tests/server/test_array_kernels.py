@@ -100,18 +100,23 @@ def test_raw_arrays() -> None:
 @pytest.mark.parametrize(
     "operation",
     [
-        "for (int k = 0; k < 3; ++k) z += k;",
+        "for (auto k = 0; k < 3; ++k) z += k;",
         "while (true) ;",
+        "while (true) { z += 1; }",
+        "switch (1) { case 1: z = x; }",
+        "float *p = 0;",
+        "int a[n];",
+        "int a[5000];",
         "z = *(&x);",
         "z = __shfl_sync(0xffffffff, x, 1);",
         'asm("exit;");',
-        "z = x.real();",
+        "z = x.conj();",
         "z = tex2D<float>(t, 1, 2);",
         "z = reinterpret_cast<int>(x);",
         "z = (x",
         "z = x[0]",
-        "return;",
         "z = printf(x)",
+        "z = atomicAdd(&x, 1);",
         "auto y = x;",
         "`",
         "z = " + "(" * 100 + "x" + ")" * 100,
@@ -135,8 +140,197 @@ def test_mistakes() -> None:
     for wrong in ("x", "T *x", "T x; y", "T 1"):
         with pytest.raises(Unsupported, match="not understood"):
             parameters(wrong)
-    with pytest.raises(Unsupported, match="preamble"):
-        elementwise("T x", "T z", "z = f(x)", (X,), preamble="int f() {}")
+    with pytest.raises(ArgumentInvalid, match="not complex"):
+        run("z = x.real()", X)
+    for extra in ({"after_loop": "z = 1"}, {"options": ("-I/etc",)}):
+        with pytest.raises(Unsupported, match="CUDA"):
+            elementwise("T x", "T z", "z = x", (X,), **extra)
+
+
+COLLATZ = """
+    int steps = 0;
+    long n = x;
+    while (n != 1) {
+        if (n > 100000) break;
+        n = n % 2 ? 3 * n + 1 : n / 2;
+        steps++;
+    }
+    z = steps;
+"""
+
+
+def collatz(n: int) -> int:
+    steps = 0
+    while n != 1:
+        if n > 100000:
+            break
+        n = 3 * n + 1 if n % 2 else n // 2
+        steps += 1
+    return steps
+
+
+def test_every_index_leaves_a_loop_for_itself() -> None:
+    x = np.arange(1, 60)
+    found = run(COLLATZ, x)
+    np.testing.assert_array_equal(found, [collatz(int(one)) for one in x])
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("z = 0; for (int k = 0; k < 4; ++k) z += k * x;", 6 * N),
+        (
+            "z = 0; for (int k = 0; k < x; k++) { if (k == 2) continue; z += k; }",
+            [19, 0, 1, 0],
+        ),
+        ("z = 0; int k = 0; do { z += 1; } while (++k < x);", [7, 1, 3, 1]),
+        (
+            "z = 0; for (int a = 0, b = 3; a < b; a++, b--) z = z * 10 + a + b;",
+            [33] * 4,
+        ),
+        (
+            "z = 0; for (int a = 0; a < 3; a++) for (int b = 0; b < 3; b++)"
+            " { if (b > a) break; z += 1; }",
+            [6] * 4,
+        ),
+        ("int a = 1; { int a = 5; a += 1; } z = a;", [1] * 4),
+        ("z = 1; if (x > 0) continue; z = 2;", [1, 2, 1, 2]),
+        ("z = 1; if (x < 0) return; z = 2;", [2, 1, 2, 1]),
+        ("int a[3] = {1, 2}; a[2] = x; for (int k = 0; k < 3; k++) z += a[k];", N + 3),
+        ("int a[8]; a[x & 7] = 5; z = a[7] + a[3];", [5, 0, 5, 5]),
+        ("int a = x; z = a++ + 10 * a;", 11 * N + 10),
+        ("int a; int b; a = b = x; z = a - b;", [0] * 4),
+        ("z = 0; while (z < 3 && (z += 2)) ;", [4] * 4),
+        ("#pragma unroll\nfor (int k = 0; k < 2; k++) z = k;", [1] * 4),
+    ],
+)
+def test_statements(operation: str, expected: Any) -> None:
+    out = np.zeros(4, np.int32)
+    found = elementwise("int32 x", "int32 z", operation, (N,), out=(out,))
+    np.testing.assert_array_equal(found, expected)
+
+
+PREAMBLE = """
+#include <cupy/complex.cuh>
+#define TWICE(a) ((a) + (a))
+#define LIMIT 10
+const float scale = 0.5f;
+__device__ inline int power(int base, int n) {
+    if (n <= 0) return 1;
+    return base * power(base, n - 1);
+}
+template <typename U> __device__ void swap_them(U& a, U& b) { U c = a; a = b; b = c; }
+static __device__ T half_of(T value) {
+    for (int k = 0; k < LIMIT; ++k) { if (value < 8) return value * scale; value /= 2; }
+    return value;
+}
+"""
+
+
+def test_functions_and_macros_of_a_preamble() -> None:
+    x = np.array([2.0, 40.0, 1000.0], np.float32)
+    found = elementwise("T x", "T z", "z = half_of(x)", (x,), preamble=PREAMBLE)
+    np.testing.assert_allclose(found, [1.0, 2.5, 1000 / 128 / 2])
+    body = "int a = x, b = power(2, x); if (x > 1) swap_them(a, b); z = TWICE(a) - b"
+    found = elementwise(
+        "int32 x, T y",
+        "int32 z",
+        body,
+        (np.array([1, 3], np.int32), x[:2]),
+        preamble=PREAMBLE,
+    )
+    np.testing.assert_array_equal(found, [2 * 1 - 2, 2 * 8 - 3])
+    found = reduction(
+        "T x",
+        "T y",
+        "TWICE(x)",
+        "a + b",
+        "y = half_of(a)",
+        "0",
+        (x,),
+        preamble=PREAMBLE,
+    )
+    np.testing.assert_allclose(found, 2084 / 512 * 0.5, rtol=1e-6)
+
+
+RANDOM = """
+typedef unsigned long long word;
+__device__ void start(word* a, int i) { a[0] = i + 1; a[1] = 0x5c721fd808f616b6; }
+__device__ inline word next(word *a) {
+    word s1 = a[0]; word s0 = a[1];
+    a[0] = s0;
+    s1 ^= s1 << 23; s1 = s1 ^ (s1 >> 17); s1 = s1 ^ s0; s1 = s1 ^ (s0 >> 26);
+    a[1] = s1;
+    return s0 + s1;
+}
+"""
+
+
+def test_functions_change_the_arrays_of_a_kernel() -> None:
+    body = "word a[2]; start(a, i); for (int i = 0; i < n; ++i) z = next(a);"
+    found = elementwise(
+        "int32 n", "uint64 z", body, (np.full(3, 4, np.int32),), preamble=RANDOM
+    )
+    mask = (1 << 64) - 1
+    for at in range(3):
+        a, value = [at + 1, 0x5C721FD808F616B6], 0
+        for _ in range(4):
+            s1, s0 = a
+            s1 ^= (s1 << 23) & mask
+            s1 ^= s1 >> 17
+            s1 ^= s0
+            s1 ^= s0 >> 26
+            a, value = [s0, s1], (s0 + s1) & mask
+        assert int(found[at]) == value
+    with pytest.raises(Unsupported, match="an array that"):
+        elementwise(
+            "raw uint64 x",
+            "uint64 z",
+            "z = next(x)",
+            (np.zeros(2, np.uint64),),
+            size=2,
+            preamble=RANDOM,
+        )
+
+
+def test_raw_arrays_by_axes_and_by_atomic_functions() -> None:
+    image = np.arange(12, dtype=np.float64).reshape(3, 4).T
+    found = elementwise(
+        "raw T x",
+        "T z",
+        "ptrdiff_t at[] = {i % x.shape()[0], i / x.shape()[0]}; z = x[at]",
+        (image,),
+        size=12,
+    )
+    np.testing.assert_array_equal(found, np.arange(12))
+    counts = np.zeros(3, np.int32)
+    elementwise(
+        "int32 x",
+        "raw int32 z",
+        "atomicAdd(&z[x], 1)",
+        (np.array([0, 2, 2, 2], np.int32),),
+        out=(counts,),
+    )
+    np.testing.assert_array_equal(counts, [1, 0, 3])
+    with pytest.raises(IndexError, match="outside"):
+        run("int a[3]; z = a[int(x)];", np.array([0, 3]))
+
+
+def test_complex_numbers() -> None:
+    z = np.array([1 + 2j, -3j], np.complex64)
+    found = elementwise("T z", "float32 y", "y = z.real() + z.imag()", (z,))
+    np.testing.assert_array_equal(found, [3, -3])
+    found = elementwise("T z", "T y", "y = complex<float>(z.imag(), 1) * T(0, 1)", (z,))
+    np.testing.assert_array_equal(found, (z.imag + 1j) * 1j)
+
+
+def test_functions_that_call_themselves_end() -> None:
+    forever = "__device__ int f(int a) { return f(a); }"
+    with pytest.raises(Unsupported, match="deeply"):
+        elementwise("T x", "T z", "z = f(x)", (N,), preamble=forever)
+    empty = "".join(f"#define A{k} {f'A{k + 1} ' * 9}\n" for k in range(14))
+    with pytest.raises(Unsupported, match="too long"):
+        elementwise("T x", "T z", "z = x; A0", (N,), preamble=empty + "#define A14\n")
 
 
 def test_reductions() -> None:
@@ -158,6 +352,8 @@ def test_reductions() -> None:
         reduction(*norm, (x,), axis=3)
     out = np.zeros(4)
     assert reduction(*norm, (x,), axis=(0, 1), out=out) is out
+    mean = ("T x", "T y", "x", "a + b", "y = a * _out_ind.size() / _in_ind.size()", "0")
+    np.testing.assert_allclose(reduction(*mean, (x,), axis=1), x.mean(axis=1))
     count = reduction(
         *("T x", "int64 y", "x > 3", "a + b", "y = a", "0"),
         (x,),
@@ -166,7 +362,7 @@ def test_reductions() -> None:
     assert (count.dtype, int(count)) == (np.int64, 20)
 
 
-@given(st.text(alphabet="xz=+-*/%&|^<>!?:;,.(){}[]0123456789eEfT ifelsereturn\n\"'\\"))
+@given(st.text(alphabet="xz=+-*/%&|^<>!?:;,.(){}[]0123456789eEfT ifelsereturn\n\"'\\#"))
 def test_any_text_is_refused_or_run(text: str) -> None:
     try:
         Parser(text, frozenset("T")).statements()

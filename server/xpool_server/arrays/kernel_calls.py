@@ -10,8 +10,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from xpool_server.arrays.kernel_evaluator import Evaluator, converted
-from xpool_server.arrays.kernel_parser import TYPES, Parser, Unsupported
+from xpool_server.arrays.kernel_evaluator import Evaluator
+from xpool_server.arrays.kernel_functions import converted
+from xpool_server.arrays.kernel_parser import Parser
+from xpool_server.arrays.kernel_tokens import Macro
+from xpool_server.arrays.kernel_tree import TYPES, Preamble, Unsupported
 
 MAX_SOURCE: Final = 16 << 10
 _PARAMETER: Final = re.compile(
@@ -48,28 +51,49 @@ def parameters(text: str) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-@functools.lru_cache(256)
-def _statements(text: str, letters: frozenset[str]) -> Any:
-    if len(text) > MAX_SOURCE:
+def _check_length(*texts: str) -> None:
+    if sum(map(len, texts)) > MAX_SOURCE:
         raise Unsupported("a kernel's source is too long for this device")
-    return Parser(text, letters).statements()
 
 
 @functools.lru_cache(256)
-def _expression(text: str, letters: frozenset[str]) -> Any:
-    if len(text) > MAX_SOURCE:
-        raise Unsupported("a kernel's source is too long for this device")
-    return Parser(text, letters).expression()
+def _preamble(text: str, letters: frozenset[str]) -> tuple[Preamble, dict[str, Macro]]:
+    """What a preamble declares, and its macros; nobody changes them."""
+    _check_length(text)
+    macros: dict[str, Macro] = {}
+    return Parser(text, letters, macros).preamble(), macros
+
+
+def _parser(text: str, letters: frozenset[str], preamble: str) -> Parser:
+    declared, macros = _preamble(preamble, letters)
+    return Parser(text, letters | {new for new, _ in declared.aliases}, dict(macros))
+
+
+@functools.lru_cache(256)
+def _statements(text: str, letters: frozenset[str], preamble: str = "") -> Any:
+    _check_length(text)
+    return _parser(text, letters, preamble).statements()
+
+
+@functools.lru_cache(256)
+def _expression(text: str, letters: frozenset[str], preamble: str = "") -> Any:
+    _check_length(text)
+    return _parser(text, letters, preamble).expression()
 
 
 def _check_extras(extras: dict[str, Any]) -> None:
-    for name, value in extras.items():
-        if name == "preamble" and not str(value or "").strip():
-            continue
-        if name in ("preamble", "loop_prep", "after_loop", "options") and value:
+    """``options`` are a compiler's; what runs once a thread has no meaning here."""
+    for name in ("after_loop", "cpp_version"):
+        if extras.get(name):
             raise Unsupported(
                 f"a kernel with `{name}` needs a CUDA compiler: run the program on a"
                 " slice of a CUDA device"
+            )
+    for one in extras.get("options") or ():
+        if not str(one).startswith(("-std", "--std", "-O", "--use_fast_math")):
+            raise Unsupported(
+                f"a kernel's option `{one}` needs a CUDA compiler: run the program on"
+                " a slice of a CUDA device"
             )
 
 
@@ -168,7 +192,9 @@ def elementwise(
     letters = frozenset(
         one.type_name for one in (*inputs, *outputs) if one.type_name not in TYPES
     )
-    body = _statements(operation, letters)
+    preamble = str(extras.get("preamble") or "")
+    body = _statements(operation, letters, preamble)
+    before = _statements(str(extras.get("loop_prep") or ""), letters, preamble)
     sorted_out = _given((*inputs, *outputs), given, outs, size)
     shape = sorted_out.shape
     variables, raw = sorted_out.variables, sorted_out.raw
@@ -188,8 +214,9 @@ def elementwise(
     count = math.prod(shape)
     variables.setdefault("i", np.arange(count, dtype=np.int64).reshape(shape))
     with np.errstate(all="ignore"):
-        run = Evaluator(shape, sorted_out.types, variables, raw)
-        run.run(body)
+        declared = _preamble(preamble, letters)[0]
+        run = Evaluator(shape, sorted_out.types, variables, raw, declared)
+        run.run((*before, *body))
     for parameter, out in zip(outputs, outs, strict=True):
         if not parameter.is_raw:
             out[...] = run.variables[parameter.name]
@@ -236,17 +263,19 @@ def reduction(
     given.variables.setdefault(
         "i", np.arange(count, dtype=np.int64).reshape(given.shape)
     )
+    axes = _axes(axis, len(given.shape))
+    kept = [size for at, size in enumerate(given.shape) if at not in axes]
+    totals = {"_in_ind": count, "_out_ind": math.prod(kept)}
+    source = _Source(letters, str(extras.get("preamble") or ""), totals)
     with np.errstate(all="ignore"):
-        run = Evaluator(given.shape, types, given.variables, given.raw)
-        mapped = converted(run.value(_expression(map_expr, letters)), kind)
+        run = source.evaluator(given.shape, types, given.variables, given.raw)
+        mapped = converted(run.value(source.expression(map_expr)), kind)
         mapped = np.broadcast_to(mapped, given.shape)
-        axes = _axes(axis, mapped.ndim)
-        kept = [size for at, size in enumerate(mapped.shape) if at not in axes]
         lines = np.moveaxis(mapped, axes, range(len(axes))).reshape(
             math.prod(mapped.shape[at] for at in axes), *kept
         )
-        total = _reduced(lines, reduce_expr, letters, types, kind, identity)
-        made = _post(total, post_map_expr, output, letters, types, result_dtype)
+        total = _reduced(lines, reduce_expr, source, types, kind, identity)
+        made = _post(total, post_map_expr, output, source, types, result_dtype)
     if keepdims:
         sizes = [1 if at in axes else n for at, n in enumerate(given.shape)]
         made = made.reshape(sizes)
@@ -256,6 +285,28 @@ def reduction(
         raise ValueError(f"Out shape is mismatched: {out.shape} {made.shape}")
     out[...] = made
     return out
+
+
+class _Source(NamedTuple):
+    """What all parts of one kernel's source share."""
+
+    letters: frozenset[str]
+    preamble: str
+    sizes: dict[str, int]
+    """Of inputs and outputs."""
+
+    def expression(self, text: str) -> Any:
+        """One of its expressions."""
+        return _expression(text, self.letters, self.preamble)
+
+    def evaluator(
+        self, shape: tuple[int, ...], types: Any, variables: Any, raw: Any
+    ) -> Evaluator:
+        """A run that knows the preamble."""
+        declared = _preamble(self.preamble, self.letters)[0]
+        made = Evaluator(shape, types, variables, raw, declared)
+        made.sizes.update(self.sizes)
+        return made
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -273,21 +324,23 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def _reduced(
-    lines: Any, text: str, letters: Any, types: Any, kind: Any, identity: Any
+    lines: Any, text: str, source: _Source, types: Any, kind: Any, identity: Any
 ) -> Any:
     """Fold along the first axis, halves onto halves: the expression is associative."""
-    fold = _expression(text, letters)
+    fold = source.expression(text)
     if not len(lines):
         if identity in (None, ""):
             raise ValueError(
                 "zero-size array to reduction operation which has no identity"
             )
-        value = Evaluator((), types, {}, {}).value(_expression(str(identity), letters))
+        start = source.expression(str(identity))
+        value = source.evaluator((), types, {}, {}).value(start)
         return np.full(lines.shape[1:], converted(value, kind))
     while len(lines) > 1:
         half = len(lines) // 2
         pair = {"a": lines[:half], "b": lines[half : 2 * half]}
-        folded = Evaluator(pair["a"].shape, types, pair, {}).value(fold)
+        run = source.evaluator(pair["a"].shape, types, pair, {})
+        folded = run.value(fold)
         rest = lines[2 * half :]
         folded = converted(np.asarray(folded), kind)
         lines = np.concatenate([np.atleast_1d(folded), rest]) if len(rest) else folded
@@ -295,12 +348,12 @@ def _reduced(
 
 
 def _post(
-    total: Any, text: str, output: Parameter, letters: Any, types: Any, dtype: Any
+    total: Any, text: str, output: Parameter, source: _Source, types: Any, dtype: Any
 ) -> Any:
     total = np.asarray(total)
     variables = {"a": total, output.name: np.zeros(total.shape, dtype)}
-    run = Evaluator(total.shape, types, variables, {})
-    run.run(_statements(text, letters))
+    run = source.evaluator(total.shape, types, variables, {})
+    run.run(_statements(text, source.letters, source.preamble))
     return np.broadcast_to(run.variables[output.name], total.shape).astype(dtype)
 
 

@@ -1,188 +1,61 @@
 """Runs a parsed kernel body over whole arrays with NumPy, by C's rules of types.
 
 Every variable is an array over all indices, or one number. What stands under a
-condition is computed for all indices and kept for those where it holds; an index that
-leads outside of a raw array is an error where it is used, not somebody's memory.
+condition is computed for all indices and kept for those where it holds; a loop goes on
+until no index is left in it. An index that leads outside of an array is an error where
+it is used, not somebody's memory; loops and calls are counted, and end at a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from xpool_protocol.errors import ArgumentInvalid
 
-from xpool_server.arrays import kernel_parser as tree
-from xpool_server.arrays.kernel_parser import TYPES, Unsupported
+from xpool_server.arrays import kernel_tree as tree
+from xpool_server.arrays.kernel_functions import (
+    ATOMICS,
+    FUNCTIONS,
+    Array,
+    check_integer,
+    common,
+    converted,
+    operated,
+    promoted,
+    truth,
+)
+from xpool_server.arrays.kernel_memory import Local, Place, place_in
+from xpool_server.arrays.kernel_tree import TYPES, Unsupported
 
-Array = Any
-
-_INT = np.dtype(np.int32)
-_BOOL = np.dtype(np.bool_)
-_DOUBLE = np.dtype(np.float64)
-_FLOAT = np.dtype(np.float32)
-
-
-def promoted(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What an operand is before it is computed with: C's integer promotion."""
-    if dtype.kind in "biu" and dtype.itemsize < 4:
-        return _INT
-    return _FLOAT if dtype == np.float16 else dtype
-
-
-def common(left: np.dtype[Any], right: np.dtype[Any]) -> np.dtype[Any]:
-    """The type of two operands' result: C's usual arithmetic conversions.
-
-    >>> str(common(np.dtype("i4"), np.dtype("f4"))), str(common(TYPES["bool"], _INT))
-    ('float32', 'int32')
-    >>> str(common(np.dtype("i4"), np.dtype("u4")))
-    'uint32'
-    """
-    left, right = promoted(left), promoted(right)
-    if "c" in (left.kind, right.kind):
-        sizes = [one.itemsize // (2 if one.kind == "c" else 1) for one in (left, right)]
-        floats = [
-            size
-            for one, size in zip((left, right), sizes, strict=True)
-            if one.kind in "cf"
-        ]
-        return np.dtype(np.complex128 if max(floats) > 4 else np.complex64)
-    if "f" in (left.kind, right.kind):
-        return max(
-            (one for one in (left, right) if one.kind == "f"), key=lambda d: d.itemsize
-        )
-    if left.itemsize != right.itemsize:
-        return max(left, right, key=lambda one: one.itemsize)
-    return left if left.kind == "u" else right
+MAX_ROUNDS: Final = 1 << 18
+"""Rounds of loops and calls of functions in one run."""
+MAX_WORK: Final = 1 << 36
+"""The same, times the indices of the run."""
+MAX_CALLS: Final = 16
+_NAMES: Final = {"M_PI": np.float64(np.pi), "NAN": np.float32(np.nan)} | dict.fromkeys(
+    ("INFINITY", "HUGE_VALF"), np.float32(np.inf)
+)
 
 
-def _floating(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of one or more floats; integers are doubles, as in CUDA."""
+@dataclass(slots=True)
+class _Frame:
+    """One function's names, innermost block last, and what it has returned."""
 
-    def run(*operands: Array) -> Array:
-        kind = _FLOAT if operands[0].dtype == np.float16 else operands[0].dtype
-        for one in operands[1:]:
-            kind = common(kind, one.dtype)
-        if kind.kind in "biu":
-            kind = _DOUBLE
-        return function(*(one.astype(kind) for one in operands))
-
-    return run
+    scopes: list[dict[str, Any]]
+    returned: Array = np.False_
+    value: Array = None
+    kind: Any = None
 
 
-def _same(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*operands: Array) -> Array:
-        kind = operands[0].dtype
-        for one in operands[1:]:
-            kind = kind if kind == one.dtype else common(kind, one.dtype)
-        return function(*(one.astype(kind) for one in operands))
+@dataclass(slots=True)
+class _Loop:
+    """The indices that have begun the next round early."""
 
-    return run
-
-
-def _special(name: str) -> Callable[..., Any]:
-    def run(*operands: Array) -> Array:
-        import scipy.special
-
-        return getattr(scipy.special, name)(*operands)
-
-    return run
-
-
-_FLOATING: Final[dict[str, Callable[..., Any]]] = {
-    **{
-        name: getattr(np, name)
-        for name in (
-            *("sqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p"),
-            *("sin", "cos", "tan", "sinh", "cosh", "tanh", "floor", "ceil"),
-            *("trunc", "rint", "fabs", "cbrt", "hypot", "copysign", "nextafter"),
-            *("fmod", "fmin", "fmax"),
-        )
-    },
-    "asin": np.arcsin,
-    "acos": np.arccos,
-    "atan": np.arctan,
-    "asinh": np.arcsinh,
-    "acosh": np.arccosh,
-    "atanh": np.arctanh,
-    "atan2": np.arctan2,
-    "pow": np.power,
-    "round": lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x),
-    "rsqrt": lambda x: (1 / np.sqrt(x)).astype(x.dtype),
-    "isnan": np.isnan,
-    "isinf": np.isinf,
-    "isfinite": np.isfinite,
-    "signbit": np.signbit,
-    "fma": lambda x, y, z: x * y + z,
-    **{
-        name: _special(theirs)
-        for name, theirs in {
-            "erf": "erf",
-            "erfc": "erfc",
-            "tgamma": "gamma",
-            "lgamma": "gammaln",
-            "normcdf": "ndtr",
-            "normcdfinv": "ndtri",
-            "erfinv": "erfinv",
-        }.items()
-    },
-}
-FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
-    **{name: _floating(function) for name, function in _FLOATING.items()},
-    **{
-        f"{name}f": lambda *given, run=function: run(*(g.astype(_FLOAT) for g in given))
-        for name, function in _FLOATING.items()
-    },
-    "min": _same(np.minimum),
-    "max": _same(np.maximum),
-    "abs": _same(np.abs),
-    "conj": _same(np.conj),
-    "real": _same(np.real),
-    "imag": _same(np.imag),
-}
-"""By the names that kernels write; ``std::`` in front changes nothing."""
-
-
-def _divide(left: Array, right: Array) -> Array:
-    if left.dtype.kind not in "iu":
-        return left / right
-    safe = np.where(right == 0, right.dtype.type(1), right)
-    found = left // safe
-    if left.dtype.kind == "i":
-        # C rounds towards zero.
-        found = found + ((left % safe != 0) & ((left < 0) != (safe < 0)))
-    return found.astype(left.dtype)
-
-
-def _remainder(left: Array, right: Array) -> Array:
-    if left.dtype.kind not in "iu":
-        raise Unsupported("% is for integers: use fmod")
-    return (left - _divide(left, right) * right).astype(left.dtype)
-
-
-_ARITHMETIC: Final[dict[str, Callable[..., Any]]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": _divide,
-    "%": _remainder,
-}
-_BITS: Final[dict[str, Callable[..., Any]]] = {
-    "&": lambda a, b: a & b,
-    "|": lambda a, b: a | b,
-    "^": lambda a, b: a ^ b,
-    "<<": lambda a, b: np.left_shift(a, b),
-    ">>": lambda a, b: np.right_shift(a, b),
-}
-_COMPARISONS: Final[dict[str, Callable[..., Any]]] = {
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    ">": lambda a, b: a > b,
-    "<=": lambda a, b: a <= b,
-    ">=": lambda a, b: a >= b,
-}
+    continued: Array = field(default=np.False_)
 
 
 class Evaluator:
@@ -194,6 +67,7 @@ class Evaluator:
         types: Mapping[str, np.dtype[Any]],
         variables: dict[str, Array],
         raw: Mapping[str, Array],
+        preamble: tree.Preamble | None = None,
     ) -> None:
         """Begin a run.
 
@@ -202,62 +76,135 @@ class Evaluator:
             types: what the kernel's letters mean.
             variables: values by name, arrays of ``shape`` or numbers.
             raw: arrays that are indexed.
+            preamble: functions and constants that the body may use.
         """
         self._shape, self._raw = shape, raw
+        preamble = preamble or tree.Preamble()
         self._types = {**TYPES, **types}
+        for new, old in preamble.aliases:
+            self._types[new] = self._type(old)
         self.variables = variables
+        self.sizes = {"_ind": math.prod(shape)}
+        """What ``size()`` of the indexers is."""
         self._mask: Array = np.True_
+        self._constants: dict[str, Any] = {}
+        self._frame = _Frame([self._constants])
+        self._loops: list[_Loop] = []
+        self._depth = self._rounds = 0
+        self._functions = {
+            (one.name, len(one.parameters)): one for one in preamble.functions
+        }
+        for one in preamble.constants:
+            self._declare(one)
+        self._frame = _Frame([self._constants, variables])
 
     # ---- statements
 
     def run(self, statements: tuple[tree.Statement, ...]) -> None:
-        """Execute statements."""
+        """Execute statements for the indices of the mask; those that are left stay."""
         for statement in statements:
+            if not np.any(self._mask):
+                return
             match statement:
                 case tree.Declare():
                     self._declare(statement)
-                case tree.Assign():
-                    self._assign(statement.target, self.value(statement.value))
+                case tree.Evaluate():
+                    self.value(statement.value, is_used=False)
+                case tree.Block():
+                    self._block(statement)
                 case tree.If():
                     self._if(statement)
+                case tree.Loop():
+                    self._loop(statement)
+                case tree.Leave():
+                    self._leave(statement)
 
     def _declare(self, statement: tree.Declare) -> None:
         dtype = self._type(statement.type_name)
-        if statement.value is None:
-            value = np.zeros((), dtype)[()]
+        made: Any
+        if statement.size is not None:
+            made = Local.of(statement.size, self._shape, dtype)
+            for at, item in enumerate(statement.items):
+                made.store(np.int32(at), converted(self.value(item), dtype), np.True_)
+        elif statement.value is None:
+            made = np.zeros((), dtype)[()]
         else:
-            value = converted(self.value(statement.value), dtype)
-        self.variables[statement.name] = value
+            made = converted(self.value(statement.value), dtype)
+        self._frame.scopes[-1][statement.name] = made
 
-    def _assign(self, target: tree.Name | tree.Item, value: Array) -> None:
-        if isinstance(target, tree.Item):
-            self._store(target, value)
-            return
-        before = self._variable(target.name)
-        value = converted(value, before.dtype)
-        if self._mask is not np.True_:
-            value = np.where(self._mask, value, before)
-        self.variables[target.name] = value
-
-    def _store(self, target: tree.Item, value: Array) -> None:
-        array = self._raw_array(target.name)
-        index = np.broadcast_to(self._index(target, array), self._shape)
-        value = np.broadcast_to(converted(value, array.dtype), self._shape)
-        mask = np.broadcast_to(self._mask, self._shape)
-        array.flat[index[mask]] = value[mask]
+    def _block(self, statement: tree.Block) -> None:
+        self._frame.scopes.append({})
+        self.run(statement.body)
+        self._frame.scopes.pop()
 
     def _if(self, statement: tree.If) -> None:
-        condition = self._truth(self.value(statement.condition))
-        before = self._mask
+        condition = truth(self.value(statement.condition))
+        before, left = self._mask, np.False_
         for part, holds in ((statement.yes, condition), (statement.no, ~condition)):
             self._mask = before & holds
             self.run(part)
-        self._mask = before
+            left = left | self._mask
+        self._mask = left
+
+    def _loop(self, statement: tree.Loop) -> None:
+        before, loop = self._mask, _Loop()
+        self._loops.append(loop)
+        self._frame.scopes.append({})
+        self.run(statement.start)
+        is_tested = statement.is_tested_first
+        while True:
+            self._count()
+            if is_tested and statement.condition is not None:
+                self._mask = self._mask & truth(self.value(statement.condition))
+            is_tested = True
+            if not np.any(self._mask):
+                break
+            loop.continued = np.False_
+            self.run(statement.body)
+            self._mask = self._mask | loop.continued
+            if np.any(self._mask):
+                for one in statement.step:
+                    self.value(one, is_used=False)
+        self._frame.scopes.pop()
+        self._loops.pop()
+        self._mask = before & ~self._frame.returned
+
+    def _leave(self, statement: tree.Leave) -> None:
+        loop = self._loops[-1] if self._loops else None
+        if statement.kind == "return" or loop is None:
+            self._return(statement)
+        elif statement.kind == "continue":
+            loop.continued = loop.continued | self._mask
+        self._mask = np.False_
+
+    def _return(self, statement: tree.Leave) -> None:
+        frame = self._frame
+        if statement.value is not None:
+            if frame.kind is None:
+                raise ArgumentInvalid("a kernel returns a value where there is none")
+            value = converted(self.value(statement.value), frame.kind)
+            chosen: Array = np.where(self._mask, value, frame.value)
+            frame.value = chosen[()]
+        frame.returned = frame.returned | self._mask
+
+    def _count(self) -> None:
+        self._rounds += 1
+        work = self._rounds * max(math.prod(self._shape), 1)
+        if self._rounds > MAX_ROUNDS or work > MAX_WORK:
+            raise Unsupported(
+                "a kernel's loops take too long for this device: run the program on a"
+                " slice of a CUDA device"
+            )
 
     # ---- expressions
 
-    def value(self, node: tree.Node) -> Array:
-        """The value of an expression, with its C type."""
+    def value(self, node: tree.Node, *, is_used: bool = True) -> Array:  # noqa: C901
+        """The value of an expression, with its C type.
+
+        Args:
+            node: the expression.
+            is_used: not, if it stands alone: then it may have no value.
+        """
         match node:
             case tree.Number():
                 return node.dtype.type(node.value)
@@ -270,64 +217,102 @@ class Evaluator:
             case tree.Choice():
                 return self._choice(node)
             case tree.Call():
-                return self._call(node)
+                return self._call(node, is_used)
             case tree.Cast():
-                dtype = self._type(node.type_name)
-                return converted(self.value(node.operand), dtype)
+                return self._cast(node)
             case tree.Item():
-                array = self._raw_array(node.name)
-                index = np.asarray(self._index(node, array))
-                return array.flat[index.ravel()].reshape(index.shape)[()]
-            case tree.Size():
-                size = (
-                    np.prod(self._shape, dtype=np.int64)
-                    if node.name == "_ind"
-                    else self._raw_array(node.name).size
-                )
-                return np.int64(size)
+                return self._place(node).load()
+            case tree.Assign():
+                return self._assign(node)
+            case tree.Step():
+                return self._step(node)
+            case tree.Atomic():
+                return self._atomic(node, is_used)
+            case tree.Part():
+                return self._part(node)
+            case tree.Size() | tree.Extent():
+                return self._extent(node)
 
     def _unary(self, node: tree.Unary) -> Array:
         operand = self.value(node.operand)
         if node.sign == "!":
-            return ~self._truth(operand)
+            return ~truth(operand)
         operand = converted(operand, promoted(operand.dtype))
         if node.sign == "~":
-            _check_integer(operand)
+            check_integer(operand)
             return ~operand
         return -operand if node.sign == "-" else operand
 
     def _binary(self, node: tree.Binary) -> Array:
-        sign = node.sign
         left = self.value(node.left)
-        if sign in ("&&", "||"):
-            left = self._truth(left)
-            right = self._under(left if sign == "&&" else ~left, node.right)
-            right = self._truth(right)
-            return left & right if sign == "&&" else left | right
-        right = self.value(node.right)
-        if sign in ("<<", ">>"):
-            kind = promoted(left.dtype)
-            right = converted(right, kind)
-        else:
-            kind = common(left.dtype, right.dtype)
-            right = converted(right, kind)
-        left = converted(left, kind)
-        if sign in _COMPARISONS:
-            return _COMPARISONS[sign](left, right)
-        if sign in _BITS:
-            _check_integer(left)
-            return _BITS[sign](left, right).astype(kind)
-        return np.asarray(_ARITHMETIC[sign](left, right)).astype(kind)[()]
+        if node.sign in ("&&", "||"):
+            left = truth(left)
+            right = self._under(left if node.sign == "&&" else ~left, node.right)
+            right = truth(right)
+            return left & right if node.sign == "&&" else left | right
+        return operated(node.sign, left, self.value(node.right))
 
     def _choice(self, node: tree.Choice) -> Array:
-        condition = self._truth(self.value(node.condition))
+        condition = truth(self.value(node.condition))
         yes = self._under(condition, node.yes)
         no = self._under(~condition, node.no)
         kind = yes.dtype if yes.dtype == no.dtype else common(yes.dtype, no.dtype)
         chosen: Array = np.where(condition, converted(yes, kind), converted(no, kind))
         return chosen[()]
 
-    def _call(self, node: tree.Call) -> Array:
+    def _cast(self, node: tree.Cast) -> Array:
+        dtype = self._type(node.type_name)
+        found = converted(self.value(node.operand), dtype)
+        if node.imaginary is None:
+            return found
+        if dtype.kind != "c":
+            raise ArgumentInvalid(f"{node.type_name} in a kernel takes one number")
+        imaginary = converted(self.value(node.imaginary), dtype)
+        return np.asarray(found + dtype.type(1j) * imaginary).astype(dtype)[()]
+
+    def _part(self, node: tree.Part) -> Array:
+        operand = self.value(node.operand)
+        if operand.dtype.kind != "c":
+            raise ArgumentInvalid(f"a kernel takes {node.name} of what is not complex")
+        return np.asarray(getattr(operand, node.name))[()]
+
+    def _extent(self, node: tree.Size | tree.Extent) -> Array:
+        if isinstance(node, tree.Size):
+            if node.name in self.sizes:
+                return np.int64(self.sizes[node.name])
+            return np.int64(self._raw_array(node.name).size)
+        shape = self._raw_array(node.name).shape
+        axis = self.value(node.axis)
+        if np.ndim(axis) or not 0 <= axis < len(shape):
+            raise IndexError(f"a kernel asks for an axis that {node.name} lacks")
+        return np.int64(shape[int(axis)])
+
+    def _assign(self, node: tree.Assign) -> Array:
+        value = self.value(node.value)
+        place = self._place(node.target)
+        if node.sign:
+            value = operated(node.sign, place.load(), value)
+        return place.store(value)
+
+    def _step(self, node: tree.Step) -> Array:
+        place = self._place(node.target)
+        before = place.load()
+        after = place.store(operated(node.sign[0], before, np.int32(1)))
+        return after if node.is_prefix else before
+
+    def _atomic(self, node: tree.Atomic, is_used: bool) -> Array:
+        if is_used:
+            raise Unsupported(f"a kernel uses what {node.name} returns")
+        value = self.value(node.value)
+        self._place(node.target).add(ATOMICS[node.name], value)
+        return np.int32(0)
+
+    # ---- functions
+
+    def _call(self, node: tree.Call, is_used: bool) -> Array:
+        own = self._functions.get((node.name, len(node.arguments)))
+        if own is not None:
+            return self._call_own(own, node, is_used)
         function = FUNCTIONS.get(node.name.removeprefix("std::"))
         if function is None:
             raise Unsupported(
@@ -340,6 +325,67 @@ class Evaluator:
         except TypeError as error:
             raise ArgumentInvalid(f"{node.name} in a kernel: {error}") from error
 
+    def _call_own(self, own: tree.Function, node: tree.Call, is_used: bool) -> Array:
+        self._count()
+        if self._depth >= MAX_CALLS:
+            raise Unsupported(f"{own.name} calls itself too deeply for this device")
+        given = [
+            self._given(own, parameter, argument)
+            for parameter, argument in zip(own.parameters, node.arguments, strict=True)
+        ]
+        before = self._types, self._frame, self._loops, self._mask
+        self._types = {**self._types, **_deduced(own, [value for _, value in given])}
+        scope = {
+            parameter.name: self._passed(own, parameter, value)
+            for parameter, (_, value) in zip(own.parameters, given, strict=True)
+        }
+        kind = None if own.type_name == "void" else self._type(own.type_name)
+        nothing = None if kind is None else np.zeros((), kind)[()]
+        self._frame = _Frame([self._constants, scope], value=nothing, kind=kind)
+        self._loops, self._depth = [], self._depth + 1
+        self.run(own.body)
+        found = self._frame.value
+        self._types, self._frame, self._loops, self._mask = before
+        self._depth -= 1
+        for parameter, (place, _) in zip(own.parameters, given, strict=True):
+            if place is not None:
+                place.store(scope[parameter.name])
+        if found is None and is_used:
+            raise ArgumentInvalid(f"{own.name} in a kernel returns nothing")
+        return np.int32(0) if found is None else found
+
+    def _given(
+        self, own: tree.Function, parameter: tree.Parameter, argument: tree.Node
+    ) -> tuple[Place | None, Any]:
+        """Where an argument is to be put back, and its value."""
+        if not parameter.kind:
+            return None, self.value(argument)
+        if isinstance(argument, tree.Name):
+            found = self._find(argument.name)
+            if isinstance(found, Local) == (parameter.kind == "*"):
+                if isinstance(found, Local):
+                    return None, found
+                place = self._place(argument)
+                return place, place.load()
+        elif isinstance(argument, tree.Item) and parameter.kind == "&":
+            place = self._place(argument)
+            return place, place.load()
+        raise Unsupported(
+            f"{own.name} in a kernel takes a reference to a variable, or an array that"
+            " the kernel declares"
+        )
+
+    def _passed(self, own: tree.Function, parameter: tree.Parameter, value: Any) -> Any:
+        dtype = self._type(parameter.type_name)
+        if not isinstance(value, Local):
+            return converted(value, dtype)
+        if value.values.dtype != dtype:
+            raise ArgumentInvalid(
+                f"{own.name} in a kernel takes an array of {dtype}, not of"
+                f" {value.values.dtype}"
+            )
+        return value
+
     # ---- parts
 
     def _under(self, condition: Array, node: tree.Node) -> Array:
@@ -349,27 +395,43 @@ class Evaluator:
         finally:
             self._mask = before
 
-    def _index(self, node: tree.Item, array: Array) -> Array:
+    def _place(self, node: tree.Name | tree.Item) -> Place:
+        """Where an expression that can be assigned to lies."""
+        if isinstance(node, tree.Name):
+            self._variable(node.name)
+            return place_in(self._scope_of(node.name), node.name, self._mask)
+        found = self._find(node.name)
+        if isinstance(found, Local):
+            index = self.value(node.index)
+            check_integer(index)
+            return found.place(node.name, index, self._mask)
+        array = self._raw_array(node.name)
+        at = self._find(node.index.name) if isinstance(node.index, tree.Name) else None
+        if isinstance(at, Local):
+            return Place.of_axes(node.name, array, at, self._mask, self._shape)
         index = self.value(node.index)
-        _check_integer(index)
-        if self._mask is not np.True_:
-            index = np.where(self._mask, index, index.dtype.type(0))
-        is_outside = index.size and (index.min() < 0 or index.max() >= array.size)
-        if is_outside and (array.size or np.any(self._mask)):
-            raise IndexError(
-                f"a kernel's index leads outside of {node.name}, which has"
-                f" {array.size} items"
-            )
-        return index
+        check_integer(index)
+        return Place.of_raw(node.name, array, index, self._mask, self._shape)
+
+    def _scope_of(self, name: str) -> dict[str, Any]:
+        return next(one for one in reversed(self._frame.scopes) if name in one)
+
+    def _find(self, name: str) -> Any:
+        for scope in reversed(self._frame.scopes):
+            if name in scope:
+                return scope[name]
+        return None
 
     def _variable(self, name: str) -> Array:
-        found = self.variables.get(name)
+        found = self._find(name)
+        if isinstance(found, Local):
+            raise Unsupported(f"a kernel uses the array {name} without an index")
         if found is not None:
             return found
         if name in self._raw:
             raise Unsupported(f"a kernel uses the raw array {name} without an index")
-        if name == "M_PI":
-            return np.float64(np.pi)
+        if name in _NAMES:
+            return _NAMES[name]
         raise ArgumentInvalid(f"a kernel uses {name}, which it has not declared")
 
     def _raw_array(self, name: str) -> Array:
@@ -379,21 +441,26 @@ class Evaluator:
         return found
 
     def _type(self, name: str) -> np.dtype[Any]:
-        return self._types[name]
-
-    def _truth(self, value: Array) -> Array:
-        return np.asarray(value).astype(_BOOL)[()]
-
-
-def converted(value: Array, dtype: np.dtype[Any]) -> Array:
-    """A value as another type, by C's rules."""
-    if value.dtype == dtype:
-        return value
-    if value.dtype.kind == "c" and dtype.kind != "c":
-        raise Unsupported("a kernel converts a complex number to a real one")
-    return np.asarray(value).astype(dtype)[()]
+        found = self._types.get(name)
+        if found is None:
+            raise ArgumentInvalid(f"a kernel's type {name} is not known")
+        return found
 
 
-def _check_integer(value: Array) -> None:
-    if value.dtype.kind not in "biu":
-        raise ArgumentInvalid("a kernel computes with bits of what is no integer")
+def _deduced(own: tree.Function, values: list[Any]) -> dict[str, np.dtype[Any]]:
+    """What a template's letters mean in a call.
+
+    Raises:
+        ArgumentInvalid: arguments of one letter have different types.
+    """
+    found: dict[str, np.dtype[Any]] = {}
+    for parameter, value in zip(own.parameters, values, strict=True):
+        if parameter.type_name in own.letters:
+            dtype = value.values.dtype if isinstance(value, Local) else value.dtype
+            known = found.setdefault(parameter.type_name, dtype)
+            if known != dtype:
+                raise ArgumentInvalid(
+                    f"{own.name} in a kernel: {parameter.type_name} is {known} and"
+                    f" {dtype}"
+                )
+    return found

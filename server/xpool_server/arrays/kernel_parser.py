@@ -1,160 +1,58 @@
 """A small part of C++, as ``ElementwiseKernel`` and ``ReductionKernel`` bodies use it.
 
-Expressions, declarations, assignments and ``if``; no loops, pointers, templates or
-functions of the program's own. What is outside is refused with its place. Nothing here
-executes anything: the result is a tree, which ``kernel_evaluator`` walks with NumPy.
+Expressions, declarations, small arrays, assignments, ``if``, loops, and functions and
+macros of the preamble; no pointers, structures, or templates beyond a function's types.
+What is outside is refused with its place. Nothing here executes anything: the result is
+a tree, which ``kernel_evaluator`` walks with NumPy.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn
 
-import numpy as np
-
-MAX_TOKENS: Final = 4096
-MAX_DEPTH: Final = 48
-
-_TOKEN: Final = re.compile(
-    r"\s+|//[^\n]*|/\*.*?\*/"
-    r"|(?P<number>0[xX][0-9a-fA-F]+[uUlL]*"
-    r"|(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?[fFlL]?|\d+[uUlL]*)"
-    r"|(?P<name>[A-Za-z_]\w*(?:::\w+)*)"
-    r"|(?P<sign><<=|>>=|\+\+|--|&&|\|\||<<|>>|[-+*/%&|^<>=!]=|[-+*/%&|^~!<>=?:;,.(){}\[\]])",
-    re.DOTALL,
+from xpool_server.arrays.kernel_tokens import Macro, number, words
+from xpool_server.arrays.kernel_tree import (
+    TYPES,
+    Assign,
+    Atomic,
+    Binary,
+    Block,
+    Call,
+    Cast,
+    Choice,
+    Declare,
+    Evaluate,
+    Extent,
+    Function,
+    If,
+    Item,
+    Leave,
+    Loop,
+    Name,
+    Node,
+    Number,
+    Parameter,
+    Part,
+    Preamble,
+    Size,
+    Statement,
+    Step,
+    Unary,
+    Unsupported,
 )
 
-TYPES: Final = {
-    "bool": np.dtype(np.bool_),
-    "char": np.dtype(np.int8),
-    "short": np.dtype(np.int16),
-    "int": np.dtype(np.int32),
-    "long": np.dtype(np.int64),
-    "float": np.dtype(np.float32),
-    "double": np.dtype(np.float64),
-    "size_t": np.dtype(np.uint64),
-    "ptrdiff_t": np.dtype(np.int64),
-    "unsigned": np.dtype(np.uint32),
-    **{
-        name: np.dtype(name.removesuffix("_t"))
-        for name in (
-            *("int8_t", "int16_t", "int32_t", "int64_t"),
-            *("uint8_t", "uint16_t", "uint32_t", "uint64_t"),
-            *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"),
-            *("uint64", "float16", "float32", "float64", "complex64", "complex128"),
-        )
-    },
-}
-"""Types by the names that kernels write; ``long long`` is ``long`` too."""
+__all__ = ["TYPES", "Parser", "Unsupported"]
 
-
-class Unsupported(NotImplementedError):  # noqa: N818  a state
-    """Something that only a CUDA compiler understands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A literal, with its C type."""
-
-    value: float
-    dtype: np.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A variable."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unary:
-    """``-x``, ``!x``, ``~x``."""
-
-    sign: str
-    operand: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Binary:
-    """``x + y`` and its kin."""
-
-    sign: str
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """``c ? x : y``."""
-
-    condition: Node
-    yes: Node
-    no: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function of the table."""
-
-    name: str
-    arguments: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """A conversion to a type."""
-
-    type_name: str
-    operand: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """``x[i]`` of a raw array."""
-
-    name: str
-    index: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """``x.size()``, or of ``_ind``: the whole."""
-
-    name: str
-
-
-Node: TypeAlias = Number | Name | Unary | Binary | Choice | Call | Cast | Item | Size
-
-
-@dataclass(frozen=True, slots=True)
-class Declare:
-    """``T x = …;`` with or without a value."""
-
-    type_name: str
-    name: str
-    value: Node | None
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """``x = …;`` or ``x[i] = …;``, compound ones included."""
-
-    target: Name | Item
-    value: Node
-
-
-@dataclass(frozen=True, slots=True)
-class If:
-    """``if (…) … else …``, as masks."""
-
-    condition: Node
-    yes: tuple[Statement, ...]
-    no: tuple[Statement, ...]
-
-
-Statement: TypeAlias = Declare | Assign | If
+MAX_DEPTH: Final = 48
+MAX_ARRAY: Final = 1024
+_ATOMICS: Final = frozenset(("atomicAdd", "atomicSub", "atomicMax", "atomicMin"))
+_QUALIFIERS: Final = frozenset(
+    (
+        *("__device__", "__host__", "__forceinline__", "__inline__", "inline"),
+        *("static", "constexpr", "__constant__"),
+    )
+)
 
 _LEVELS: Final = (
     ("||",),
@@ -173,16 +71,90 @@ _LEVELS: Final = (
 class Parser:
     """Reads one body."""
 
-    def __init__(self, text: str, types: frozenset[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        types: frozenset[str],
+        macros: dict[str, Macro] | None = None,
+    ) -> None:
         """Read a text.
 
         Args:
-            text: statements, or an expression.
+            text: statements, an expression or a preamble.
             types: names of types beside those of C: the kernel's own letters.
+            macros: of the preamble; those that the text defines are added.
         """
-        self._tokens = _tokens(text)
+        self._tokens = words(text, macros)
         self._types = types | TYPES.keys()
         self._at = self._depth = 0
+
+    # ---- a preamble
+
+    def preamble(self) -> Preamble:
+        """All of the text as functions and constants."""
+        constants: list[Declare] = []
+        functions: list[Function] = []
+        aliases: list[tuple[str, str]] = []
+        while self._peek():
+            if self._take(";", is_wanted=False):
+                continue
+            if self._take("typedef", is_wanted=False):
+                aliases.append(self._alias())
+                continue
+            letters = self._template()
+            while self._peek() in _QUALIFIERS:
+                self._at += 1
+            own, self._types = self._types, self._types | letters
+            kind = self._take_any("void") or self._type()
+            name = self._identifier()
+            if self._take("(", is_wanted=False):
+                made = self._function(name, kind, letters)
+                if any(
+                    one.name == name and len(one.parameters) == len(made.parameters)
+                    for one in functions
+                ):
+                    self._refuse()
+                functions.append(made)
+            else:
+                self._at -= 1
+                constants += self._declarations(kind)
+            self._types = own
+        return Preamble(tuple(constants), tuple(functions), tuple(aliases))
+
+    def _alias(self) -> tuple[str, str]:
+        old = self._type()
+        if self._is_type():  # a name that was a type before
+            new = self._peek()
+            self._at += 1
+        else:
+            new = self._identifier()
+        self._end()
+        self._types |= {new}
+        return new, old
+
+    def _template(self) -> frozenset[str]:
+        letters: set[str] = set()
+        if not self._take("template", is_wanted=False):
+            return frozenset()
+        self._take("<")
+        while not self._take(">", is_wanted=False):
+            if not self._take_any("typename", "class"):
+                self._refuse()
+            letters.add(self._identifier())
+            if self._peek() != ">":
+                self._take(",")
+        return frozenset(letters)
+
+    def _function(self, name: str, kind: str, letters: frozenset[str]) -> Function:
+        parameters: list[Parameter] = []
+        while not self._take(")", is_wanted=False):
+            of_type = self._type(may_refer=True)
+            kind_of = self._take_any("&", "*")
+            parameters.append(Parameter(of_type, self._identifier(), kind_of))
+            if self._peek() != ")":
+                self._take(",")
+        self._take("{")
+        return Function(name, kind, letters, tuple(parameters), self._block())
 
     # ---- statements
 
@@ -204,68 +176,137 @@ class Parser:
     def _statement(self) -> list[Statement]:
         self._enter()
         try:
+            word = self._peek()
             if self._take(";", is_wanted=False):
                 return []
             if self._take("{", is_wanted=False):
-                return self._block()
-            if self._peek() == "if":
+                return [Block(self._block())]
+            if word == "if":
                 return [self._if()]
+            if word == "for":
+                return [self._for()]
+            if word in ("while", "do"):
+                return [self._while()]
+            if word in ("break", "continue", "return"):
+                return [self._leave()]
             if self._is_type():
-                return self._declarations()
-            return [self._assignment()]
+                if self._is_cast():
+                    return self._evaluated()
+                return [*self._declarations(self._type())]
+            return self._evaluated()
         finally:
             self._depth -= 1
 
-    def _block(self) -> list[Statement]:
+    def _is_cast(self) -> bool:
+        """A type that begins an expression, as in ``int(x);``."""
+        return self._tokens[self._at + 1 : self._at + 2] == ["("]
+
+    def _block(self) -> tuple[Statement, ...]:
         found: list[Statement] = []
         while not self._take("}", is_wanted=False):
             if not self._peek():
                 self._refuse()
             found += self._statement()
-        return found
+        return tuple(found)
+
+    def _body(self) -> tuple[Statement, ...]:
+        return (Block(tuple(self._statement())),)
 
     def _if(self) -> If:
         self._take("if")
         self._take("(")
         condition = self._expression()
         self._take(")")
-        yes = tuple(self._statement())
+        yes = self._body()
         no: tuple[Statement, ...] = ()
         if self._take("else", is_wanted=False):
-            no = tuple(self._statement())
+            no = self._body()
         return If(condition, yes, no)
 
-    def _declarations(self) -> list[Statement]:
-        kind = self._type()
-        found: list[Statement] = []
+    def _for(self) -> Loop:
+        self._take("for")
+        self._take("(")
+        start: list[Statement] = []
+        if not self._take(";", is_wanted=False):
+            if self._is_type():
+                start = [*self._declarations(self._type())]
+            else:
+                start = [Evaluate(one) for one in self._several(";")]
+                self._take(";")
+        condition = None if self._peek() == ";" else self._expression()
+        self._take(";")
+        step = self._several(")")
+        self._take(")")
+        return Loop(tuple(start), condition, step, self._body())
+
+    def _several(self, end: str) -> tuple[Node, ...]:
+        found: list[Node] = []
+        while self._peek() != end:
+            found.append(self._expression())
+            if self._peek() != end:
+                self._take(",")
+        return tuple(found)
+
+    def _while(self) -> Loop:
+        if self._take("do", is_wanted=False):
+            body = self._body()
+            self._take("while")
+            condition = self._condition()
+            self._end()
+            return Loop((), condition, (), body, is_tested_first=False)
+        self._take("while")
+        condition = self._condition()
+        return Loop((), condition, (), self._body())
+
+    def _condition(self) -> Node:
+        self._take("(")
+        return self._closed()
+
+    def _leave(self) -> Leave:
+        kind = self._take_any("break", "continue", "return")
+        value = None
+        if kind == "return" and self._peek() not in (";", "}", ""):
+            value = self._expression()
+        self._end()
+        return Leave(kind, value)
+
+    def _declarations(self, kind: str) -> list[Declare]:
+        found: list[Declare] = []
         while True:
-            name = self._identifier()
-            value = self._expression() if self._take("=", is_wanted=False) else None
-            found.append(Declare(kind, name, value))
+            found.append(self._declared(kind))
             if not self._take(",", is_wanted=False):
                 break
         self._end()
         return found
 
-    def _assignment(self) -> Assign:
-        prefix = self._take_any("++", "--")
-        target = self._primary()
-        if not isinstance(target, Name | Item):
+    def _declared(self, kind: str) -> Declare:
+        name = self._identifier()
+        if not self._take("[", is_wanted=False):
+            value = self._expression() if self._take("=", is_wanted=False) else None
+            return Declare(kind, name, value)
+        size = 0
+        if self._peek() != "]":
+            length = self._expression()
+            if not isinstance(length, Number) or length.dtype.kind not in "iu":
+                self._refuse()
+            size = int(length.value)
+        self._take("]")
+        items: tuple[Node, ...] = ()
+        if self._take("=", is_wanted=False):
+            self._take("{")
+            items = self._several("}")
+            self._take("}")
+        size = size or len(items)
+        if not 0 < size <= MAX_ARRAY or len(items) > size:
             self._refuse()
-        step = prefix or self._take_any("++", "--")
-        if step:
-            one = Number(1, TYPES["int"])
-            self._end()
-            return Assign(target, Binary(step[0], target, one))
-        sign = self._peek()
-        if sign not in _ASSIGNMENTS:
-            self._refuse()
-        self._at += 1
-        value = self._expression()
-        if sign != "=":
-            value = Binary(sign[:-1], target, value)
+        return Declare(kind, name, None, size, items)
+
+    def _evaluated(self) -> list[Statement]:
+        found: list[Statement] = [Evaluate(self._expression())]
+        while self._take(",", is_wanted=False):
+            found.append(Evaluate(self._expression()))
         self._end()
-        return Assign(target, value)
+        return found
 
     def _end(self) -> None:
         if self._peek() and self._peek() != "}":
@@ -275,13 +316,19 @@ class Parser:
 
     def _expression(self) -> Node:
         self._enter()
-        condition = self._binary(0)
+        found = self._binary(0)
+        sign = self._peek()
         if self._take("?", is_wanted=False):
             yes = self._expression()
             self._take(":")
-            condition = Choice(condition, yes, self._expression())
+            found = Choice(found, yes, self._expression())
+        elif sign in _ASSIGNMENTS:
+            if not isinstance(found, Name | Item):
+                self._refuse()
+            self._at += 1
+            found = Assign(found, self._expression(), sign[:-1])
         self._depth -= 1
-        return condition
+        return found
 
     def _binary(self, level: int) -> Node:
         if level == len(_LEVELS):
@@ -292,13 +339,31 @@ class Parser:
         return found
 
     def _unary(self) -> Node:
-        sign = self._take_any("-", "+", "!", "~")
-        if sign:
-            self._enter()
-            found = Unary(sign, self._unary())
-            self._depth -= 1
-            return found
-        return self._primary()
+        sign = self._take_any("-", "+", "!", "~", "++", "--")
+        if not sign:
+            return self._postfix(self._primary())
+        self._enter()
+        operand = self._unary()
+        self._depth -= 1
+        if sign not in ("++", "--"):
+            return Unary(sign, operand)
+        return self._step(operand, sign, is_prefix=True)
+
+    def _postfix(self, found: Node) -> Node:
+        while self._take(".", is_wanted=False):
+            name = self._identifier()
+            if name not in ("real", "imag"):
+                self._refuse()
+            self._take("(")
+            self._take(")")
+            found = Part(found, name)
+        sign = self._take_any("++", "--")
+        return self._step(found, sign, is_prefix=False) if sign else found
+
+    def _step(self, target: Node, sign: str, *, is_prefix: bool) -> Step:
+        if not isinstance(target, Name | Item):
+            self._refuse()
+        return Step(target, sign, is_prefix)
 
     def _primary(self) -> Node:
         word = self._peek()
@@ -306,7 +371,7 @@ class Parser:
             return self._parenthesis()
         if word and (word[0].isdigit() or (word[0] == "." and len(word) > 1)):
             self._at += 1
-            return _number(word)
+            return number(word)
         if word in ("static_cast", "reinterpret_cast", "const_cast"):
             return self._static_cast()
         if word in ("true", "false"):
@@ -315,11 +380,17 @@ class Parser:
         if self._is_type():
             kind = self._type()
             self._take("(")
-            return Cast(kind, self._closed())
+            return self._constructed(kind)
         return self._named(self._identifier())
 
+    def _constructed(self, kind: str) -> Node:
+        real = self._expression()
+        imaginary = self._expression() if self._take(",", is_wanted=False) else None
+        self._take(")")
+        return Cast(kind, real, imaginary)
+
     def _parenthesis(self) -> Node:
-        if self._is_type():
+        if self._is_type() and not self._is_cast():
             kind = self._type()
             self._take(")")
             return Cast(kind, self._unary())
@@ -345,32 +416,63 @@ class Parser:
             index = self._expression()
             self._take("]")
             return Item(name, index)
-        if self._take(".", is_wanted=False):
-            if self._identifier() != "size":
-                self._refuse()
-            self._take("(")
-            self._take(")")
-            return Size(name)
+        if self._peek() == "." and self._tokens[self._at + 1 : self._at + 2] in (
+            ["size"],
+            ["shape"],
+        ):
+            return self._geometry(name)
         if not self._take("(", is_wanted=False):
             return Name(name)
-        arguments: list[Node] = []
-        while not self._take(")", is_wanted=False):
-            arguments.append(self._expression())
-            if self._peek() != ")":
-                self._take(",")
-        return Call(name, tuple(arguments))
+        if name in _ATOMICS:
+            return self._atomic(name)
+        arguments = self._several(")")
+        self._take(")")
+        return Call(name, arguments)
+
+    def _geometry(self, name: str) -> Node:
+        self._take(".")
+        what = self._identifier()
+        self._take("(")
+        self._take(")")
+        if what == "size":
+            return Size(name)
+        self._take("[")
+        axis = self._expression()
+        self._take("]")
+        return Extent(name, axis)
+
+    def _atomic(self, name: str) -> Node:
+        self._take("&")
+        target = self._primary()
+        if not isinstance(target, Item):
+            self._refuse()
+        self._take(",")
+        return Atomic(name, target, self._closed())
 
     # ---- tokens
 
     def _is_type(self) -> bool:
-        return self._peek() in self._types or self._peek() in ("const", "signed")
+        word = self._peek()
+        return word in self._types or word in ("const", "signed", *_COMPLEX)
 
-    def _type(self) -> str:
+    def _ends_type(self, words: list[str]) -> bool:
+        """Whether a type is complete, so that the next word is a name."""
+        plain = [word for word in words if word != "const"]
+        if not plain or self._peek() == "const":
+            return False
+        return plain[-1] not in _WORDS or self._peek() not in _WORDS
+
+    def _type(self, *, may_refer: bool = False) -> str:
         words: list[str] = []
-        while self._is_type():
+        while self._is_type() and not (words and self._ends_type(words)):
             words.append(self._peek())
             self._at += 1
-        if self._peek() in ("*", "&"):
+            if words[-1] in _COMPLEX:
+                self._take("<")
+                part = self._type()
+                self._take(">")
+                words[-1] = {"float": "complex64", "double": "complex128"}.get(part, "")
+        if self._peek() in ("*", "&") and not may_refer:
             self._refuse()
         words = [word for word in words if word not in ("const", "signed")]
         if len(words) == 1:
@@ -424,52 +526,14 @@ class Parser:
 _ASSIGNMENTS: Final = frozenset(
     ("=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>=")
 )
+_WORDS: Final = frozenset(
+    ("const", "signed", "unsigned", "long", "int", "short", "char", "double")
+)
+"""Words of which a type's name may have several."""
+_COMPLEX: Final = ("complex", "thrust::complex")
 _RESERVED: Final = frozenset(
     (
         *("for", "while", "do", "switch", "goto", "return", "auto", "struct"),
         *("template", "asm", "sizeof", "new", "delete"),
     )
 )
-
-
-def _tokens(text: str) -> list[str]:
-    found: list[str] = []
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise Unsupported(f"a kernel's source has {text[at]!r}, which is no C++")
-        at = match.end()
-        if match.lastgroup:
-            found.append(match[0])
-            if len(found) > MAX_TOKENS:
-                raise Unsupported("a kernel's source is too long for this device")
-    return found
-
-
-def _number(token: str) -> Number:
-    text = token.lower()
-    if text.startswith("0x"):
-        return _integer(int(text.rstrip("ul"), 16), text)
-    if text.endswith("f"):
-        return Number(float(text[:-1]), TYPES["float"])
-    if "." in text or "e" in text:
-        return Number(float(text.rstrip("l")), TYPES["double"])
-    digits = text.rstrip("ul")
-    if len(digits) > 1 and digits.startswith("0"):
-        try:
-            return _integer(int(digits, 8), text)
-        except ValueError:
-            raise Unsupported(f"{token} is no number") from None
-    return _integer(int(digits), text)
-
-
-def _integer(value: int, text: str) -> Number:
-    if value >= 1 << 64:
-        raise Unsupported(f"{value} does not fit an integer")
-    is_unsigned = "u" in text
-    is_small = value < (1 << 32 if is_unsigned else 1 << 31)
-    if "l" not in text and is_small:
-        return Number(value, TYPES["uint32" if is_unsigned else "int"])
-    is_unsigned = is_unsigned or value >= 1 << 63
-    return Number(value, TYPES["uint64" if is_unsigned else "long"])

@@ -51,8 +51,43 @@ def refused(kind, run, text):
     raise AssertionError(f"{kind.__name__} was expected")
 
 
-loop = cp.ElementwiseKernel("T x", "T z", "for (int k = 0; k < 3; ++k) z += x;")
-refused(NotImplementedError, lambda: loop(x), "CUDA device")
+escape = cp.ElementwiseKernel(
+    "complex128 c, int32 most",
+    "int32 n",
+    """
+    complex<double> z = 0;
+    for (n = 0; n < most; ++n) {
+        z = square(z) + c;
+        if (z.real() * z.real() + z.imag() * z.imag() > BOUND) break;
+    }
+    """,
+    preamble="""
+    #define BOUND 4
+    __device__ complex<double> square(complex<double> z) { return z * z; }
+    """,
+)
+
+
+def steps(c, most):
+    z = 0
+    for n in range(most):
+        z = z * z + c
+        if abs(z) > 2:
+            return n
+    return most
+
+
+points = np.linspace(-2, 1, 12)[:, None] + 1j * np.linspace(-1, 1, 9)
+for _ in range(2):  # asked once, then queued
+    np.testing.assert_array_equal(
+        escape(cp.asarray(points), 50).get(),
+        [[steps(c, 50) for c in row] for row in points],
+    )
+
+jump = cp.ElementwiseKernel("T x", "T z", "switch (1) { default: z = x; }")
+refused(NotImplementedError, lambda: jump(x), "CUDA device")
+forever = cp.ElementwiseKernel("T x", "T z", "while (true) { z = x; }")
+refused(NotImplementedError, lambda: forever(x), "too long")
 refused(TypeError, lambda: squared_diff(x), "Wrong number")
 refused(TypeError, lambda: squared_diff(x, np.ones(5)), "Unsupported type")
 refused(TypeError, lambda: squared_diff(x, cp.arange(5)), "mismatched")
