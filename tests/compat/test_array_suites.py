@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,30 @@ def test_a_failure_is_known_or_wrong(tmp_path: Path, known: Path) -> None:
     assert runner.judged(tmp_path, ["math"]) == []
     known.write_text("math::a::c  # no\nmath::a::b  # it passes\n")
     assert runner.judged(tmp_path, ["math"]) == ["stale in xfails.txt: math::a::b"]
+
+
+def test_a_known_failure_may_be_the_beginning_of_some(
+    tmp_path: Path, known: Path
+) -> None:
+    write(tmp_path, "math", [PASSED, FAILED])
+    known.write_text("math::a*  # no\n")
+    assert runner.judged(tmp_path, ["math"]) == []
+    known.write_text("math::a*  # no\nmath::b*  # nobody begins so\n")
+    assert runner.judged(tmp_path, ["math"]) == ["stale in xfails.txt: math::b*"]
+
+
+def test_the_page_keeps_what_ran_at_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "FIGURES", tmp_path / "figures.json")
+    for name, lines in (("math", [PASSED]), ("fft", [PASSED, FAILED])):
+        write(
+            tmp_path, name, lines, "audit: 5 predictions, 0 mismatches, 1 late errors"
+        )
+        found = runner.kept({name: runner.summed(tmp_path, name)}, datetime.now(UTC))
+    assert list(found) == ["math", "fft"]
+    assert (found["math"].percent, found["fft"].percent) == (100, 50)
+    assert found["math"].predictions == 5
 
 
 def test_a_wrong_prediction_is_wrong(tmp_path: Path, known: Path) -> None:

@@ -19,11 +19,18 @@ AIM_99 = (
     "math logic statistics linalg indexing manipulation sorting core padding binary"
 )
 AIM_97 = "creation fft random functional polynomial misc"
+SCIPY = (
+    *("fft", "fftpack", "interpolate", "linalg", "ndimage"),
+    *("signal", "sparse", "spatial", "special", "stats"),
+)
+"""Folders of ``cupyx_tests/scipy_tests``; each is a suite ``scipy_…``."""
 AIMS = {
     **dict.fromkeys(AIM_99.split(), 99.0),
     **dict.fromkeys(AIM_97.split(), 97.0),
     "array_api": 98.1,
-    "scipy": 90.0,
+    **{f"scipy_{one}": 90.0 for one in SCIPY},
+    "examples": 100.0,
+    "sklearn": 100.0,
 }
 HEAD = ("suite", "passed", "failed", "out of scope", "skipped", "of those", "aim")
 
@@ -76,8 +83,9 @@ def write(
         "Written by `make conformance SUITES=DIR CONFORMANCEARGS=--docs`; do not edit.",
         "",
         f"Suites of others over `import cupy` (the names of CuPy {cupy_version()}),"
-        f" through a pool whose device is a CPU: {checkouts}. {began:%Y-%m-%d},"
-        f" {machine.cpu_model}.",
+        f" through a pool whose device is a CPU: {checkouts}; of scikit-learn, those"
+        " of its own tests that it runs over CuPy. Each suite's last run is shown; page"
+        f" of {began:%Y-%m-%d}, {machine.cpu_model}.",
         "",
         *table(sums),
         "",
@@ -91,9 +99,10 @@ def write(
         "",
         "## Known failures",
         "",
-        "By reason; `tests/compat/arrays/xfails.txt` names each test.",
+        "By reason; `tests/compat/arrays/xfails.txt` names each test, or with `*` the"
+        " beginning of some.",
         "",
-        "| tests | reason |",
+        "| lines | reason |",
         "|---|---|",
         *(f"| {count:,} | {reason} |" for reason, count in reasons.most_common()),
         "",

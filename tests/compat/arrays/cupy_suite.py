@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from outcomes import Outcomes
 from xpool.cupy import finder
+from xpool_protocol.arrays.api import api
 
 CHECKOUT = Path(os.environ["ARRAY_SUITE_CHECKOUT"])
 
@@ -311,9 +312,20 @@ FILLED = {
 }
 
 
+def insides_of_scipy() -> dict[str, Any]:
+    """Every private module below ``cupyx.scipy``: it has what its public one has."""
+    found = {}
+    for path in (CHECKOUT / "cupyx/scipy").rglob("_*.py"):
+        parts = path.relative_to(CHECKOUT).with_suffix("").parts
+        if parts[-1] != "__init__":
+            found[".".join(parts)] = fill_public
+    return found
+
+
 def prepare() -> None:
     """Before anything of CuPy is imported."""
-    for name in INSIDES:
+    FILLED.update(insides_of_scipy())
+    for name in (*INSIDES, *insides_of_scipy()):
         if name not in finder.MAKERS:
             finder.MAKERS[name] = [FILLED.get(name, lenient)]
     finder.LEFT_ALONE.update(
@@ -342,7 +354,15 @@ def prepare() -> None:
     cuda.get_local_runtime_version = lambda: 13000
     cuda.runtime.deviceGetAttribute = lambda *_: 0
     cuda.get_nvcc_path = lambda: "nvcc"
-    for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg):
+    import cupyx.scipy
+
+    cupyx.scipy._scipy_available = True
+    scipy = [
+        importlib.import_module(name)
+        for name in api()
+        if name.startswith("cupyx.scipy")
+    ]
+    for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg, *scipy):
         fallback(module)
     for name in ("memory", "device", "stream"):
         lenient(sys.modules[f"cupy.cuda.{name}"])
@@ -355,7 +375,7 @@ def fallback(module: types.ModuleType) -> None:
     public = module.__dict__.get("__getattr__")
 
     def find(name: str) -> Any:
-        if f"{module.__name__}.{name}" in INSIDES:
+        if f"{module.__name__}.{name}" in finder.MAKERS:
             return importlib.import_module(f"{module.__name__}.{name}")
         if name.startswith("_") and not name.startswith("__"):
             return Missing(f"{module.__name__}.{name}")

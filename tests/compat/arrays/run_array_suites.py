@@ -15,6 +15,7 @@ wrong.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -34,10 +35,12 @@ import array_page
 from support.pool import Pool
 
 XFAILS = HERE / "xfails.txt"
-OTHERS = ("array_api", "scipy")
-FOLDERS = tuple(one for one in [*array_page.AIMS, "lib"] if one not in OTHERS)
-ARRAY_API, SCIPY = OTHERS
-NAMES = (ARRAY_API, *FOLDERS, SCIPY)
+FIGURES = HERE / "figures.json"
+"""Each suite's figures when it last ran with ``--docs``: they take long together."""
+ARRAY_API, EXAMPLES, SKLEARN = "array_api", "examples", "sklearn"
+OTHERS = (ARRAY_API, EXAMPLES, SKLEARN)
+FOLDERS = (*(one for one in array_page.AIMS if one not in OTHERS), "lib")
+NAMES = (ARRAY_API, *FOLDERS, EXAMPLES, SKLEARN)
 TIMEOUT_S = 3_600.0
 AUDITED = re.compile(r"audit: (\d+) predictions, (\d+) mismatches, (\d+) late errors")
 
@@ -95,11 +98,23 @@ def suites_in(folder: Path, only: tuple[str, ...]) -> list[str]:
     if (folder / "array-api-tests" / "array-api").is_dir():
         there.append(ARRAY_API)
     if (folder / "cupy" / "tests").is_dir():
-        there += [*FOLDERS, SCIPY]
+        there += [*FOLDERS, EXAMPLES]
+    if there:  # it is installed, and needs no checkout
+        there.append(SKLEARN)
     chosen = [one for one in there if not only or one in only]
     if not chosen:
         sys.exit(f"conformance: {folder} holds none of these suites: see --help")
     return chosen
+
+
+def sklearn_tests() -> list[str]:
+    """Tests of the installed scikit-learn that run over each array library."""
+    (root,) = importlib.util.find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr]
+    return [
+        str(path)
+        for path in sorted(Path(root).rglob("test_*.py"))
+        if "yield_namespace_device" in path.read_text()
+    ]
 
 
 def command(folder: Path, name: str) -> tuple[list[str], Path, dict[str, str]]:
@@ -110,7 +125,30 @@ def command(folder: Path, name: str) -> tuple[list[str], Path, dict[str, str]]:
         own = ["-p", "array_api_suite", "--max-examples", "5", "--disable-deadline"]
         return [*own, *usual, "array_api_tests"], folder / "array-api-tests", env
     checkout = folder / "cupy"
-    tests = "cupyx_tests/scipy_tests" if name == SCIPY else f"cupy_tests/{name}_tests"
+    if name == SKLEARN:
+        env = {"SCIPY_ARRAY_API": "1", "SKLEARN_SKIP_NETWORK_TESTS": "1"}
+        own = ["-p", "sklearn_suite", "-c", "/dev/null"]
+        tests = sklearn_tests()
+        return (
+            [*own, *usual, "--rootdir", str(Path(tests[0]).parents[2]), *tests],
+            HERE,
+            env,
+        )
+    if name == EXAMPLES:
+        env = {"ARRAY_SUITE_EXAMPLES": str(checkout / "examples")}
+        own = [
+            "-p",
+            "array_api_suite",
+            "-p",
+            "no:hypothesispytest",
+            "-c",
+            "/dev/null",
+            "--rootdir",
+            str(HERE),
+        ]
+        return [*own, *usual, "example_tests.py"], HERE, env
+    whose = "cupyx_tests/scipy_tests" if name.startswith("scipy_") else "cupy_tests"
+    tests = f"{whose}/{name.removeprefix('scipy_')}_tests"
     own = [
         *("-p", "cupy_suite", "-m", "not multi_gpu and not slow"),
         *("-o", "xfail_strict=false", "--continue-on-collection-errors"),
@@ -204,6 +242,8 @@ def summed(out: Path, name: str) -> Sum:
 def expected() -> dict[str, str]:
     """Tests that are known to fail, and why: ``suite::test  # reason`` a line.
 
+    A name that ends with ``*`` stands for all that begin so.
+
     Raises:
         SystemExit: a line has no reason, or one stands twice.
     """
@@ -223,15 +263,24 @@ def expected() -> dict[str, str]:
 def judged(out: Path, names: list[str]) -> list[str]:
     """What is wrong, a line each."""
     known, wrong = expected(), []
+    prefixes = tuple(one[:-1] for one in known if one.endswith("*"))
     for name in names:
+        used: set[str] = set()
         states = {f"{name}::{one['id']}": one for one in lines_of(out, name)}
         for test, line in states.items():
             is_bad = line["outcome"] in ("failed", "uncollected")
-            if is_bad and test not in known:
+            if is_bad and test not in known and test.startswith(prefixes):
+                used |= {one for one in prefixes if test.startswith(one)}
+            elif is_bad and test not in known:
                 error = " ".join(line.get("error", "").split())
                 wrong.append(f"{line['outcome']} {test}  # {error[:160]}")
             if not is_bad and test in known and line["outcome"] != "skipped":
                 wrong.append(f"stale in {XFAILS.name}: {test}")
+        wrong += [
+            f"stale in {XFAILS.name}: {one}*"
+            for one in prefixes
+            if one.startswith(f"{name}::") and one not in used
+        ]
         total = summed(out, name)
         if total.mismatches:
             wrong.append(f"{name}: {total.mismatches} predictions were wrong")
@@ -253,12 +302,34 @@ def main() -> int:
         sums = {name: summed(out, name) for name in names}
         wrong = judged(out, names)
     if options.docs:
-        say(f"wrote {array_page.write(sums, expected(), began, versions(folder))}")
+        page = array_page.write(kept(sums, began), expected(), began, versions(folder))
+        say(f"wrote {page}")
     if options.json:
         print(json.dumps(array_page.figures(sums)))
     else:
         print("\n".join(wrong + array_page.table(sums)))
     return 1 if wrong else 0
+
+
+def kept(sums: dict[str, Sum], began: datetime) -> dict[str, Sum]:
+    """Every suite's last figures: these now, and those that ran at another time."""
+    figures = array_page.figures(sums)
+    before = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    now = {
+        name: {**one, "date": f"{began:%Y-%m-%d}", "counts": dict(sums[name].counts)}
+        for name, one in figures.items()
+    }
+    every = {
+        name: one for name in NAMES if (one := {**before, **now}.get(name)) is not None
+    }
+    FIGURES.write_text(json.dumps(every, indent=1, sort_keys=True) + "\n")
+    return {
+        name: Sum(
+            Counter(one["counts"]),
+            *(one["predictions"], one["mismatches"], one["late_errors"]),
+        )
+        for name, one in every.items()
+    }
 
 
 def versions(folder: Path) -> dict[str, str]:
