@@ -14,7 +14,7 @@ def by_numpy_ufunc(
     """CuPy's ufunc of the same name; ``NotImplemented`` where host arrays take part."""
     import cupy  # type: ignore[import-not-found,unused-ignore]
 
-    remote = getattr(cupy, function.__name__, None)
+    remote = getattr(cupy, function.__name__, None) or _of_scipy(function)
     if remote is None or any(isinstance(one, np.ndarray) and one.ndim for one in args):
         return NotImplemented
     keywords = dict(kwargs)
@@ -26,6 +26,13 @@ def by_numpy_ufunc(
     given = [one[()] if isinstance(one, np.ndarray) else one for one in args]
     called = remote if method == "__call__" else getattr(remote, method)
     return called(*given, **keywords)
+
+
+def _of_scipy(function: Any) -> Any:
+    """CuPy's twin of a ufunc of ``scipy.special``; None if there is none."""
+    import cupyx.scipy.special  # type: ignore[import-not-found,unused-ignore]
+
+    return getattr(cupyx.scipy.special, function.__name__, None)
 
 
 def by_numpy_function(function: Any, args: Sequence[Any], kwargs: Any) -> Any:

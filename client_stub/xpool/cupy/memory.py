@@ -79,9 +79,9 @@ class PinnedMemoryPool:
     def __init__(self, allocator: Any = None) -> None:
         """A pool of nothing."""
 
-    def malloc(self, size: int) -> NoReturn:
-        """Refused: see ``cupyx.empty_pinned``."""
-        refuse_memory(size)
+    def malloc(self, size: int) -> PinnedMemoryPointer:
+        """Memory of this host."""
+        return alloc_pinned_memory(size)
 
     def n_free_blocks(self) -> int:
         """Held back by the pool: none."""
@@ -115,6 +115,19 @@ def refuse_memory(*_: Any, **__: Any) -> NoReturn:
     raise NotImplementedError(
         "xpool: memory of the device has no address here; use cupy.empty"
     )
+
+
+class PinnedMemoryPointer(bytearray):
+    """Memory of this host, for ``numpy.frombuffer``; nothing here is pinned."""
+
+    def size(self) -> int:
+        """How many bytes there are."""
+        return len(self)
+
+
+def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
+    """Memory that a program fills and then uploads."""
+    return PinnedMemoryPointer(size)
 
 
 _pool = MemoryPool()
@@ -174,5 +187,6 @@ def using_allocator(allocator: Any = None) -> Iterator[None]:
         _allocator[0] = before
 
 
-for _one in (MemoryPool, PinnedMemoryPool, MemoryAsyncPool, MemoryHook):
+_OURS = (MemoryPool, PinnedMemoryPool, PinnedMemoryPointer, MemoryAsyncPool, MemoryHook)
+for _one in _OURS:
     _one.__module__ = "cupy.cuda"

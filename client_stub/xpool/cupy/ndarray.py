@@ -638,6 +638,8 @@ class Flags:
 class RemoteObject:
     """What an operation returned that is neither an array nor a plain value."""
 
+    _number: int = -1
+
     def __init__(self, meta: ObjectMeta) -> None:
         self._number = meta.number
         self._ref = b"\x21" + uvarint(meta.number)
@@ -646,7 +648,9 @@ class RemoteObject:
     def __del__(self) -> None:
         where = _device
         if where is not None:
+            # With the next record: it may hold much, which only the server counts.
             where.dead.append((self._number, 0))
+            where._dead_limit = 1
 
     def __repr__(self) -> str:
         return f"<remote {self._type_name}>"

@@ -57,6 +57,9 @@ class RemoteClass(RemoteObject):
     def _attribute(self, name: str) -> Any:
         return device().call("xpool.object_attribute", (self, name), {})
 
+    def _set_attribute(self, name: str, value: Any) -> None:
+        device().call("xpool.set_attribute", (self, name, value), {})
+
 
 def _method(full: str, name: str, text: str | None, doc: str) -> Callable[..., Any]:
     operation = f"{full}.{name}"
@@ -77,6 +80,8 @@ def _operator(full: str, name: str) -> Callable[..., Any]:
     operation = f"{full}.{name}"
 
     def apply(self: RemoteClass, *args: Any) -> Any:
+        if name in _BINARY and args[0] is None:
+            return NotImplemented
         args, _ = self._given(args, {})
         try:
             found = device().call(operation, (self, *args), {})
@@ -116,10 +121,17 @@ def remote_class(
     what = api()[module][name]
     body: dict[str, Any] = {"__module__": module, "_full": full, "__doc__": what[2]}
     own = next((has for ends, has in OWN_ATTRIBUTES if name.endswith(ends)), ())
+    written = {
+        member
+        for one in base.__mro__
+        if issubclass(one, RemoteClass) and one is not RemoteClass
+        for member in vars(one)
+    }
     for attribute in own:
-        body[attribute] = _reader(attribute)
+        if attribute not in written:
+            body[attribute] = _reader(attribute)
     for member, entry in what[3].items():
-        if member in vars(base) or member in body:
+        if member in written or member in vars(RemoteClass) or member in body:
             continue
         if entry is None:
             body[member] = _reader(member)

@@ -64,7 +64,7 @@ LOCAL_MEMBERS: Final = frozenset(["construct_fast", "get", "set", "from_spline"]
 OWN_ATTRIBUTES: Final = (
     (("csr_matrix", "csr_array"), ("data", "indices", "indptr")),
     (("csc_matrix", "csc_array"), ("data", "indices", "indptr")),
-    (("coo_matrix", "coo_array"), ("data", "row", "col")),
+    (("coo_matrix", "coo_array"), ("data", "row", "col", "has_canonical_format")),
     (("dia_matrix", "dia_array"), ("data", "offsets")),
     (("SuperLU",), ("shape", "nnz", "perm_r", "perm_c", "L", "U")),
     (("Spline", "PPoly", "BPoly", "Interpolator"), ("x", "c", "t", "k", "axis")),

@@ -110,6 +110,8 @@ class ArrayCalls:
         self._opened: ArrayLibrary | None = None
         self._arrays: ArrayTable | None = None
         self._names: dict[int, str] = {}
+        self._objects: list[int] = []
+        """Numbers of the call's arguments that are no arrays: it may change them."""
         self._named: dict[int, tuple[int, Any]] | None = None
         """While a request is decoded: what its arguments name, and the number, by id.
 
@@ -134,7 +136,9 @@ class ArrayCalls:
     def arrays(self) -> ArrayTable:
         """The session's arrays."""
         if self._arrays is None:
-            self._arrays = ArrayTable(self._storages, self.library.array_type)
+            self._arrays = ArrayTable(
+                self._storages, self.library.array_type, self.library.parts_of
+            )
         return self._arrays
 
     # ---- records
@@ -323,6 +327,7 @@ class ArrayCalls:
             self._check_room(record)
         found = operation(*arguments, **keywords)
         self.executed_ops += 1
+        self._recharge_objects()
         if len(results) == 1:
             self._bind(results[0], self.library.as_result(found))
         elif results:
@@ -332,6 +337,12 @@ class ArrayCalls:
                 )
             for result, one in zip(results, found, strict=True):
                 self._bind(result, self.library.as_result(one))
+
+    def _recharge_objects(self) -> None:
+        if self._objects:
+            objects, self._objects = self._objects, []
+            for number in objects:
+                self.arrays.recharge(number)
 
     def _check_room(self, record: ArrayCall) -> None:
         needed = 0
@@ -378,6 +389,8 @@ class ArrayCalls:
             found = self.arrays.get(value.number)
             if self._named is not None:
                 self._named[id(found)] = value.number, found
+            if not isinstance(found, self.library.array_type):
+                self._objects.append(value.number)
             return found
         if kind is tuple:
             return tuple([self._argument(one) for one in value])
@@ -416,21 +429,19 @@ class ArrayCalls:
             warnings.simplefilter("always")
             found = self.library.as_arrays(name, operation(*arguments, **keywords))
         self.executed_ops += 1
+        self._recharge_objects()
         describer = _Describer(self, record.first_number, named)
         said = tuple(
             (one.category.__name__, str(one.message)[:1000])
             for one in caught[:MAX_WARNINGS]
         )
-        writer = Writer()
         try:
-            write_array_value(writer, (describer.describe(found), said))
-        except (TypeError, ValueError) as error:
-            raise ArgumentInvalid(
-                f"what {name} returned has no place on the wire: {error}"
-            ) from error
-        if len(writer.buffer) > limits.MAX_BODY_NBYTES // 2:
-            raise ArgumentInvalid(f"what {name} returned is too large for an answer")
-        return Reply(record.request, bytes(writer.buffer))
+            answer = _written_answer(name, (describer.describe(found), said))
+        except BaseException:
+            # The client will not hear of what was named so far.
+            describer.forget()
+            raise
+        return Reply(record.request, answer)
 
     # ---- the project's own operations
 
@@ -459,6 +470,9 @@ class ArrayCalls:
         return self.library.attribute(found, name)
 
     def _set_attribute(self, array: Any, name: str, value: Any) -> None:
+        if not isinstance(array, self.library.array_type):
+            self.library.set_attribute(array, name, value)
+            return
         if name not in ("real", "imag", "shape", "strides"):
             raise AttributeError(name)
         if name == "strides":
@@ -476,6 +490,19 @@ class ArrayCalls:
         return run(x, shape, strides)
 
 
+def _written_answer(name: str, value: Any) -> bytes:
+    writer = Writer()
+    try:
+        write_array_value(writer, value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentInvalid(
+            f"what {name} returned has no place on the wire: {error}"
+        ) from error
+    if len(writer.buffer) > limits.MAX_BODY_NBYTES // 2:
+        raise ArgumentInvalid(f"what {name} returned is too large for an answer")
+    return bytes(writer.buffer)
+
+
 class _Describer:
     """Turns a result into what is sent: plain values, and numbers for the rest."""
 
@@ -483,7 +510,14 @@ class _Describer:
         self, calls: ArrayCalls, first_number: int, named: dict[int, tuple[int, Any]]
     ) -> None:
         self._arrays, self._library, self._named = calls.arrays, calls.library, named
-        self._next, self._end = first_number, first_number + limits.MAX_RESERVED_IDS
+        self._first = self._next = first_number
+        self._end = first_number + limits.MAX_RESERVED_IDS
+
+    def forget(self) -> None:
+        """Free all that was given a number."""
+        for number in range(self._first, self._next):
+            if number in self._arrays:
+                self._arrays.free(number)
 
     def describe(self, found: Any) -> Any:
         if found is None or isinstance(found, HostTensor):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final
 
 import torch
 from xpool_protocol.arrays.api import is_allowed
 from xpool_protocol.errors import OperationUnknown
+
+MAX_PARTS: Final = 10_000
+MAX_PART_DEPTH: Final = 4
+HELD_IN_SLOTS: Final = ("data", "indices", "maxes", "mins", "points", "simplices")
+"""Attributes of compiled classes, which have no ``__dict__``."""
 
 
 class ArrayLibrary(ABC):
@@ -60,6 +65,18 @@ class ArrayLibrary(ABC):
         """Name of an object's class, as CuPy calls it."""
         return type(found).__name__
 
+    def parts_of(self, found: Any) -> list[Any]:
+        """The arrays that an object is made of, each once."""
+        return list(held_arrays(found, self.array_type))
+
+    def set_attribute(self, found: Any, name: str, value: Any) -> None:
+        """Set an attribute of an object that is no array.
+
+        Raises:
+            AttributeError: it can't be set.
+        """
+        raise AttributeError(f"{self.type_name(found)}.{name} can't be set")
+
     def attribute(self, found: Any, name: str) -> Any:
         """An attribute of an object that is no array; it may be read."""
         return getattr(found, name)
@@ -100,6 +117,32 @@ class ArrayLibrary(ABC):
     @abstractmethod
     def argument(self, value: Any) -> Any:
         """A small array that came by value, as calls want it."""
+
+
+def held_arrays(found: Any, array_type: type) -> Iterator[Any]:
+    """Arrays within an object: its attributes, and theirs, a few levels deep."""
+    seen: set[int] = set()
+    waiting = [(found, 0)]
+    while waiting and len(seen) < MAX_PARTS:
+        one, depth = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, array_type):
+            yield one
+            continue
+        if depth >= MAX_PART_DEPTH or isinstance(one, type):
+            continue
+        if isinstance(one, tuple | list):
+            inner = list(one)
+        elif isinstance(one, dict):
+            inner = list(one.values())
+        elif depth == 0 or type(one).__module__.startswith(("scipy.", "cupyx.")):
+            inner = [*getattr(one, "__dict__", {}).values()]
+            inner += [getattr(one, name, None) for name in HELD_IN_SLOTS]
+        else:
+            continue
+        waiting += [(part, depth + 1) for part in inner]
 
 
 def lacks(name: str, library: str) -> OperationUnknown:

@@ -15,7 +15,13 @@ from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
 from xpool_protocol.values import HostTensor
 
-from xpool_server.arrays import kernel_calls, numpy_random, numpy_sparse
+from xpool_server.arrays import (
+    kernel_calls,
+    numpy_random,
+    numpy_sparse,
+    scipy_filters,
+    scipy_functions,
+)
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
@@ -26,6 +32,8 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **OWN,
     **numpy_random.OWN,
     **numpy_sparse.OWN,
+    **scipy_filters.OWN,
+    **scipy_functions.OWN,
     **kernel_calls.OWN,
 }
 _TYPE_NAMES: Final = {"cKDTree": "KDTree"}
@@ -104,6 +112,11 @@ class NumpyLibrary(ArrayLibrary):
         if name in numpy_sparse.INDICES and numpy_sparse.is_sparse(found):
             return value.copy()
         return value
+
+    def set_attribute(self, found: Any, name: str, value: Any) -> None:
+        if not numpy_sparse.is_sparse(found):
+            super().set_attribute(found, name, value)
+        numpy_sparse.set_attribute(found, name, value)
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)

@@ -47,7 +47,8 @@ def _maker(name: str) -> Callable[..., Any]:
         if isinstance(arg1, tuple) and not _is_shape(arg1):
             arg1 = _own_parts(arg1)
         if isinstance(arg1, np.ndarray) and arg1.ndim > 2:
-            raise TypeError("expected dimension <= 2 array or matrix")
+            error = ValueError if name.startswith("cs") else TypeError
+            raise error("expected dimension <= 2 array or matrix")
         made = kind(arg1, shape=shape, dtype=dtype, copy=copy)
         if made.dtype.char not in _TYPES:
             if dtype is not None or _given_dtype(arg1) is not None:
@@ -100,11 +101,68 @@ def check(made: Any) -> None:
                 raise ValueError("index exceeds the matrix dimensions")
 
 
+def set_attribute(made: Any, name: str, value: Any) -> None:
+    """Set what can be set without the parts ceasing to fit together.
+
+    Raises:
+        AttributeError: it can't be set.
+        ValueError: other data than before, by shape or dtype.
+    """
+    if name in ("has_canonical_format", "has_sorted_indices") and value in (0, 1):
+        setattr(made, name, bool(value))
+    elif name == "shape":
+        made.set_shape(tuple(value))
+    elif name == "data" and isinstance(value, np.ndarray):
+        if value.shape != made.data.shape or value.dtype.char not in _TYPES:
+            raise ValueError(
+                f"the data of this matrix has shape {made.data.shape}, not"
+                f" {value.shape} {value.dtype}"
+            )
+        made.data = value
+    else:
+        raise AttributeError(f"{type(made).__name__}.{name} can't be set")
+
+
+def _with_out(kind: str, name: str) -> Callable[..., Any]:
+    """``sum`` and ``mean``: ``out`` is an array as the result is, no matrix."""
+
+    def run(self: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        found = plain(getattr(getattr(_scipy(), kind), name)(self, axis, dtype))
+        if out is None:
+            return found
+        found = np.asarray(found)
+        if out.shape != found.shape:
+            raise ValueError("dimensions do not match")
+        out[...] = found
+        return out
+
+    return run
+
+
+def _in_c_order(kind: str) -> Callable[..., Any]:
+    """``toarray`` lays rows out one by one unless it is told otherwise."""
+
+    def toarray(self: Any, order: Any = None, out: Any = None) -> Any:
+        found = getattr(_scipy(), kind).toarray(self, order=order or "C")
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
+    return toarray
+
+
 def plain(found: Any) -> Any:
     """A dense result as CuPy has it: no ``numpy.matrix``."""
     return np.asarray(found) if isinstance(found, np.matrix) else found
 
 
 OWN: Final[dict[str, Callable[..., Any]]] = {
-    f"cupyx.scipy.sparse.{name}": _maker(name) for name in KINDS
+    **{f"cupyx.scipy.sparse.{name}": _maker(name) for name in KINDS},
+    **{
+        f"cupyx.scipy.sparse.{kind}.{name}": _with_out(kind, name)
+        for kind in KINDS
+        for name in ("sum", "mean")
+    },
+    **{f"cupyx.scipy.sparse.{kind}.toarray": _in_c_order(kind) for kind in KINDS},
 }

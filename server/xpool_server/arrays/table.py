@@ -1,11 +1,13 @@
 """The session's arrays: their numbers, and what they take from the quota.
 
 A number names an object or the fault that poisoned it. Memory is charged once for each
-owner: views of an array share its charge, and it ends with the last of them.
+owner: views of an array share its charge, and it ends with the last of them. An object
+that is no array, such as a sparse matrix, is charged for the arrays that it is made of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from xpool_protocol.errors import ArgumentInvalid, HandleUnknown, PeerError
@@ -28,10 +30,25 @@ class Ledger(Protocol):
 class ArrayTable:
     """Numbers and what they name."""
 
-    def __init__(self, ledger: Ledger, array_type: type) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        array_type: type,
+        parts_of: Callable[[Any], Iterable[Any]] = lambda found: (),
+    ) -> None:
+        """No numbers yet.
+
+        Args:
+            ledger: what memory is charged to.
+            array_type: of the library's arrays.
+            parts_of: the arrays that an object of another type is made of.
+        """
         self._ledger = ledger
         self._array_type = array_type
+        self._parts_of = parts_of
         self._table: dict[int, Any] = {}
+        self._parts: dict[int, list[Any]] = {}
+        """Of an object's number: the owners that it is charged for."""
         self._owners: dict[int, list[int]] = {}
         """Of an owner's id: how many numbers hold it, and its charge."""
 
@@ -87,7 +104,26 @@ class ArrayTable:
         self.check_new(number)
         if isinstance(found, self._array_type):
             self._charge(found, is_charged)
+        else:
+            self._charge_parts(number, found)
         self._table[number] = found
+
+    def recharge(self, number: int) -> None:
+        """Charge an object anew: a call may have changed what it is made of.
+
+        Raises:
+            QuotaExceeded: there is no room. It keeps its parts: they are charged.
+        """
+        found = self._table.get(number)
+        if found is None or type(found) is Fault:
+            return
+        before = self._parts.pop(number, [])
+        try:
+            self._charge_parts(number, found, is_forced=True)
+        finally:
+            for one in before:
+                self._discharge(one)
+        self._ledger.check_room(0)
 
     def poison(self, number: int, fault: Fault) -> None:
         """Make a number stand for a fault; what it named is dropped."""
@@ -123,15 +159,31 @@ class ArrayTable:
             return
         if isinstance(found, self._array_type):
             self._discharge(found)
+        for one in self._parts.pop(number, ()):
+            self._discharge(one)
 
-    def _charge(self, array: Any, is_charged: bool) -> None:
+    def _charge_parts(self, number: int, found: Any, is_forced: bool = False) -> None:
+        charged: list[Any] = []
+        try:
+            for one in self._parts_of(found):
+                self._charge(one, is_charged=False, is_forced=is_forced)
+                charged.append(owner_of(one))
+        except BaseException:
+            for one in charged:
+                self._discharge(one)
+            raise
+        if charged:
+            self._parts[number] = charged
+
+    def _charge(self, array: Any, is_charged: bool, is_forced: bool = False) -> None:
         owner = owner_of(array)
         row = self._owners.get(id(owner))
         if row is not None:
             row[0] += 1
             return
         charge = 0 if is_charged else charged_nbytes(owner.nbytes)
-        self._ledger.check_room(charge)
+        if not is_forced:
+            self._ledger.check_room(charge)
         self._ledger.charge_elsewhere(charge)
         self._owners[id(owner)] = [1, charge]
 
@@ -150,6 +202,10 @@ class ArrayTable:
             if isinstance(found, self._array_type):
                 key = id(owner_of(found))
                 owners[key] = owners.get(key, 0) + 1
+        for parts in self._parts.values():
+            for one in parts:
+                owners[id(one)] = owners.get(id(one), 0) + 1
+        assert self._parts.keys() <= self._table.keys()
         assert owners == {key: row[0] for key, row in self._owners.items()}
 
 

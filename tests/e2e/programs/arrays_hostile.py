@@ -1,9 +1,13 @@
 """What CuPy refuses, and what the wire does: each by its own exception, at the call."""
 
+import os
 import tempfile
 
 import cupy as cp
+import cupyx.scipy.sparse
 import numpy as np
+from xpool.cupy.device import device
+from xpool.cupy.encoding import ENCODERS
 
 
 def refused(kind, run, text=""):
@@ -39,6 +43,9 @@ with tempfile.TemporaryFile() as file:
 
 # Shapes and indices beyond reason.
 refused(OverflowError, lambda: cp.zeros(2**63))
+refused(OverflowError, lambda: cp.empty((3, 2**63)))
+refused(ValueError, lambda: a.reshape(2**63), "cannot reshape")
+refused(IndexError, lambda: a[2**63])
 refused(cp.cuda.memory.OutOfMemoryError, lambda: cp.zeros(2**62))
 refused(cp.cuda.memory.OutOfMemoryError, lambda: cp.zeros((2**40, 2**40)))
 refused(ValueError, lambda: cp.broadcast_to(a[0, 0], (2**50, 2**50)))
@@ -64,6 +71,53 @@ for _ in range(20):
 refused(ValueError, lambda: cp.linalg.norm(a, deep), "nested too deep")
 refused(ValueError, lambda: cp.linalg.norm(a, (1,) * 70_000), "too many")
 refused(ValueError, lambda: cp.broadcast_arrays(*[a] * 100), "too many")
+
+# Names that are private, of whatever, by whatever way.
+for name in (
+    "cupy._core",
+    "cupy.linalg._util",
+    "ndarray.__reduce__",
+    "ndarray.__class__",
+    "cupyx.scipy.sparse.csr_matrix.__init__",
+    "cupyx.scipy.sparse.csr_matrix.__dict__",
+    "_cupy.add",
+):
+    refused(NotImplementedError, lambda name=name: device().call(name, (a,), {}))
+
+
+# Numbers that only another session's arrays may have.
+class Foreign:
+    """What holds a number that this session never made."""
+
+    _ref = b"\x21" + (b"\xff" * 5) + b"\x01"
+
+
+ENCODERS[Foreign] = lambda one: one._ref
+refused(RuntimeError, lambda: device().call("cupy.negative", (Foreign(),), {}), "exist")
+
+# A process that was forked has no session of its own, and must not use its parent's.
+child = os.fork()
+if not child:
+    try:
+        a + 1
+        a.get()
+    except RuntimeError as error:
+        os._exit(0 if "forked" in str(error) else 2)
+    os._exit(3)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+# Sparse matrices whose parts do not fit together, and what they refuse.
+sparse = cupyx.scipy.sparse
+one, far = cp.ones(1), cp.array([7])
+refused(
+    ValueError, lambda: sparse.csr_matrix((one, far, cp.array([0, 1])), shape=(1, 3))
+)
+refused(ValueError, lambda: sparse.coo_matrix((one, (far, far)), shape=(3, 3)))
+matrix = sparse.identity(3, format="csr")
+refused(AttributeError, lambda: matrix.no_such_name)
+refused(AttributeError, lambda: setattr(matrix, "indices", far))
+refused(ValueError, lambda: setattr(matrix, "data", cp.ones(99)), "shape")
+refused(cp.cuda.memory.OutOfMemoryError, lambda: sparse.eye(1 << 25))
 
 # Nothing of this has harmed the session.
 np.testing.assert_array_equal((a + 1).get(), np.arange(1, 7).reshape(2, 3))

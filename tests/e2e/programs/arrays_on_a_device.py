@@ -50,6 +50,9 @@ cp.cuda.set_allocator(cp.cuda.MemoryPool().malloc)
 cp.cuda.set_allocator(None)
 refused(NotImplementedError, lambda: cp.cuda.set_allocator(lambda n: n), "allocates")
 refused(NotImplementedError, lambda: cp.cuda.alloc(10), "no address")
+mem = cp.cuda.alloc_pinned_memory(16)
+np.frombuffer(mem, np.float32)[...] = 2
+assert bytes(mem) == np.full(4, 2, np.float32).tobytes()
 hook = cp.cuda.MemoryHook()
 refused(NotImplementedError, lambda: hook.__enter__(), "hooks")
 assert cupyx.empty_pinned(4, np.float32).dtype == np.float32

@@ -146,6 +146,77 @@ def test_an_array_does_not_outlive_its_number(desk: Desk) -> None:
     assert found() is None
 
 
+def sparse_of(desk: Desk, count: int) -> int:
+    """A square matrix of ``count`` items; its number."""
+    found, _ = desk.ask("cupyx.scipy.sparse.eye", count)
+    return int(found.number)
+
+
+def test_a_sparse_matrix_is_charged_for_its_arrays(desk: Desk) -> None:
+    before = desk.storages.allocated_nbytes
+    number = sparse_of(desk, 1000)
+    held = desk.storages.allocated_nbytes - before
+    assert held >= 1000 * 8  # its items alone, in double precision
+    desk.calls.arrays.validate()
+    desk.calls.free(FreeArrays((number,)))
+    assert desk.storages.allocated_nbytes == before
+
+
+def test_what_a_sparse_matrix_shares_is_charged_once(desk: Desk) -> None:
+    number = sparse_of(desk, 1000)
+    held = desk.storages.allocated_nbytes
+    record = ArrayRequest(
+        *(99, 1 << 41, desk.operation("xpool.object_attribute")),
+        (Handle(number), "data"),
+        {},
+    )
+    (answer,) = desk.calls.request(record)
+    assert isinstance(answer, Reply)
+    assert desk.storages.allocated_nbytes == held
+    desk.calls.free(FreeArrays((number,)))
+    # The items live on under the number of their own.
+    assert 1000 * 8 <= desk.storages.allocated_nbytes < held
+    desk.calls.arrays.validate()
+    desk.calls.free(FreeArrays((1 << 41,)))
+    assert desk.storages.allocated_nbytes == desk_of_three(desk)
+
+
+def desk_of_three(desk: Desk) -> int:
+    """What the array that every desk begins with takes."""
+    before = desk.storages.allocated_nbytes
+    desk.put(77, [1, 2, 3])
+    taken = desk.storages.allocated_nbytes - before
+    desk.calls.free(FreeArrays((77,)))
+    return taken
+
+
+def test_a_matrix_that_does_not_fit_leaves_nothing(desk: Desk) -> None:
+    before = desk.storages.allocated_nbytes
+    fault = desk.ask("cupyx.scipy.sparse.eye", QUOTA // 8)
+    assert "out of memory on the slice" in fault.text
+    assert desk.storages.allocated_nbytes == before
+    assert len(desk.calls.arrays) == 1
+
+
+def test_a_matrix_that_grows_is_charged_anew(desk: Desk) -> None:
+    found, _ = desk.ask("cupyx.scipy.sparse.csr_matrix", (1000, 1000))
+    before = desk.storages.allocated_nbytes
+    name = "cupyx.scipy.sparse.csr_matrix.setdiag"
+    assert not desk.call(name, [], Handle(found.number), 1.0)
+    assert desk.storages.allocated_nbytes >= before + 1000 * 8
+    desk.calls.arrays.validate()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("data", Handle(1)), ("indices", Handle(1)), ("__class__", 1), ("data", 3)],
+)
+def test_parts_of_a_matrix_stay_together(desk: Desk, name: str, value: Any) -> None:
+    number = sparse_of(desk, 5)
+    fault = desk.ask("xpool.set_attribute", Handle(number), name, value)
+    assert fault.text
+
+
 def test_warnings_are_told(desk: Desk) -> None:
     desk.put(2, [])
     _, said = desk.ask("cupy.mean", Handle(2))

@@ -39,8 +39,9 @@ for _function in (
     cuda.get_elapsed_time,
 ):
     own(f"cupy.cuda.{_function.__name__}")(_function)
-for _name in ("alloc", "malloc_async", "malloc_managed", "alloc_pinned_memory"):
+for _name in ("alloc", "malloc_async", "malloc_managed"):
     own(f"cupy.cuda.{_name}")(memory.refuse_memory)
+own("cupy.cuda.alloc_pinned_memory")(memory.alloc_pinned_memory)
 
 
 @own("cupy.cuda.is_available")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from xpool_protocol.arrays.api import api
 
 from xpool.cupy import transfer
 from xpool.cupy.finder import module
-from xpool.cupy.functions import own
+from xpool.cupy.functions import call, own
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 FORMATS: Final = ("coo", "csr", "csc", "dia")
@@ -98,6 +99,43 @@ class _Sparse(RemoteClass):
         parts = (data, indices) if indices else (data, *rest)
         return kind(parts, shape=shape)
 
+    @property
+    def data(self) -> Any:
+        """The stored items: the matrix's own memory."""
+        return self._attribute("data")
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._set_attribute("data", value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        found: tuple[int, ...] = self._attribute("shape")
+        return found
+
+    @shape.setter
+    def shape(self, value: Any) -> None:
+        self._set_attribute("shape", tuple(value))
+
+    @property
+    def has_canonical_format(self) -> bool:
+        """Whether indices are sorted, and none stands twice."""
+        return bool(self._attribute("has_canonical_format"))
+
+    @has_canonical_format.setter
+    def has_canonical_format(self, value: Any) -> None:
+        self._set_attribute("has_canonical_format", bool(value))
+
+    @property
+    def has_sorted_indices(self) -> bool:
+        """Whether indices are sorted within each row or column."""
+        return bool(self._attribute("has_sorted_indices"))
+
+    @has_sorted_indices.setter
+    def has_sorted_indices(self, value: Any) -> None:
+        self._set_attribute("has_sorted_indices", bool(value))
+
     def __len__(self) -> int:
         raise TypeError("sparse matrix length is ambiguous; use getnnz()")
 
@@ -114,11 +152,42 @@ class _Sparse(RemoteClass):
         return str(self.get())
 
 
+class spmatrix(_Sparse):  # noqa: N801  CuPy's name
+    """Base of the matrices, whose ``*`` is the product of matrices."""
+
+    @property
+    def A(self) -> Any:  # noqa: N802  CuPy's name
+        """A dense array; deprecated."""
+        _warn("A", "toarray()")
+        return self.toarray()  # type: ignore[attr-defined]
+
+    @property
+    def H(self) -> Any:  # noqa: N802  CuPy's name
+        """Transposed and conjugated; deprecated."""
+        _warn("H", "T.conj()")
+        return self.transpose().conj()  # type: ignore[attr-defined]
+
+
+class sparray(_Sparse):  # noqa: N801  CuPy's name
+    """Base of the arrays, whose ``*`` goes by items."""
+
+
+def _warn(name: str, instead: str) -> None:
+    warnings.warn(
+        f"`spmatrix.{name}` is deprecated; use `.{instead}` instead",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+
+
+BASES: Final = {"matrix": spmatrix, "array": sparray}
+for _base in BASES.values():
+    _base.__module__ = "cupyx.scipy.sparse"
 SPARSE: Final[dict[tuple[str, str], Any]] = {}
 for _format in FORMATS:
     for _kind in ("matrix", "array"):
         SPARSE[_format, _kind] = remote_class(
-            f"cupyx.scipy.sparse.{_format}_{_kind}", _Sparse
+            f"cupyx.scipy.sparse.{_format}_{_kind}", BASES[_kind]
         )
 
 
@@ -141,10 +210,16 @@ for _module, _names in OTHER.items():
             remote_class(f"{_module}.{_name}", _Callable)
 
 
-@own("cupyx.scipy.sparse.issparse", "cupyx.scipy.sparse.isspmatrix")
+@own("cupyx.scipy.sparse.issparse")
 def issparse(x: Any) -> bool:
-    """Whether it is a sparse matrix of the drop-in's."""
+    """Whether it is a sparse matrix or array of the drop-in's."""
     return isinstance(x, _Sparse)
+
+
+@own("cupyx.scipy.sparse.isspmatrix")
+def isspmatrix(x: Any) -> bool:
+    """Whether it is a sparse matrix of the drop-in's."""
+    return isinstance(x, spmatrix)
 
 
 for _format in FORMATS:
@@ -156,7 +231,29 @@ for _format in FORMATS:
     own(f"cupyx.scipy.sparse.isspmatrix_{_format}")(_is_format)
 
 
+@own("cupyx.scipy.sparse.random")
+def random(
+    m: int,
+    n: int,
+    density: float = 0.01,
+    format: str = "coo",  # noqa: A002  CuPy's name
+    dtype: Any = None,
+    random_state: Any = None,
+    data_rvs: Any = None,
+) -> Any:
+    """A matrix whose items stand at random places; ``data_rvs`` runs here."""
+    if dtype is not None and np.dtype(dtype).char not in "?fdFD":
+        raise NotImplementedError(f"type {dtype} is not supported")
+    given = {"density": density, "format": format, "dtype": dtype}
+    if random_state is not None:
+        given["random_state"] = random_state
+    made = call("cupyx.scipy.sparse.random", (m, n), given)
+    if data_rvs is not None:
+        made.data = transfer.as_array(data_rvs(made.nnz)).astype(made.dtype)
+    return made
+
+
 @module("cupyx.scipy.sparse")
 def fill(m: ModuleType) -> None:
     """The common bases."""
-    m.spmatrix = m.sparray = _Sparse  # type: ignore[attr-defined]
+    m.spmatrix, m.sparray = spmatrix, sparray  # type: ignore[attr-defined]
