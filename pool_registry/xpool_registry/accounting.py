@@ -1,7 +1,8 @@
 """Who has used how much: what nodes measured, second by second, summed by the hour.
 
-Pure. A node repeats its seconds until the registry has answered; a second that a lease
-has been charged for is not charged again.
+Pure. A node repeats its seconds until the registry has stored them; a second that a
+lease has been charged for is not charged again. So nothing is lost and nothing counts
+twice when a registry dies between hearing of a second and storing it.
 """
 
 from __future__ import annotations
@@ -118,6 +119,10 @@ class Ledger:
             self._add(holder, second, now_s)
         while len(self._last_s) > MAX_LEASES:
             del self._last_s[next(iter(self._last_s))]
+
+    def rows(self) -> list[Row]:
+        """All that are in memory."""
+        return list(self._rows.values())
 
     def take_changed(self) -> list[Row]:
         """Rows that have changed since they were last taken."""

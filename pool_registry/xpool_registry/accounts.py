@@ -11,6 +11,7 @@ from xpool_protocol.errors import BrokenError, UsageError
 from xpool_registry.accounting import (
     GROUPS,
     HOUR_S,
+    MAX_LEASES,
     Holder,
     Ledger,
     Row,
@@ -38,6 +39,9 @@ class Accounts:
         self._lock = threading.Lock()
         hour_s = int(now_s) // HOUR_S * HOUR_S
         self._ledger = Ledger(store.rows(hour_s - HOUR_S, hour_s + 2 * HOUR_S))
+        #: The last second of each lease that the store has.
+        self._stored_s: dict[str, int] = {}
+        self._note(self._ledger.rows())
         self._flushed_s = now_s
         self._hour_s = hour_s
         self._is_failing = False
@@ -49,6 +53,15 @@ class Accounts:
         with self._lock:
             for holder, seconds in used:
                 self._ledger.charge(holder, seconds, now_s)
+
+    def stored_s(self, used: Iterable[tuple[str, Sequence[Second]]]) -> dict[str, int]:
+        """Of leases with seconds that the store lacks: up to which one it has them."""
+        with self._lock:
+            return {
+                lease_id: self._stored_s.get(lease_id, 0)
+                for lease_id, seconds in used
+                if seconds and self._stored_s.get(lease_id, 0) < seconds[-1].at_s
+            }
 
     def flush(self, now_s: float, *, is_last: bool = False) -> None:
         """Keep what is new, if it is time; a failure is logged and made good later."""
@@ -97,4 +110,13 @@ class Accounts:
             self._is_failing = True
             return False
         self._is_failing = False
+        self._note(rows)
         return True
+
+    def _note(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            lease_id = row.key.lease_id
+            before_s = self._stored_s.pop(lease_id, 0)
+            self._stored_s[lease_id] = max(before_s, row.last_s)
+        while len(self._stored_s) > MAX_LEASES:
+            del self._stored_s[next(iter(self._stored_s))]

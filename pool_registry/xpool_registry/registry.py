@@ -218,7 +218,11 @@ class Registry(AdminDuties):
             if decide.must_rejoin(self._state, command):
                 return HeartbeatAnswer(must_rejoin=True, to_end={})
             # Before anything ends: whose last seconds they are must be known.
-            self._accounts.charge(self._used(command), at.wall_s)
+            used = [*self._used(command)]
+            self._accounts.charge(used, at.wall_s)
+            stored_s = self._accounts.stored_s(
+                (holder.lease_id, seconds) for holder, seconds in used
+            )
             self._commit(decide.expire(self._state, at), at)
             owing = len(self._state.unsettled)
             self._commit(decide.heartbeat(self._state, command, at), at)
@@ -237,6 +241,7 @@ class Registry(AdminDuties):
                 must_rejoin=False,
                 to_end=verdict.to_end,
                 resized=tuple(to_tell),
+                stored_s=stored_s,
                 next_ms=min(QUICK_HEARTBEAT_MS, interval_ms) if is_quick else 0,
             )
 
@@ -507,18 +512,9 @@ class Registry(AdminDuties):
     ) -> Iterator[tuple[Holder, tuple[Second, ...]]]:
         """Whose the seconds are; a node speaks for leases on itself alone."""
         for lease_id, seconds in command.usage:
-            lease = self._state.leases.get(lease_id)
-            if lease is not None and lease.node_name == command.node_name:
-                yield (
-                    Holder(
-                        lease_id=lease_id,
-                        tenant=lease.tenant,
-                        node_name=lease.node_name,
-                        device_index=lease.device_index,
-                        share_percent=lease.share_percent,
-                    ),
-                    seconds,
-                )
+            holder = self._state.holder(lease_id)
+            if holder is not None and holder.node_name == command.node_name:
+                yield holder, seconds
 
     def _commit(self, facts: Sequence[RegistryEvent | Observation], at: Moment) -> None:
         """Store what is to be stored, then let all of it be true."""

@@ -83,6 +83,7 @@ class RegistryService:
                 for lease in answer.resized
             ],
             next_heartbeat_ms=answer.next_ms,
+            usage_stored_s=answer.stored_s,
         )
 
     def resize(self, request: pb.ResizeRequest) -> pb.ResizeReply:

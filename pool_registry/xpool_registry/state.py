@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from xpool_registry.accounting import Holder
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import (
     Device,
@@ -80,6 +81,17 @@ def load_level(busy_percent: float, leased_percent: int, before: int) -> int:
     up = sum(excess >= step for step in BUSY_STEPS)
     down = sum(excess >= step - HYSTERESIS for step in BUSY_STEPS)
     return up if up >= before else max(up, min(before, down))
+
+
+def holder_of(lease: LeaseGranted) -> Holder:
+    """For whom its use is counted."""
+    return Holder(
+        lease_id=lease.lease_id,
+        tenant=lease.tenant,
+        node_name=lease.node_name,
+        device_index=lease.device_index,
+        share_percent=lease.share_percent,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,8 @@ class State:
         self.preempted_s: dict[str, deque[float]] = {}
         #: While events are replayed: what time it is by now.
         self._wall_s: float | None = None
+        #: Whose the leases were that are over, oldest end first.
+        self._over: dict[str, Holder] = {}
         self._by_node: dict[str, dict[str, LeaseGranted]] = {}
         self._due: list[tuple[int, str]] = []
 
@@ -496,6 +510,7 @@ class State:
             del self._by_node[lease.node_name][lease.lease_id]
             self._book(lease, -1)
             self._charge(lease, -1, event.at_s)
+            self._remember_holder(lease)
             self.unsettled.pop(lease.lease_id, None)
             self.elastic.pop(lease.lease_id, None)
             self.limits_ns.pop(lease.lease_id, None)
@@ -512,7 +527,18 @@ class State:
         if len(self.ended) > MAX_ENDED_LEASES:
             del self.ended[next(iter(self.ended))]
 
+    def _remember_holder(self, lease: LeaseGranted) -> None:
+        """Its node may tell of its last seconds after its end."""
+        self._over[lease.lease_id] = holder_of(lease)
+        if len(self._over) > MAX_ENDED_LEASES:
+            del self._over[next(iter(self._over))]
+
     # ---- reading ----
+
+    def holder(self, lease_id: str) -> Holder | None:
+        """Whose a lease is, or was until lately; None: nobody knows."""
+        lease = self.leases.get(lease_id)
+        return holder_of(lease) if lease is not None else self._over.get(lease_id)
 
     def leases_on(self, node_name: str) -> Iterator[LeaseGranted]:
         """Live leases of one node, oldest first."""

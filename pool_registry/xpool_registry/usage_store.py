@@ -39,7 +39,7 @@ class UsageStore(Protocol):
     """Where rows are kept."""
 
     flush_s: float
-    """How often it is to be written; what was used since is lost if all dies."""
+    """How often it is to be written; nodes keep what they have told since."""
 
     def put(self, rows: Sequence[Row]) -> None:
         """Keep rows in the place of those with the same key.
@@ -136,7 +136,7 @@ class MemoryUsage:
 class EtcdUsage:
     """``PREFIX/usage/HOUR/LEASE``, one key a row."""
 
-    flush_s = 30.0
+    flush_s = 10.0
 
     def __init__(self, etcd: Etcd, term: Term) -> None:
         """Write nothing once the term is over.

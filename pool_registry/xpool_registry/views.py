@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from xpool_registry.events import (
@@ -66,6 +68,9 @@ class HeartbeatAnswer(NamedTuple):
 
     resized: tuple[LeaseGranted, ...] = ()
     """Leases with a slice that the node has yet to be told."""
+
+    stored_s: Mapping[str, int] = MappingProxyType({})
+    """Of leases whose use is not all stored: up to which second it is."""
 
     next_ms: int = 0
     """When it is to come back; 0: as Join said."""

@@ -255,8 +255,7 @@ class Node:
                     )
                     self._handle(fact)
                 case UsageHeard():
-                    for meter in self._meters.values():
-                        meter.acknowledged(fact.at_s)
+                    self._acknowledge(fact.until_s)
                 case LeaseRevoked():
                     _log.info("lease ended", lease=fact.lease_id, reason=fact.reason)
                     self._handle(fact)
@@ -318,6 +317,14 @@ class Node:
                 SessionFigures(session.claims.tenant, process.device_index, report)
             )
         return figures
+
+    def _acknowledge(self, until_s: Mapping[str, int]) -> None:
+        """Use that the registry has stored need not be told again."""
+        for worker_id, _, session in self._state.sessions():
+            meter = self._meters.get(worker_id)
+            at_s = until_s.get(session.claims.lease_id)
+            if meter is not None and at_s is not None:
+                meter.acknowledged(at_s)
 
     def _read(self, worker: WorkerId, session: Session, now_ns: int) -> Meter:
         """The session's meter, with what it has used by now."""

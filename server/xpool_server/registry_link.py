@@ -66,9 +66,9 @@ class JoinRefused:
 
 @dataclass(frozen=True, slots=True)
 class UsageHeard:
-    """The registry has the usage of every session up to and with this second."""
+    """The registry has stored the use of these leases up to and with a second."""
 
-    at_s: int
+    until_s: Mapping[str, int]
 
 
 RegistryFact: TypeAlias = (
@@ -249,8 +249,11 @@ class RegistryLink:
         )
         if reply.must_rejoin:
             return True
+        stored_s = reply.usage_stored_s
         with self._lock:
-            del self._ended[: len(ended)]
+            # The last seconds of a session that has ended come again until stored.
+            owed = [one for one in ended if one.lease_id in stored_s]
+            self._ended[: len(ended)] = owed
         for lease in reply.end_leases:
             self._say(LeaseRevoked(lease.lease_id, lease.reason))
         for one in reply.slices:
@@ -265,9 +268,13 @@ class RegistryLink:
                     priority=one.priority,
                 )
             )
-        seconds = [second.at_s for one in sessions for second in one.usage]
-        if seconds:
-            self._say(UsageHeard(max(seconds)))
+        until_s = {
+            one.lease_id: stored_s.get(one.lease_id, one.usage[-1].at_s)
+            for one in sessions
+            if one.usage
+        }
+        if until_s:
+            self._say(UsageHeard(until_s))
         self._interval_s = reply.next_heartbeat_ms / 1000 or None
         return False
 

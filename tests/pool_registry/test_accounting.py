@@ -201,6 +201,38 @@ def test_a_file_that_is_no_store_is_refused_and_left(tmp_path: Path) -> None:
     assert path.read_bytes() == b"not a database, " * 500
 
 
+@given(
+    steps=st.lists(st.sampled_from(["second", "flush", "kill"]), max_size=40),
+)
+def test_a_registry_that_is_killed_loses_no_second(steps: list[str]) -> None:
+    """A node tells its seconds until they are stored; each is charged once."""
+    store, now_s = MemoryUsage(), NOW_S
+    accounts = Accounts(store, now_s)
+    told: list[Second] = []
+
+    def heartbeat() -> None:
+        accounts.charge([(holder(), told)], now_s)
+        stored_s = accounts.stored_s([("l", told)])
+        until_s = stored_s.get("l", told[-1].at_s if told else 0)
+        told[:] = [one for one in told if one.at_s > until_s]
+
+    measured = 0
+    for step in [*steps, "flush"]:
+        now_s += 1
+        if step == "second":
+            told.append(second(now_s))
+            measured += 1
+        elif step == "kill":
+            accounts = Accounts(store, now_s)  # what was not stored is gone with it
+        heartbeat()
+        if step == "flush":
+            accounts.flush(now_s, is_last=True)
+    heartbeat()
+    assert told == []
+    rows = store.rows(0, int(now_s) + HOUR_S)
+    assert sum(one.totals.seconds for one in rows) == measured
+
+
 class Full(MemoryUsage):
     """A disk that has no room for a while."""
 

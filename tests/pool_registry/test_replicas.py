@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.etcd import EtcdServer
+from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.admin_rpc import AdminClient
 from xpool_protocol.control.rpc import RegistryClient
 from xpool_protocol.errors import NotLeader, PoolError
 
@@ -143,6 +146,54 @@ def test_nothing_is_lost_when_leaders_die(trio: Trio, make_node: type[Node]) -> 
         for lease in leases:
             renewed = client.renew(lease.lease_id, lease.epoch)
             assert renewed.device_index == lease.device_index
+
+
+def test_no_second_of_use_is_lost_when_leaders_die(
+    trio: Trio, make_node: type[Node], wait_until: WaitUntil
+) -> None:
+    begin_s = time.time_ns() // 1_000_000_000 // 3600 * 3600
+    with AdminClient(trio.address, timeout_s=20) as client:
+        node = make_node(client)
+        node.join()
+        lease = client.acquire(tenant="ada", share_percent=30, ttl_ms=600_000)
+        report = pb.SessionReport(lease_id=lease.lease_id, epoch=lease.epoch)
+        kept: list[pb.UsageSecond] = []
+        at_s = begin_s
+
+        def heartbeat(*, is_over: bool = False) -> None:
+            """As a server does: what is not stored is told again."""
+            told = pb.SessionReport()
+            told.CopyFrom(report)
+            told.usage.extend(kept)
+            ended = pb.EndedLease(lease_id=lease.lease_id, epoch=lease.epoch, last=told)
+            reply = client.heartbeat(
+                node_name=node.name,
+                boot_id="boot-1",
+                sessions=[] if is_over else [told],
+                ended=[ended] if is_over else [],
+            )
+            assert not reply.must_rejoin
+            last_s = reply.usage_stored_s.get(lease.lease_id, at_s)
+            kept[:] = [one for one in kept if one.at_s > last_s]
+
+        for turn in range(3):
+            for _ in range(5):
+                at_s += 1
+                kept.append(pb.UsageSecond(at_s=at_s, device_ns=100_000_000))
+                heartbeat(is_over=turn == 2)
+            assert kept, "nothing is acknowledged before it is stored"
+            if turn < 2:
+                trio.kill_leader()
+            heartbeat(is_over=turn == 2)
+
+        def all_stored() -> bool:
+            heartbeat(is_over=True)
+            return not kept
+
+        wait_until(all_stored, 30)
+        [usage] = client.list_usage(begin_s, begin_s + 3600, "tenant")
+    assert usage.device_s == pytest.approx(1.5)
+    assert usage.seconds == 15
 
 
 def test_a_storm_of_grants_while_leaders_die(

@@ -166,16 +166,25 @@ class LeaseToEnd(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("end_leases", "must_rejoin", "slices", "next_heartbeat_ms")
+    __slots__ = ("end_leases", "must_rejoin", "slices", "next_heartbeat_ms", "usage_stored_s")
+    class UsageStoredSEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     END_LEASES_FIELD_NUMBER: _ClassVar[int]
     MUST_REJOIN_FIELD_NUMBER: _ClassVar[int]
     SLICES_FIELD_NUMBER: _ClassVar[int]
     NEXT_HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_STORED_S_FIELD_NUMBER: _ClassVar[int]
     end_leases: _containers.RepeatedCompositeFieldContainer[LeaseToEnd]
     must_rejoin: bool
     slices: _containers.RepeatedCompositeFieldContainer[SliceOfLease]
     next_heartbeat_ms: int
-    def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ..., slices: _Optional[_Iterable[_Union[SliceOfLease, _Mapping]]] = ..., next_heartbeat_ms: _Optional[int] = ...) -> None: ...
+    usage_stored_s: _containers.ScalarMap[str, int]
+    def __init__(self, end_leases: _Optional[_Iterable[_Union[LeaseToEnd, _Mapping]]] = ..., must_rejoin: _Optional[bool] = ..., slices: _Optional[_Iterable[_Union[SliceOfLease, _Mapping]]] = ..., next_heartbeat_ms: _Optional[int] = ..., usage_stored_s: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class SliceOfLease(_message.Message):
     __slots__ = ("lease_id", "epoch", "share_percent", "memory_nbytes", "mode", "priority", "number")
