@@ -76,6 +76,12 @@ MAX_DEPTH: Final = 4
 MAX_ARRAY_DEPTH: Final = 8
 """Values within values among arguments of an array operation: ``block`` nests lists."""
 
+MAX_READ_AHEAD: Final = 256
+"""Small arrays whose items one ``xpool.get`` brings beside those that it is for."""
+
+MAX_READ_AHEAD_NBYTES: Final = 64
+"""Of each of them."""
+
 MAX_ARRAY_RESULTS: Final = 64
 """Results of an array operation that a client has predicted."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any, Final
 
 import numpy as np
@@ -43,6 +44,7 @@ class Geometry:
         "dtype",
         "nbytes",
         "ndim",
+        "recent",
         "shape",
         "size",
         "wire",
@@ -64,6 +66,10 @@ class Geometry:
         if max(shape, default=0) >= 1 << 63:
             raise OverflowError("Python int too large to convert to C ssize_t")
         self.wire = b"" if self._is_too_large() else self._encoded()
+        self.recent: deque[int] | None = None
+        """Of a small one: numbers of arrays that have been made lately."""
+        if self.nbytes <= limits.MAX_READ_AHEAD_NBYTES:
+            self.recent = deque(maxlen=limits.MAX_READ_AHEAD)
 
     def _is_too_large(self) -> bool:
         items = math.prod([one or 1 for one in self.shape])

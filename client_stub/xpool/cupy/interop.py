@@ -64,6 +64,7 @@ def from_tensor(value: Any) -> Any:
     )
     writer = Writer()
     write_tensor(writer, wire)
+    device().is_shared = True
     device().post(
         bytes((ARRAY_OVER_STORAGE,)) + array._ref[1:] + b"\x00" + bytes(writer.buffer)
     )
@@ -146,6 +147,7 @@ def _over(native: NativeDevice, array: Any, dtype: Any) -> Any:
 
     made: Any = torch.ops.xpool.storage_over_array
     tensor, storage = made(native.index, array.nbytes)
+    device().is_shared = True
     device().post(bytes((STORAGE_OVER_ARRAY,)) + uvarint(storage) + array._ref[1:])
     return tensor.view(dtype).view(array.shape)
 

@@ -13,7 +13,7 @@ from xpool_protocol.arrays.records import (
     STORAGE_OVER_ARRAY,
 )
 from xpool_protocol.records import ALLOCATE, FREE
-from xpool_protocol.values import HostTensor, Tensor, row_major_strides, write_tensor
+from xpool_protocol.values import Tensor, row_major_strides, write_tensor
 from xpool_protocol.wire import Writer
 
 from xpool.cupy import ndarray as arrays
@@ -83,8 +83,7 @@ def download(
     """
     geo, where = array._geo, device()
     if geo.nbytes <= BY_VALUE_NBYTES:
-        value, _ = where.request("xpool.get", b"\x01" + array._ref + b"\x00")
-        assert isinstance(value, HostTensor)
+        value = where.items(array)
         flat = np.frombuffer(bytearray(value.data), geo.dtype)
         if out is None:
             return flat.reshape(geo.shape)

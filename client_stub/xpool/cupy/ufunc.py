@@ -30,7 +30,7 @@ _SCALARS: Final = (int, float, complex)
 class Plan:
     """What a call with operands of known geometries returns."""
 
-    __slots__ = ("bounds", "charge", "geo", "head", "tail")
+    __slots__ = ("bounds", "charge", "geo", "head", "recent", "tail")
 
     def __init__(
         self, uf: ufunc, geo: Geometry, bounds: tuple[int, int] | None
@@ -39,6 +39,7 @@ class Plan:
         self.head = device().head(uf.full_name, 1)
         self.tail = geo.wire + uvarint(uf.nin)
         self.charge = geo.charge_nbytes
+        self.recent = geo.recent
         self.bounds = bounds
         """Least and greatest Python integer that the operand's dtype holds."""
 
@@ -488,10 +489,12 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
         array._geo = plan.geo
         array._base = array._layout = None
         array._charge = plan.charge
+        if plan.recent is not None:
+            plan.recent.append(array._number)
         if reflected:
-            where.post(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
+            where.post_new(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
         else:
-            where.post(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
+            where.post_new(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
         return array
 
     return operate

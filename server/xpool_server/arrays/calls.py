@@ -445,7 +445,25 @@ class ArrayCalls:
 
     # ---- the project's own operations
 
-    def _get(self, array: Any) -> HostTensor:
+    def _get(self, array: Any, others: Any = None) -> Any:
+        """An array's items, and those of small arrays, by number, that are there."""
+        found = self._items(array)
+        if others is None:
+            return found
+        if not isinstance(others, list) or len(others) > limits.MAX_READ_AHEAD:
+            raise ArgumentInvalid("too many arrays to be read at once")
+        return found, [self._small_items(one) for one in others]
+
+    def _small_items(self, number: Any) -> HostTensor | None:
+        """Of an array that may be gone; a failure is told to who asks for it alone."""
+        table, _ = self.arrays.tables()
+        found = table.get(number) if type(number) is int else None
+        if not isinstance(found, self.library.array_type):
+            return None
+        is_small = found.nbytes <= limits.MAX_READ_AHEAD_NBYTES
+        return self._items(found) if is_small else None
+
+    def _items(self, array: Any) -> HostTensor:
         if not isinstance(array, self.library.array_type):
             raise ArgumentInvalid("only an array has items")
         if array.nbytes > limits.MAX_HOST_TENSOR_NBYTES:

@@ -138,6 +138,18 @@ def test_an_argument_that_is_returned_keeps_its_number(desk: Desk) -> None:
     assert (view.number, view.base) == (1 << 40, 1)
 
 
+def test_small_arrays_are_read_beside_another(desk: Desk) -> None:
+    desk.put(2, [4])
+    desk.put(3, list(range(100)))
+    desk.call("cupy.add", [(4, FLOAT64, (3,))], Handle(1), 1.0)  # a wrong prediction
+    (first, others), _ = desk.ask("xpool.get", Handle(1), [2, 3, 4, 5, -1, 1.5])
+    assert np.frombuffer(first.data, np.float32).tolist() == [1, 2, 3]
+    assert np.frombuffer(others[0].data, np.float32).tolist() == [4]
+    assert others[1:] == [None] * 5
+    fault = desk.ask("xpool.get", Handle(1), [2] * 257)
+    assert "too many arrays" in fault.text
+
+
 def test_an_array_does_not_outlive_its_number(desk: Desk) -> None:
     desk.call("cupy.add", [(2, FLOAT32, (3,))], Handle(1), Handle(1))
     desk.items(1)
