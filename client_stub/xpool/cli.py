@@ -178,6 +178,28 @@ Require: TypeAlias = Annotated[
         show_default="XPOOL_REQUIRE or any",
     ),
 ]
+Near: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--near", help="Of what has room the nearest, by round trips measured now."
+    ),
+]
+MaxRtt: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        help="Only servers with a round trip of at most so much, for instance 2ms.",
+        show_default="XPOOL_MAX_RTT or any",
+    ),
+]
+CloseBy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LABEL",
+        help="All devices on servers with one value of this label, for instance rack.",
+        show_default="XPOOL_CLOSE_BY or any",
+    ),
+]
 
 OnOom: TypeAlias = Annotated[
     str | None,
@@ -205,6 +227,9 @@ def run(
     place: Place = None,
     same_server: SameServer = False,
     require: Require = None,
+    near: Near = False,
+    max_rtt: MaxRtt = None,
+    close_by: CloseBy = None,
     on_oom: OnOom = None,
     stats_json: Annotated[
         Path | None,
@@ -234,6 +259,9 @@ def run(
         "place": place,
         "same_server": "yes" if same_server else None,
         "require": require,
+        "near": "yes" if near else None,
+        "max_rtt": max_rtt,
+        "close_by": close_by,
         "on_oom": on_oom,
     }
     settings = job_settings(flags)

@@ -34,6 +34,8 @@ MAX_DEVICES: Final = 64
 """Of one job; the registry has the same bound, and the native library room for it."""
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_UNITS_US: Final = {"us": 1, "ms": 1000, "s": 1_000_000}
+_ROUND_TRIP: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*(us|ms|s)", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 
 
@@ -53,8 +55,8 @@ SETTINGS: Final = {
     for setting in (
         Setting("registry", "XPOOL_REGISTRY", "127.0.0.1:7700"),
         Setting("slice", "XPOOL_SLICE", "100%"),
-        Setting("at_least", "XPOOL_AT_LEAST", ""),
         Setting("memory", "XPOOL_MEMORY", ""),
+        Setting("at_least", "XPOOL_AT_LEAST", ""),
         Setting("devices", "XPOOL_DEVICES", "1"),
         Setting("mode", "XPOOL_MODE", "elastic"),
         Setting("tenant", "XPOOL_TENANT", ""),
@@ -64,6 +66,9 @@ SETTINGS: Final = {
         Setting("place", "XPOOL_PLACE", "auto"),
         Setting("same_server", "XPOOL_SAME_SERVER", "no"),
         Setting("require", "XPOOL_REQUIRE", ""),
+        Setting("near", "XPOOL_NEAR", "no"),
+        Setting("max_rtt", "XPOOL_MAX_RTT", ""),
+        Setting("close_by", "XPOOL_CLOSE_BY", ""),
         Setting("on_oom", room.VARIABLE, "fail"),
     )
 }
@@ -99,6 +104,15 @@ class JobSettings:
     same_server: bool = False
     wanted: dict[str, str] = field(default_factory=dict)
     """Which devices will do; see ``require_from_text``."""
+
+    near: bool = False
+    """The nearest of what has room."""
+
+    max_rtt_us: int = 0
+    """Only servers with a round trip of at most so much; 0: any."""
+
+    close_by: str = ""
+    """All devices on servers with one value of this label."""
 
     on_oom: str = "fail"
     """What an allocation does that the quota does not hold; see ``room.py``."""
@@ -137,6 +151,9 @@ def job_settings(
         place=_one_of("place", texts["place"], PLACES),
         same_server=_one_of("same_server", texts["same_server"], SWITCH) == "yes",
         wanted=require_from_text(texts["require"]),
+        near=_one_of("near", texts["near"], SWITCH) == "yes",
+        max_rtt_us=_us_from_text(texts["max_rtt"]) if texts["max_rtt"] else 0,
+        close_by=texts["close_by"],
         on_oom=_on_oom(texts["on_oom"]),
     )
 
@@ -236,6 +253,18 @@ def ms_from_text(text: str) -> int:
             " for instance 90s, 10m, 2h or 1d"
         )
     return ms
+
+
+def _us_from_text(text: str) -> int:
+    """Microseconds named by a text like ``500us``, ``2ms`` or ``0.1s``."""
+    match = _ROUND_TRIP.fullmatch(text)
+    us = round(float(match[1]) * _UNITS_US[match[2]]) if match else 0
+    if not 0 < us <= 60_000_000:
+        raise UsageError(
+            f"{text!r} is no round trip: write a number and a unit, for instance 500us"
+            " or 2ms"
+        )
+    return us
 
 
 def require_from_text(text: str) -> dict[str, str]:

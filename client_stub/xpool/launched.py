@@ -77,6 +77,9 @@ def environment_of(settings: JobSettings) -> dict[str, str]:
         "time_limit": f"{settings.limit_ms / 1000:.3f}s" if settings.limit_ms else "",
         "place": settings.place,
         "same_server": "yes" if settings.same_server else "no",
+        "near": "yes" if settings.near else "no",
+        "max_rtt": f"{settings.max_rtt_us}us" if settings.max_rtt_us else "",
+        "close_by": settings.close_by,
         "on_oom": settings.on_oom,
         "require": ",".join(f"{key}={value}" for key, value in settings.wanted.items()),
     }

@@ -171,6 +171,9 @@ def request_from(
         policy=settings.place,
         same_node=settings.same_server,
         apart=wanted.get("apart", ""),
+        near=settings.near,
+        max_rtt_us=settings.max_rtt_us,
+        close_by=settings.close_by,
         wanted=pb.Wanted(
             kind=wanted.get("kind", ""),
             model=wanted.get("model", ""),

@@ -21,6 +21,7 @@ from xpool_registry.settings import (
     MAX_DEVICES,
     MAX_GROUP_DEVICES,
     MAX_NAME_CHARS,
+    MAX_NODES,
     MAX_SESSIONS,
     MAX_TEXT_CHARS,
     ttl_ms_checked,
@@ -30,6 +31,8 @@ MODES = ("elastic", "capped")
 PRIORITIES = ("high", "normal", "low")
 POLICIES = ("auto", "pack", "spread")
 MAX_LABELS = 32
+MAX_RTT_US = 60_000_000
+"""A minute: who is further away has no network."""
 
 MAX_DEVICE_INDEX = (1 << 16) - 1
 
@@ -146,6 +149,12 @@ def check_acquire_group(command: AcquireGroup) -> None:
     check_number("min_memory_nbytes", wanted.min_memory_nbytes, 0, MAX_NBYTES)
     check_labels(wanted.labels)
     check_text("apart", command.apart, MAX_NAME_CHARS, may_be_empty=True)
+    check_text("close_by", command.close_by, MAX_NAME_CHARS, may_be_empty=True)
+    check_number("max_rtt_us", wanted.max_rtt_us, 0, MAX_RTT_US)
+    check_number("the number of distances", len(wanted.distances), 0, MAX_NODES)
+    for name, rtt_us in wanted.distances:
+        check_node_name(name)
+        check_number("rtt_us", rtt_us, 0, MAX_RTT_US)
 
 
 def check_labels(labels: Sequence[tuple[str, str]]) -> None:

@@ -83,6 +83,12 @@ class AcquireGroup:
     apart: str = ""
     """No node of it holds another lease of its tenant with the same text."""
 
+    near: bool = False
+    """The nearest to the client of what has room."""
+
+    close_by: str = ""
+    """All devices on nodes with one value of this label."""
+
     ticket: str = ""
     """Random, of the client's making: with it the same request may be sent again."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,11 +31,20 @@ class Constraints:
     """Of the node, sorted; all of them."""
 
     node_name: str = ""
+    max_rtt_us: int = 0
+    """Only nodes that the client has measured to be this near; 0: any."""
+
+    distances: tuple[tuple[str, int], ...] = ()
+    """Round trips from the client to nodes in microseconds, sorted by name."""
 
     def rules_out(self, node: NodeFacts, device: DeviceFacts) -> str:
         """Why that device will not do, for people; empty if it will."""
         if self.node_name and node.name != self.node_name:
             return f"not on node {self.node_name}"
+        if self.max_rtt_us:
+            far = self._too_far(node.name)
+            if far:
+                return far
         if self.kind and device.kind != self.kind:
             return f"kind is {device.kind or 'unknown'}, not {self.kind}"
         if self.model and self.model.casefold() not in device.model.casefold():
@@ -50,6 +60,18 @@ class Constraints:
             if node.labels.get(key) != value:
                 return f"label {key} is {node.labels.get(key, 'missing')}, not {value}"
         return ""
+
+    def _too_far(self, node_name: str) -> str:
+        at = bisect_left(self.distances, (node_name, 0))
+        if at == len(self.distances) or self.distances[at][0] != node_name:
+            return "its distance to the client was not measured"
+        rtt_us = self.distances[at][1]
+        if rtt_us <= self.max_rtt_us:
+            return ""
+        return (
+            f"round trip to the client is {rtt_us / 1000:.1f} ms, over"
+            f" {self.max_rtt_us / 1000:g} ms"
+        )
 
     def __bool__(self) -> bool:
         return self != NO_CONSTRAINTS

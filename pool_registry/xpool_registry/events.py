@@ -155,6 +155,12 @@ class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queue
     min_share_percent: int = 0
     """So little will do; 0: all of its share, or nothing."""
 
+    near: bool = False
+    """The nearest to the client of what has room."""
+
+    close_by: str = ""
+    """All its devices on nodes with one value of this label."""
+
     at_s: float
 
 

@@ -14,11 +14,11 @@ from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fairshare import Amount
 from xpool_registry.fleet import Bools
 from xpool_registry.looking import offer_of
+from xpool_registry.nearness import place, regions, words
 from xpool_registry.placement import describe, shortage
 from xpool_registry.preemption import RANKS, victims
-from xpool_registry.queueing import never
+from xpool_registry.queueing import could_ever, never
 from xpool_registry.reservations import (
-    can_ever,
     demand_from,
     demand_of_least,
     earliest,
@@ -129,14 +129,14 @@ def of_request(
     count = request.device_count
     wants = f"{count} x {describe(demand)}" if count > 1 else describe(demand)
     found = Explanation(f"{wants} for {request.tenant}, {request.priority} priority")
-    if not can_ever(state.fleet, demand):
+    if not could_ever(state, request):
         found.changes.append(never(state, demand))
         _add_verdicts(state, found, request, at, settings)
         return found
     may = state.living(at.now_ns, settings.dead_after_ms)
     ends_ns = at.now_ns + request.limit_ms * 1_000_000 if request.limit_ms else None
     kept = kept_from(state, demand, ends_ns, request.request_id)
-    spots = state.placers[request.policy].place(demand, may, kept)
+    spots = place(state.placers[request.policy], request, demand, may, kept)
     limit = state.shares(at.wall_s).over_limit(request.tenant, _amount(request, demand))
     _add_verdicts(state, found, request, at, settings)
     if limit:
@@ -162,16 +162,18 @@ def _fits_on_surplus(
     """Whether it starts now on what is free for its least, or what others give back."""
     rank = RANKS[request.priority]
     least = demand_of_least(request)
-    spots = state.placers[request.policy].place(least, may, kept)
+    spots = place(state.placers[request.policy], request, least, may, kept)
     if request.min_share_percent and spots is not None:
         share = as_much_as_fits(state.fleet, request, spots)
         found.facts.append(f"it fits now with {share}%, on {_names(state, spots)}")
         found.starts_at_s = at.wall_s
         return True
     for demand, highest in ((demand_from(request), rank - 1), (least, rank)):
-        surplus = reclaim(
-            state, demand, at, highest=highest, may=may, kept=kept, shrunk=()
-        )
+        surplus = None
+        for region in regions(state.fleet, request, may):
+            surplus = surplus or reclaim(
+                state, demand, at, highest=highest, may=region, kept=kept, shrunk=()
+            )
         if surplus is not None and surplus.resized:
             count = len(surplus.resized)
             who = "one lease gives" if count == 1 else f"{count} leases give"
@@ -250,7 +252,9 @@ def _add_verdicts(
             short = shortage(demand, offer)
             if not short and kept is not None and kept[spot]:
                 short = "kept for a request that comes first"
-            verdicts.append((bool(short), -offer.free_share_percent, str(offer), short))
+            far = words(request, node.name)
+            text = f"{offer}, {far}" if far else str(offer)
+            verdicts.append((bool(short), -offer.free_share_percent, text, short))
     verdicts.sort()
     found.verdicts = [(offer, short) for _, _, offer, short in verdicts[:MAX_VERDICTS]]
     fitting = sum(not short for _, _, _, short in verdicts)
@@ -258,6 +262,11 @@ def _add_verdicts(
         found.changes.append(
             f"{request.device_count - fitting} more devices must get {describe(demand)}"
             " free"
+        )
+    elif request.close_by and request.device_count > 1:
+        found.changes.append(
+            f"{request.device_count} of them must be on nodes with one value of the"
+            f" label {request.close_by}"
         )
     elif request.same_node and request.device_count > 1:
         found.changes.append(f"{request.device_count} of them must be on one node")

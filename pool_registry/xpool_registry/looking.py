@@ -7,6 +7,7 @@ import numpy as np
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import RequestQueued
+from xpool_registry.nearness import place, regions
 from xpool_registry.placement import MAX_DEVICES_NAMED, DeviceOffer, refusal
 from xpool_registry.reservations import demand_from
 from xpool_registry.settings import Settings
@@ -63,9 +64,19 @@ def refusal_of(
     """Why a request does not start now, for people."""
     demand = demand_from(request)
     may = state.living(at.now_ns, settings.dead_after_ms)
-    fits = state.placers[request.policy].place(demand, may) is not None
+    placer = state.placers[request.policy]
+    fits = place(placer, request, demand, may) is not None
     # There is room, but a limit or a promise to somebody else is in the way.
-    return reason if fits else shortages_of(state, demand, at.now_ns, settings)
+    if fits:
+        return reason
+    short = shortages_of(state, demand, at.now_ns, settings)
+    if request.close_by and request.device_count > 1:
+        count = len(regions(state.fleet, request, may))
+        return (
+            f"all {request.device_count} devices must lie on nodes with one value of"
+            f" the label {request.close_by} ({count} are known): {short}"
+        )
+    return short
 
 
 def shortages_of(state: State, demand: Demand, now_ns: int, settings: Settings) -> str:

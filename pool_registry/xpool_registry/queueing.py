@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 from xpool_protocol.errors import NoCapacity, UsageError
 
 from xpool_registry.bounds import check_acquire_group, check_number, check_text
@@ -11,6 +12,7 @@ from xpool_registry.commands import AcquireGroup, Moment, SetTenant
 from xpool_registry.demand import Demand
 from xpool_registry.events import RequestLeft, RequestQueued, TenantSet
 from xpool_registry.fairshare import MAX_DEPTH
+from xpool_registry.nearness import regions
 from xpool_registry.placement import describe
 from xpool_registry.reservations import can_ever, demand_from
 from xpool_registry.settings import (
@@ -77,7 +79,19 @@ def request_from(
         constraints=command.constraints,
         apart=command.apart,
         min_share_percent=wish.min_share_percent,
+        near=command.near,
+        close_by=command.close_by,
         at_s=at.wall_s,
+    )
+
+
+def could_ever(state: State, request: RequestQueued) -> bool:
+    """Whether the devices that have joined could hold it, were nobody else there."""
+    everywhere = np.ones(state.fleet.count, np.bool_)
+    demand = demand_from(request)
+    return any(
+        can_ever(state.fleet, demand, region)
+        for region in regions(state.fleet, request, everywhere)
     )
 
 
@@ -89,7 +103,7 @@ def check_may_wait(state: State, request: RequestQueued) -> None:
     """
     demand = demand_from(request)
     # Before the first server has joined nobody knows what there will be.
-    if state.fleet.count and not can_ever(state.fleet, demand):
+    if state.fleet.count and not could_ever(state, request):
         raise NoCapacity(never(state, demand))
     if len(state.waiting) >= MAX_WAITING:
         raise NoCapacity(

@@ -19,6 +19,7 @@ import numpy as np
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fleet import Bools, Fleet
+from xpool_registry.nearness import place
 from xpool_registry.placer import Placer
 from xpool_registry.policies import BestFit
 from xpool_registry.state import NS_PER_MS, Promise, State
@@ -154,7 +155,7 @@ def _place_after(
             total = int(fleet.total_nbytes[spot])
             nbytes = kept.memory_nbytes or total * kept.share_milli // 1000
             fleet.take(spot.row, [spot.column], kept.share_milli, nbytes)
-    return Placer(fleet, BestFit()).place(demand_from(request), may)
+    return place(Placer(fleet, BestFit()), request, demand_from(request), may)
 
 
 def _give_back(fleet: Fleet, lease: LeaseGranted) -> None:
@@ -191,12 +192,13 @@ def most_free(state: State, demand: Demand, may: Bools) -> list[Spot] | None:
     return None
 
 
-def can_ever(fleet: Fleet, demand: Demand) -> bool:
-    """Whether an empty pool of the devices that have joined could hold it."""
+def can_ever(fleet: Fleet, demand: Demand, may: Bools) -> bool:
+    """Whether those nodes could hold it, were nobody else there."""
     allowed = demand.mask(fleet)
     fitting = fleet.exists & (fleet.total_nbytes >= demand.memory_nbytes)
     if allowed is not None:
         fitting &= allowed
+    fitting &= may[:, None]
     counts = fitting.sum(axis=1)
     most = counts.max(initial=0) if demand.same_node else counts.sum()
     return bool(most >= demand.device_count)

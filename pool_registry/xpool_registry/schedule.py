@@ -31,6 +31,7 @@ from xpool_registry.events import (
 )
 from xpool_registry.fairshare import Amount, Shares
 from xpool_registry.fleet import Bools
+from xpool_registry.nearness import place, regions, words
 from xpool_registry.preemption import RANKS, victims
 from xpool_registry.reservations import (
     LATE_NS,
@@ -174,7 +175,9 @@ class _Pass:
             request.priority,
             request.min_share_percent,
             request.limit_ms,
-            f"{request.tenant} {apart}" if apart else "",
+            f"{request.near} {request.close_by} {request.tenant} {apart}"
+            if apart
+            else "",
         )
         spots: Sequence[Spot] | None = None
         is_promised = request.request_id in self.state.promises
@@ -217,15 +220,17 @@ class _Pass:
         if request.request_id in self.coming:
             return None
         kept, may = self._bounds(request, demand)
-        found = reclaim(
-            state,
-            demand,
-            self.at,
-            highest=highest,
-            may=may,
-            kept=kept,
-            shrunk=self.shrunk,
-        )
+        found = None
+        for region in regions(state.fleet, request, may):
+            found = found or reclaim(
+                state,
+                demand,
+                self.at,
+                highest=highest,
+                may=region,
+                kept=kept,
+                shrunk=self.shrunk,
+            )
         is_queued = request.request_id in state.waiting
         if found is None or not (found.is_at_once or is_queued):
             return None
@@ -253,7 +258,8 @@ class _Pass:
 
     def _place(self, request: RequestQueued, demand: Demand) -> list[Spot] | None:
         kept, may = self._bounds(request, demand)
-        return self.state.placers[request.policy].place(demand, may, kept)
+        placer = self.state.placers[request.policy]
+        return place(placer, request, demand, may, kept)
 
     def _bounds(
         self, request: RequestQueued, demand: Demand
@@ -321,7 +327,9 @@ class _Pass:
         since_ns = state.out_ns[request.request_id] - request.wait_ms * NS_PER_MS
         if self.at.now_ns - since_ns < self.settings.hold_after_ms * NS_PER_MS:
             return
-        kept = most_free(state, demand, self.may)
+        kept = None
+        for region in regions(state.fleet, request, self.may):
+            kept = kept or most_free(state, demand, region)
         if kept is not None:
             self._say_promise(request, kept, 0.0, is_firm=False)
 
@@ -330,7 +338,9 @@ class _Pass:
         at, settings = self.at, self.settings
         if self.shrunk:
             return False  # the state does not show yet what is free by that
-        chosen = victims(self.state, request, at.wall_s, self.may, settings)
+        chosen = None
+        for region in regions(self.state.fleet, request, self.may):
+            chosen = chosen or victims(self.state, request, at.wall_s, region, settings)
         if chosen is None:
             return False
         reason = f"request {request.request_id} of {request.priority} priority took it"
@@ -375,6 +385,8 @@ class _Pass:
         """Why a request got the devices that it got, for people."""
         placer = self.state.placers[request.policy]
         word = getattr(placer.policy, "word", placer.policy.name)
+        if request.near:
+            word = f"the nearest with room, and of those {word}"
         nodes = placer.candidate_count(demand_from(request), self.may)
         if not nodes:
             return f"{word}; no node could hold all of it alone"
@@ -384,6 +396,13 @@ class _Pass:
         fleet = self.state.fleet
         ids = [self.new_id() for _ in spots]
         why = self._why(request)
+        node = fleet.nodes[spots[0].row].name
+        far = words(request, node)
+        if far:
+            why = f"{why}; {node} is {far}"
+        if request.close_by and len(spots) > 1:
+            value = fleet.nodes[spots[0].row].labels.get(request.close_by, "")
+            why = f"{why}; all close by, {request.close_by}={value}"
         leases = []
         for lease_id, spot in zip(ids, spots, strict=True):
             total = int(fleet.total_nbytes[spot])

@@ -175,8 +175,14 @@ def group_from_wire(request: pb.AcquireGroupRequest) -> commands.AcquireGroup:
             min_memory_nbytes=wanted.min_memory_nbytes,
             labels=tuple(sorted(wanted.labels.items())),
             node_name=wanted.node_name,
+            max_rtt_us=request.max_rtt_us,
+            distances=tuple(
+                sorted({one.node_name: one.rtt_us for one in request.distances}.items())
+            ),
         ),
         apart=request.apart,
+        near=request.near,
+        close_by=request.close_by,
         ticket=request.ticket,
         wait_ms=request.wait_ms,
         limit_ms=request.limit_ms,

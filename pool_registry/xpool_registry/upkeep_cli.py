@@ -80,6 +80,9 @@ def whatif(
     ] = None,
     devices: Annotated[int, typer.Option(metavar="N", help="How many.")] = 1,
     same_server: Annotated[bool, typer.Option("--same-server")] = False,
+    close_by: Annotated[
+        str, typer.Option(metavar="LABEL", help="All on servers with one value of it.")
+    ] = "",
     tenant: Annotated[str, typer.Option(help="For whom.")] = "whatif",
     priority: Annotated[str, typer.Option(metavar="high|normal|low")] = "normal",
     place: Annotated[str, typer.Option(metavar="auto|pack|spread")] = "auto",
@@ -104,6 +107,7 @@ def whatif(
             device_count=_count(devices),
             policy=place,
             same_node=same_server,
+            close_by=close_by,
             wanted=wire.Wanted(kind=kind, model=model),
         )
         found = client.what_if(request)

@@ -265,7 +265,7 @@ class Lease(_message.Message):
     def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token: _Optional[str] = ..., node_name: _Optional[str] = ..., address: _Optional[str] = ..., device_index: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_name: _Optional[str] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., expires_in_ms: _Optional[int] = ..., group_id: _Optional[str] = ..., priority: _Optional[str] = ..., limit_ms: _Optional[int] = ..., notice: _Optional[str] = ..., leaves_in_ms: _Optional[int] = ...) -> None: ...
 
 class AcquireGroupRequest(_message.Message):
-    __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted", "apart")
+    __slots__ = ("slice", "device_count", "ticket", "wait_ms", "limit_ms", "policy", "same_node", "wanted", "apart", "distances", "max_rtt_us", "near", "close_by")
     SLICE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +275,10 @@ class AcquireGroupRequest(_message.Message):
     SAME_NODE_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
     APART_FIELD_NUMBER: _ClassVar[int]
+    DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RTT_US_FIELD_NUMBER: _ClassVar[int]
+    NEAR_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_BY_FIELD_NUMBER: _ClassVar[int]
     slice: AcquireRequest
     device_count: int
     ticket: str
@@ -284,7 +288,19 @@ class AcquireGroupRequest(_message.Message):
     same_node: bool
     wanted: Wanted
     apart: str
-    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ..., ticket: _Optional[str] = ..., wait_ms: _Optional[int] = ..., limit_ms: _Optional[int] = ..., policy: _Optional[str] = ..., same_node: _Optional[bool] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., apart: _Optional[str] = ...) -> None: ...
+    distances: _containers.RepeatedCompositeFieldContainer[Distance]
+    max_rtt_us: int
+    near: bool
+    close_by: str
+    def __init__(self, slice: _Optional[_Union[AcquireRequest, _Mapping]] = ..., device_count: _Optional[int] = ..., ticket: _Optional[str] = ..., wait_ms: _Optional[int] = ..., limit_ms: _Optional[int] = ..., policy: _Optional[str] = ..., same_node: _Optional[bool] = ..., wanted: _Optional[_Union[Wanted, _Mapping]] = ..., apart: _Optional[str] = ..., distances: _Optional[_Iterable[_Union[Distance, _Mapping]]] = ..., max_rtt_us: _Optional[int] = ..., near: _Optional[bool] = ..., close_by: _Optional[str] = ...) -> None: ...
+
+class Distance(_message.Message):
+    __slots__ = ("node_name", "rtt_us")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    RTT_US_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    rtt_us: int
+    def __init__(self, node_name: _Optional[str] = ..., rtt_us: _Optional[int] = ...) -> None: ...
 
 class Wanted(_message.Message):
     __slots__ = ("kind", "model", "architecture", "min_memory_nbytes", "labels", "node_name")
