@@ -14,7 +14,6 @@ from enum import IntEnum
 from typing import Any, Final
 
 from xpool_protocol.arrays.values import SCALAR_TYPES
-from xpool_protocol.messages import Fault
 
 from xpool_server import storages
 from xpool_server.arrays.calls import ArrayCalls
@@ -120,7 +119,7 @@ def _constants(library: ArrayLibrary) -> tuple[Any, ...]:
     """As ``xs_arrays_new`` takes them apart."""
     dtypes = tuple([DTYPE_OF.get(code) for code in range(_DTYPE_CODES)])
     count = sys.getrefcount if library.reuses_memory else None
-    plain = (None, False, True, ..., dtypes, SCALAR_TYPES, Fault)
+    plain = (None, False, True, ..., dtypes, SCALAR_TYPES)
     return (*plain, library.array_type, library.as_result, count, _NAMES, ("out",))
 
 

@@ -86,6 +86,29 @@ def test_torch_and_arrays_share_one_quota(xpool_run: Runner) -> None:
     assert lines == ["arrays are refused", "tensors are refused", "0"], ended.stderr
 
 
+def test_sparse_matrices_share_it_and_give_back(xpool_run: Runner) -> None:
+    program = (
+        "import cupy as cp, cupyx.scipy.sparse as sparse\n"
+        "held = sparse.eye(20 << 20)\n"  # 160 MiB of float64
+        "try: sparse.eye(20 << 20)\n"
+        "except cp.cuda.memory.OutOfMemoryError: print('a second one is refused')\n"
+        "del held\n"
+        "held = sparse.eye(20 << 20)\n"
+        "try: cp.zeros(160 << 20, dtype=cp.uint8).sum().item()\n"
+        "except cp.cuda.memory.OutOfMemoryError: print('an array, too')\n"
+        "data = held.data\n"  # the matrix's own memory, charged once
+        "del held\n"
+        "print(data.shape, float(data.sum()))\n"
+        "del data\n"
+        "print(int(cp.zeros(160 << 20, dtype=cp.uint8).sum()))\n"
+    )
+    ended = xpool_run("--memory", "256MiB", "-c", program)
+    assert ended.stdout.splitlines() == [
+        *("a second one is refused", "an array, too"),
+        *("(1, 20971520) 20971520.0", "0"),
+    ], ended.stderr
+
+
 def test_a_foreign_record_ends_only_that_session(xpool_run: Runner) -> None:
     program = (
         "import cupy as cp\n"

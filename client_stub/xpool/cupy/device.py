@@ -314,18 +314,17 @@ def _checked_items(value: Any) -> HostTensor:
 def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[int, Any]:
     """Remote objects among arguments, by number."""
     found: dict[int, Any] = {}
+    _note_named((*args, *kwargs.values()), found)
+    return found
 
-    def look(value: Any) -> None:
-        number = getattr(type(value), "_number", None)
-        if number is not None:
+
+def _note_named(values: Sequence[Any], found: dict[int, Any]) -> None:
+    # No function within a function: that is a cycle, which would keep arguments alive.
+    for value in values:
+        if getattr(type(value), "_number", None) is not None:
             found[value._number] = value
         elif type(value) in (tuple, list):
-            for one in value:
-                look(one)
-
-    for one in (*args, *kwargs.values()):
-        look(one)
-    return found
+            _note_named(value, found)
 
 
 # ---- audit

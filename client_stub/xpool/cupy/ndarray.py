@@ -95,6 +95,9 @@ class ndarray:  # noqa: N801  CuPy's name
             return
         if self._charge < FREED_AT_ONCE_NBYTES:
             where.dead.append((self._number, self._charge))
+            if not self._charge and self._base is None:
+                # A view of what an object holds: only the server knows how much.
+                where._dead_limit = 1
         else:
             where.free_large(self._number, self._charge)
 

@@ -25,6 +25,8 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
     if zi is None:
         return _signal().lfilter(b, a, x, axis=axis)
     inputs, outputs = b.size - 1, a.size - 1
+    if not inputs + outputs:
+        return _signal().lfilter(b, a, x, axis=axis), zi
     state = np.moveaxis(np.atleast_1d(zi), axis, -1)
     if state.shape[-1] != inputs + outputs:
         raise ValueError(
@@ -37,6 +39,9 @@ def lfilter(b: Any, a: Any, x: Any, axis: int = -1, zi: Any = None) -> Any:
             for row in rows
         ]
     )
+    kind = np.result_type(b, a, x)
+    if kind.kind in "fc":
+        theirs = theirs.astype(kind)
     theirs = np.moveaxis(theirs.reshape(*state.shape[:-1], -1), -1, axis)
     found, _ = _signal().lfilter(b, a, x, axis=axis, zi=theirs)
     kept = [

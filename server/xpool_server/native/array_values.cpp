@@ -18,7 +18,7 @@ Ref ArrayValues::object(uint64_t number) {
   if (!found)
     must(nullptr);
   const Ref type(PyObject_Type(found));
-  if (type.get() == constants_.fault_type.get())
+  if (type.get() != constants_.array_type.get())
     throw HandBack{};
   return Ref::to(found);
 }

@@ -22,7 +22,7 @@ struct ArrayConstants {
   Ref none, no, yes, ellipsis;
   Ref dtypes[kDtypeCodes];  // null where arrays have no such dtype
   Ref scalar_types[4];
-  Ref fault_type;
+  Ref array_type;
 };
 
 // An argument that is an array's or another object's number.
@@ -38,7 +38,8 @@ class ArrayValues {
 
   // Throws HandBack for what Python has to decode or to refuse; no error is set then.
   Ref read(Reader &from, unsigned depth = 0);
-  // What a number names; throws HandBack if it is nothing, or a fault.
+  // The array that a number names; throws HandBack if it names nothing or anything else: a fault, or an object, which
+  // Python charges anew after each call.
   Ref object(uint64_t number);
 
   std::vector<Named> named;  // by the arguments read since it was cleared

@@ -322,15 +322,16 @@ void Arrays::free(Reader &from) {
   std::vector<Ref> &keys = arguments_;
   for (const uint64_t number : freed_) {
     keys.push_back(must(PyLong_FromUnsignedLongLong(number)));
-    expect(PyDict_GetItemWithError(table_.get(), keys.back().get()) && !PyErr_Occurred());
+    PyObject *found = PyDict_GetItemWithError(table_.get(), keys.back().get());
+    // What is no array may be charged for its parts, which Python knows.
+    expect(found && !PyErr_Occurred() && is_array(found));
   }
   for (const Ref &key : keys) {
     const Ref found = Ref::to(PyDict_GetItemWithError(table_.get(), key.get()));
     if (!found)
       continue;
     PyDict_DelItem(table_.get(), key.get());
-    if (is_array(found.get()))
-      discharge(found.get());
+    discharge(found.get());
   }
 }
 

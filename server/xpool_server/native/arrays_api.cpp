@@ -35,19 +35,19 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
   }
   for (size_t i = 0; i < 4; i++)
     constants.scalar_types[i] = item(types, i);
-  constants.fault_type = item(given, 6);
+  constants.array_type = item(given, 6);
   auto made = std::make_unique<Arrays>(*executor, std::move(constants), table, owners);
-  made->constants.array_type = item(given, 7);
-  made->constants.as_result = item(given, 8);
-  Ref count = item(given, 9);
+  made->constants.array_type = item(given, 6);
+  made->constants.as_result = item(given, 7);
+  Ref count = item(given, 8);
   if (PyObject_IsTrue(count.get()) > 0)
     made->constants.count_references = std::move(count);
-  PyObject *names = PyTuple_GetItem(given, 10);
+  PyObject *names = PyTuple_GetItem(given, 9);
   Ref *fields[] = {&made->constants.shape, &made->constants.dtype,        &made->constants.base,     &made->constants.nbytes,
                    &made->constants.flags, &made->constants.c_contiguous, &made->constants.writeable};
   for (size_t i = 0; i < std::size(fields); i++)
     *fields[i] = item(names, i);
-  made->constants.names_out = item(given, 11);
+  made->constants.names_out = item(given, 10);
   made->max_handles = max_handles;
   return made.release();
 }

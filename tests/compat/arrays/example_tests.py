@@ -20,10 +20,10 @@ EXAMPLES = Path(os.environ["ARRAY_SUITE_EXAMPLES"])
 RUN = {
     "cg/cg.py": "--max-iter 20",
     "finance/black_scholes.py": "-n 5000",
-    "finance/monte_carlo.py": "--n-options 20 --n-samples-per-thread 40"
-    " --n-threads-per-option 200",
-    "finance/monte_carlo_multigpu.py": "--n-options 20 --n-samples-per-thread 40"
-    " --n-threads-per-option 200",
+    "finance/monte_carlo.py": "--n-options 20 --n-samples-per-thread 200"
+    " --n-threads-per-option 1000",
+    "finance/monte_carlo_multigpu.py": "--n-options 20 --n-samples-per-thread 200"
+    " --n-threads-per-option 1000",
     "gmm/gmm.py": "--num 2000 --max-iter 30",
     "kmeans/kmeans.py": "--num 5000",
     "peer/peer_matrix.py": "",

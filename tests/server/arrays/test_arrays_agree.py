@@ -10,6 +10,7 @@ import pytest
 from support.executor_desk import bytes_from, make_executor
 from xpool_protocol.arrays.records import (
     ArrayCall,
+    ArrayRequest,
     ArrayResult,
     DefineArrayOperation,
     FreeArrays,
@@ -28,6 +29,7 @@ NAMES = (
     *("cupy.add", "cupy.multiply", "ndarray.__getitem__", "ndarray.__setitem__"),
     *("cupy.sum", "cupy.where", "ndarray.reshape", "cupy.linalg.cholesky"),
     *("cupy.no_such_function", "cupy.arange", "ndarray.astype", "cupy.negative"),
+    *("cupyx.scipy.sparse.eye", "cupyx.scipy.sparse.dia_matrix.setdiag"),
 )
 NUMBER = {name: number for number, name in enumerate(NAMES)}
 DEFINED = tuple(DefineArrayOperation(NUMBER[name], name) for name in NAMES)
@@ -43,6 +45,10 @@ def call(
 ) -> ArrayCall:
     results = () if result is None else (ArrayResult(*result),)
     return ArrayCall(NUMBER[name], results, args, kw)
+
+
+def ask(name: str, number: int, *args: Any) -> ArrayRequest:
+    return ArrayRequest(number, number, NUMBER[name], args, {})
 
 
 def known(executor: Executor) -> None:
@@ -175,6 +181,13 @@ CASES: dict[str, tuple[Record, ...]] = {
         put(1, 3),
         call("cupy.no_such_function", (2, FLOAT32, (3,)), Handle(1)),
         call("cupy.no_such_function", (3, FLOAT32, (3,)), Handle(1)),
+    ),
+    "objects that are no arrays": (
+        put(1, 2),
+        ask("cupyx.scipy.sparse.eye", 1 << 40, 1 << 10),
+        call("cupyx.scipy.sparse.dia_matrix.setdiag", None, Handle(1 << 40), 1.0, 3),
+        call("cupyx.scipy.sparse.dia_matrix.setdiag", None, Handle(1 << 40), 1.0, 5),
+        FreeArrays((1, 1 << 40)),
     ),
     "no room": (
         put(1, 2),
