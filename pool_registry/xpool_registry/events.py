@@ -5,6 +5,9 @@ after a restart. ``Observation``s (a heartbeat, a renewal) are true for seconds,
 come often, and live in memory only.
 
 Times are wall-clock seconds since 1970 and for people; nothing is decided by them.
+What holds only numbers and text is nothing for the garbage collector (``gc=False``):
+a look at all of ten thousand leases is a pause for everybody.
+
 A new kind of event, or a field without a default, needs a new
 ``store.SCHEMA_VERSION``: an older registry must not guess.
 """
@@ -16,7 +19,7 @@ import msgspec
 from xpool_registry.demand import NO_CONSTRAINTS, Constraints
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
+class Device(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One device as its node offered it."""
 
     index: int
@@ -54,7 +57,9 @@ class NodeJoined(RegistryEvent, frozen=True, kw_only=True, tag="node_joined"):
     """What its operator says of it: ``zone=a``; sorted."""
 
 
-class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"):
+class LeaseGranted(
+    RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_granted"
+):
     """A slice of a device belongs to a tenant for as long as it renews."""
 
     lease_id: str
@@ -99,7 +104,9 @@ class LeaseGranted(RegistryEvent, frozen=True, kw_only=True, tag="lease_granted"
     """Its memory follows its share: nobody has named a quota."""
 
 
-class LeaseResized(RegistryEvent, frozen=True, kw_only=True, tag="lease_resized"):
+class LeaseResized(
+    RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_resized"
+):
     """Its slice is another one; ``number`` counts the changes."""
 
     lease_id: str
@@ -117,7 +124,7 @@ class LeaseResized(RegistryEvent, frozen=True, kw_only=True, tag="lease_resized"
     at_s: float
 
 
-class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, tag="lease_ended"):
+class LeaseEnded(RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_ended"):
     """The slice is free again."""
 
     lease_id: str
@@ -164,7 +171,9 @@ class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queue
     at_s: float
 
 
-class RequestLeft(RegistryEvent, frozen=True, kw_only=True, tag="request_left"):
+class RequestLeft(
+    RegistryEvent, frozen=True, kw_only=True, gc=False, tag="request_left"
+):
     """It waits no longer, and got nothing."""
 
     request_id: str
@@ -189,7 +198,9 @@ class StartPromised(RegistryEvent, frozen=True, kw_only=True, tag="start_promise
     at_s: float
 
 
-class LeaseNoticed(RegistryEvent, frozen=True, kw_only=True, tag="lease_noticed"):
+class LeaseNoticed(
+    RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_noticed"
+):
     """A lease is asked back: it ends after the grace, unless that is withdrawn."""
 
     lease_id: str
@@ -204,7 +215,9 @@ class LeaseNoticed(RegistryEvent, frozen=True, kw_only=True, tag="lease_noticed"
     at_s: float
 
 
-class NoticeWithdrawn(RegistryEvent, frozen=True, kw_only=True, tag="notice_withdrawn"):
+class NoticeWithdrawn(
+    RegistryEvent, frozen=True, kw_only=True, gc=False, tag="notice_withdrawn"
+):
     """The lease may stay after all."""
 
     lease_id: str
@@ -313,7 +326,7 @@ StoredEvent = (
 """Every kind of event, for the store's decoder."""
 
 
-class DeviceLoad(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceLoad(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How busy a device was, by its node's own measurement."""
 
     index: int
@@ -322,7 +335,7 @@ class DeviceLoad(msgspec.Struct, frozen=True, kw_only=True):
     session_count: int
 
 
-class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
+class SessionReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session as its node sees it."""
 
     lease_id: str
@@ -364,13 +377,13 @@ class NodeHeard(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[SessionReport, ...] = ()
 
 
-class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A lease's holder proved that it lives."""
 
     lease_id: str
 
 
-class RequestAsked(msgspec.Struct, frozen=True, kw_only=True):
+class RequestAsked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The client of a waiting request proved that it lives."""
 
     request_id: str

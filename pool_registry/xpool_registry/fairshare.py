@@ -15,7 +15,7 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -92,6 +92,8 @@ class Shares:
         books: of the tenants, brought up to now.
         capacity: of the pool.
         past: how much what was held counts.
+        refresh: brings the books up to now; called once, when somebody asks for a
+            sum. Most requests meet no limit and compete with nobody.
     """
 
     def __init__(
@@ -100,17 +102,32 @@ class Shares:
         books: Mapping[str, Book],
         capacity: Amount,
         past: Past = Past(),  # noqa: B008  immutable
+        refresh: Callable[[], None] = lambda: None,
     ) -> None:
         self.version = 0
         self._past = past
         self._tenants = tenants
         self._capacity = capacity
-        self._held: dict[str, Amount] = {}
-        self._recent: dict[str, Amount] = {}
-        for name, book in books.items():
-            for one in self.chain(name):
-                self._held[one] = self._held.get(one, Amount()).plus(book.held)
-                self._recent[one] = self._recent.get(one, Amount()).plus(book.recent)
+        self._books: Mapping[str, Book] = books
+        self._refresh = refresh
+        self._sums: tuple[dict[str, Amount], dict[str, Amount]] | None = None
+        self._added: list[tuple[str, Amount]] = []
+
+    def _summed(self) -> tuple[dict[str, Amount], dict[str, Amount]]:
+        """What every tenant and group holds, and has held."""
+        if self._sums is None:
+            self._refresh()
+            held: dict[str, Amount] = {}
+            recent: dict[str, Amount] = {}
+            for name, book in self._books.items():
+                for one in self.chain(name):
+                    held[one] = held.get(one, Amount()).plus(book.held)
+                    recent[one] = recent.get(one, Amount()).plus(book.recent)
+            for name, amount in self._added:
+                for one in self.chain(name):
+                    held[one] = held.get(one, Amount()).plus(amount)
+            self._sums = held, recent
+        return self._sums
 
     def chain(self, tenant: str) -> list[str]:
         """The tenant, its group, that one's group, and so on."""
@@ -125,17 +142,20 @@ class Shares:
     def add(self, tenant: str, amount: Amount) -> None:
         """The tenant gets so much, for the keys to come."""
         self.version += 1
+        if self._sums is None:
+            self._added.append((tenant, amount))
+            return
+        held, _ = self._sums
         for name in self.chain(tenant):
-            self._held[name] = self._held.get(name, Amount()).plus(amount)
+            held[name] = held.get(name, Amount()).plus(amount)
 
     def held(self, name: str) -> Amount:
         """What a tenant or group holds."""
-        return self._held.get(name, Amount())
+        return self._summed()[0].get(name, Amount())
 
     def dominant(self, name: str) -> float:
         """The dominant share of a tenant or group, 0 to 1."""
-        held = self._held.get(name, Amount())
-        recent = self._recent.get(name, Amount())
+        held, recent = (sums.get(name, Amount()) for sums in self._summed())
         return max(
             self._past.share(now / total, past / total) if total else 0.0
             for now, past, total in zip(held, recent, self._capacity, strict=True)

@@ -158,6 +158,11 @@ class Fleet:
         """The column of a node's device."""
         return self._column_of[row][device_index]
 
+    def devices_of(self, row: int) -> list[tuple[int, int, int, int]]:
+        """Of each column: free share, memory, load level, memory without a lease."""
+        tables = (self._free, self._total, self._load, self._foreign_nbytes)
+        return list(zip(*(one[row].tolist() for one in tables), strict=True))
+
     def device_index(self, row: int, column: int) -> int:
         """What the node calls the device of that column."""
         return self.nodes[row].devices[column].index

@@ -78,6 +78,8 @@ def load_level(busy_percent: float, leased_percent: int, before: int) -> int:
     (0, 1, 1)
     """
     excess = busy_percent - leased_percent
+    if not before and excess < BUSY_STEPS[0]:
+        return 0  # as nearly always
     up = sum(excess >= step for step in BUSY_STEPS)
     down = sum(excess >= step - HYSTERESIS for step in BUSY_STEPS)
     return up if up >= before else max(up, min(before, down))
@@ -414,14 +416,17 @@ class State:
 
     def shares(self, wall_s: float) -> Shares:
         """Who has how much of the pool now, and had lately."""
-        for book in self.books.values():
-            book.advance(wall_s, self._settings.half_life_s)
+
+        def refresh() -> None:
+            for book in self.books.values():
+                book.advance(wall_s, self._settings.half_life_s)
+
         capacity = Amount(
             float(self.fleet.exists.sum()) * 1000, float(self.fleet.total_nbytes.sum())
         )
         seen_s = max(0.0, wall_s - self.began_s) if self.books else 0.0
         past = Past(self._settings.half_life_s, seen_s)
-        return Shares(self.tenants, self.books, capacity, past)
+        return Shares(self.tenants, self.books, capacity, past, refresh)
 
     def ends_ns(self, lease: LeaseGranted) -> int | None:
         """When a lease ends at the latest; None: nobody knows."""
@@ -450,15 +455,18 @@ class State:
         for session in fact.sessions:
             self._settle(session)
         own = self._own_nbytes(fact)
+        nobodys = own.get(-1, 0)
+        # Whole rows at once: one number of an array costs as much as all of its row.
+        devices = self.fleet.devices_of(row)
         for load in fact.loads:
             column = self.fleet.column(row, load.index)
-            leased = 100 - int(self.fleet.free_milli[row, column]) // 10
-            before = int(self.fleet.load_level[row, column])
-            level = load_level(load.busy_percent, leased, before)
-            foreign = load.used_nbytes - own.get(load.index, 0) - own.get(-1, 0)
-            if foreign < FOREIGN_SHARE * self.fleet.total_nbytes[row, column]:
+            free_milli, total_nbytes, before, foreign_before = devices[column]
+            level = load_level(load.busy_percent, 100 - free_milli // 10, before)
+            foreign = load.used_nbytes - own.get(load.index, 0) - nobodys
+            if foreign < FOREIGN_SHARE * total_nbytes:
                 foreign = 0
-            self.fleet.observe(row, column, foreign, level)
+            if (foreign, level) != (foreign_before, before):
+                self.fleet.observe(row, column, foreign, level)
 
     def _settle(self, session: SessionReport) -> None:
         """A node has given up what it was told to: others may have it."""

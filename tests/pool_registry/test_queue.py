@@ -239,7 +239,7 @@ def test_use_fades_by_its_half_life() -> None:
         assert book.recent.milli == pytest.approx(1000 * 0.5**hours, rel=0.01)
         pool.now_ms += HOUR_MS
         pool.beat()
-        pool.registry._state.shares(pool.clock().wall_s)
+        pool.registry._state.shares(pool.clock().wall_s).held("ada")  # asks the books
 
 
 def test_who_came_first_keeps_no_lead() -> None:
