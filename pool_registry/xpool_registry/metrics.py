@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from xpool_protocol.errors import UsageError
 
@@ -49,6 +54,12 @@ class RegistryCollector(Collector):
 
 def _pool(registry: Registry) -> Iterator[Metric]:
     """What the registry that leads knows."""
+    yield HistogramMetricFamily(
+        "xpool_registry_decision_seconds",
+        "From a request for slices, parsed, to its answer; not yet kept on disk.",
+        buckets=registry.decisions.cumulative(),
+        sum_value=registry.decisions.sum_s,
+    )
     nodes = GaugeMetricFamily(
         *("xpool_nodes", "Servers that joined, by whether they are heard."),
         labels=("state",),

@@ -1,7 +1,7 @@
 """The driver: decides, stores, applies, answers, one command at a time.
 
-Nothing is answered before the store has it, and nothing is applied that the store
-refused. Everything here runs under one lock; a grant costs one sync to disk.
+Nothing is answered before the store has it. Everything here runs under one lock; a
+grant costs one sync to disk, or a part of one if commits are grouped.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
+from xpool_registry.durability import RECENT_EVENTS as RECENT_EVENTS
+from xpool_registry.durability import Durability
+from xpool_registry.durations import Durations
 from xpool_registry.duties import AdminDuties
 from xpool_registry.elastic import growth
 from xpool_registry.events import (
@@ -99,9 +102,6 @@ _MAX_STRANGERS = 10_000
 # A look at the queue ends when it has promised something; each class has one head.
 MAX_PASSES = 4
 
-RECENT_EVENTS = 10_000
-"""Remembered for ``events --follow``; the log has all of them."""
-
 PASS_EVERY_NS = 1_000_000_000
 """Time alone may help somebody: a promise comes due, a quota's past fades."""
 
@@ -122,7 +122,7 @@ def system_clock() -> Moment:
     return Moment(now_ns=time.monotonic_ns(), wall_s=time.time_ns() / 1e9)
 
 
-class Registry(AdminDuties):
+class Registry(AdminDuties, Durability):
     """One pool's registry. Every method may be called from any thread."""
 
     def __init__(
@@ -151,10 +151,13 @@ class Registry(AdminDuties):
         """
         self.settings = settings
         self._store = store
+        self._grouped = None
         self._key = key
         self._new_id = new_id
         self._new_secret = new_secret
         self._clock = clock
+        #: Of requests for slices, from when they are read to their answer.
+        self.decisions = Durations()
         self._lock = threading.Lock()
         self._silent: set[str] = set()
         self._strangers: set[str] = set()
@@ -169,9 +172,7 @@ class Registry(AdminDuties):
         self._reasons: dict[str, str] = {}
         at = clock()
         past = store.load()
-        self._sequence = len(past)
-        first = max(0, len(past) - RECENT_EVENTS)
-        self._recent.extend(enumerate(past[first:], first + 1))
+        self._recall(past)
         self._state = State.from_events(past, at.now_ns, at.wall_s, self.settings)
         self.registry_id = self._created(at).registry_id
         self._accounts = Accounts(usage_store or MemoryUsage(), at.wall_s)
@@ -479,6 +480,8 @@ class Registry(AdminDuties):
 
     def close(self) -> None:
         """Keep what is not kept yet; nothing is answered any more."""
+        if self._grouped is not None:
+            self._grouped.close()
         self._accounts.close(self._clock().wall_s)
 
     def tick(self) -> None:
@@ -494,11 +497,9 @@ class Registry(AdminDuties):
             is_open = self._state.waiting or self._state.notices
             if is_open and (self._is_dirty or is_due):
                 self._pass(at)
-            silent = {
-                name
-                for name in self._state.nodes
-                if not self._is_alive(name, at.now_ns)
-            }
+            fleet, dead_ms = self._state.fleet, self.settings.dead_after_ms
+            rows = (~self._state.living(at.now_ns, dead_ms)).nonzero()[0]
+            silent = {fleet.nodes[row].name for row in rows}
             for name in sorted(silent - self._silent):
                 _log.warning("node silent", node=name)
             for name in sorted(self._silent - silent):
@@ -527,7 +528,8 @@ class Registry(AdminDuties):
         for event in events:
             self._sequence += 1
             self._recent.append((self._sequence, event))
-            _log.info("registry event", **_fields(event))
+        if self._grouped is None:
+            self._announce(events)
 
     def _remember(self, fact: RegistryEvent | Observation) -> None:
         """What asks for another look at the queue, and who got nothing of it."""
@@ -597,13 +599,3 @@ def _release_of(lease: LeaseGranted) -> ReleaseLease:
     return ReleaseLease(
         lease_id=lease.lease_id, epoch=lease.epoch, reason="its request was cancelled"
     )
-
-
-def _fields(event: RegistryEvent) -> dict[str, object]:
-    """What a log line says of an event: its kind, and what is short."""
-    names = ("lease_id", "group_id", "epoch", "tenant", "client", "node_name")
-    slices = ("device_index", "share_percent", "memory_nbytes", "mode")
-    more = (*slices, "reason", "address", "version")
-    fields = {name: getattr(event, name, None) for name in (*names, *more)}
-    shown = {name: value for name, value in fields.items() if value not in (None, "")}
-    return {"kind": type(event).__name__, **shown}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from xpool_protocol.control.serving import RegistryServer
+from xpool_protocol.control.serving import Answering, RegistryServer
 from xpool_protocol.errors import NotLeader, PoolError
 
 from xpool_registry.admin_service import AdminService
@@ -133,6 +133,10 @@ class _Redirecting:
         self._replica = replica
         self._kind = kind
 
+    def begin(self) -> Answering:
+        """A call comes in."""
+        return self._replica.registry().begin()
+
     def __getattr__(self, name: str) -> Callable[[Any], Any]:
         if name not in self._kind.__dict__:
             raise AttributeError(name)
@@ -182,6 +186,7 @@ def serve_replica(
             usage = EtcdUsage(etcd, log.term)
             registry = Registry(log, key, settings, new_id, usage_store=usage)
             prepare(registry)
+            registry.group_commits(may_reload=False)
             return registry
 
         replica = Replica(

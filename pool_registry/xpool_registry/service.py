@@ -5,12 +5,14 @@ No decisions here: a request becomes a command, an answer becomes a reply.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from xpool_protocol.control import registry_pb2 as pb
-from xpool_protocol.control.serving import Call
+from xpool_protocol.control.serving import Answering, Call
 
 from xpool_registry import commands, events
 from xpool_registry.accounting import Second
@@ -103,15 +105,26 @@ class RegistryService:
 
     def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
         """A client asks for a slice."""
-        return _wire_from_lease(self._registry.acquire(_wish_from_wire(request)))
+        with self._timed():
+            return _wire_from_lease(self._registry.acquire(_wish_from_wire(request)))
 
     def acquire_group(self, request: pb.AcquireGroupRequest) -> pb.LeaseGroup:
         """A client asks for slices of several devices."""
-        answer = self._registry.ask(group_from_wire(request))
+        with self._timed():
+            answer = self._registry.ask(group_from_wire(request))
         return pb.LeaseGroup(
             leases=[_wire_from_lease(held) for held in answer.leases],
             queue=_wire_from_place(answer.place) if answer.place else None,
         )
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """The wait for the registry's lock is in it."""
+        began_ns = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._registry.decisions.add(time.perf_counter_ns() - began_ns)
 
     def cancel(self, request: pb.CancelRequest) -> pb.CancelReply:
         """A client leaves the queue."""
@@ -150,6 +163,10 @@ class RegistryService:
         return pb.ListLeasesReply(
             leases=[_wire_from_held(held) for held in self._registry.leases()]
         )
+
+    def begin(self) -> Answering:
+        """A call comes in."""
+        return self._registry.begin()
 
     def admit(self, call: Call) -> Any:
         """The request as its caller may make it."""

@@ -29,3 +29,5 @@ def test_a_registry_answers_with_its_leases(
     assert "xpool_leases 1.0" in text
     device = '{device="0",kind="cpu",node="node-a"}'
     assert f"xpool_device_free_share_ratio{device} 0.7" in text
+    assert "xpool_registry_decision_seconds_count 1.0" in text
+    assert 'xpool_registry_decision_seconds_bucket{le="1.0"} 1.0' in text

@@ -12,7 +12,7 @@ from xpool_protocol.control.rpc import (
     RegistryClient,
     status_from_error,
 )
-from xpool_protocol.control.serving import Call, RegistryServer
+from xpool_protocol.control.serving import AT_ONCE, Answering, Call, RegistryServer
 from xpool_protocol.errors import (
     ClosedError,
     EpochStale,
@@ -38,6 +38,9 @@ class Refuser:
 
     def __init__(self) -> None:
         self.bugs: list[Exception] = []
+
+    def begin(self) -> Answering:
+        return AT_ONCE
 
     def admit(self, call: Call) -> object:
         return call.request

@@ -2,15 +2,23 @@
 
 The handler is plain Python: a request in, a reply out, a ``PoolError`` for a
 refusal. Sockets, threads and status codes stay on this side.
+
+One thread with an event loop serves everybody. What servers and clients ask is decided
+in it, one call after the other, without any hand-over between threads; an answer then
+waits, without holding anything up, until what was decided is kept (``Answering``).
+What admins ask may look at all of a pool, and runs in a few threads beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grpc
+import grpc.aio
 
 from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control import admin_pb2_grpc, registry_pb2_grpc
@@ -19,9 +27,19 @@ from xpool_protocol.control.credentials import token_of_metadata
 from xpool_protocol.control.rpc import MESSAGE_OPTIONS, status_from_error
 from xpool_protocol.errors import PoolError, UsageError
 
-# A call holds a thread for as long as one write to disk; the handler takes them one
-# at a time anyway.
-_THREADS = 16
+# For admins' calls, which look at much and change little.
+_THREADS = 4
+
+# Called by every server each second and by every client of a pool: decided in the
+# event loop. All others take longer, and are rare.
+_QUICK = frozenset(
+    {
+        *("join", "heartbeat", "acquire", "acquire_group", "cancel"),
+        *("renew", "release", "resize"),
+    }
+)
+
+T = TypeVar("T")
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_OPTIONS,
@@ -42,8 +60,36 @@ class Call(NamedTuple):
     """gRPC's word for where it comes from."""
 
 
+class Answering(Protocol):
+    """One call's answer on its way out."""
+
+    def settled(self) -> Future[None] | None:
+        """What must be over before the answer may go out; None: nothing.
+
+        Called once the call is decided, whether it was refused or not.
+
+        Raises:
+            PoolError: what was decided is void; the caller gets this instead.
+        """
+
+
+class _AtOnce:
+    def settled(self) -> None:
+        return None
+
+
+AT_ONCE: Answering = _AtOnce()
+"""Of a handler that keeps nothing."""
+
+
 class RegistryHandler(Protocol):
-    """What a registry answers. Called from several threads at once."""
+    """What a registry answers; lists from several threads at once, all else from one.
+
+    None of them may wait for anything but a lock.
+    """
+
+    def begin(self) -> Answering:
+        """A call comes in: called before ``admit``."""
 
     def admit(self, call: Call) -> Any:
         """The request as its caller may make it, or a ``PoolError``."""
@@ -133,16 +179,15 @@ class AdminHandler(Protocol):
         """Good for nothing from now on."""
 
 
+Behaviour = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
+
 class _AdminServicer:
     """gRPC's view of an admin handler."""
 
     def __init__(
-        self,
-        handler: AdminHandler,
-        admit: Callable[[Call], Any],
-        unexpected: Callable[[Exception], None],
+        self, handler: AdminHandler, adapt: Callable[[Callable[[Any], Any]], Behaviour]
     ) -> None:
-        adapt = _adapter(admit, unexpected)
         self.ListQueue = adapt(handler.list_queue)
         self.ListTenants = adapt(handler.list_tenants)
         self.SetTenant = adapt(handler.set_tenant)
@@ -162,8 +207,11 @@ class _AdminServicer:
 class _Servicer:
     """gRPC's view of a handler: same methods, other names and errors."""
 
-    def __init__(self, handler: RegistryHandler) -> None:
-        adapt = _adapter(handler.admit, handler.unexpected)
+    def __init__(
+        self,
+        handler: RegistryHandler,
+        adapt: Callable[[Callable[[Any], Any]], Behaviour],
+    ) -> None:
         self.Join = adapt(handler.join)
         self.Heartbeat = adapt(handler.heartbeat)
         self.Acquire = adapt(handler.acquire)
@@ -177,30 +225,59 @@ class _Servicer:
         self.Resize = adapt(handler.resize)
 
 
-def _adapter(
-    admit: Callable[[Call], Any], unexpected: Callable[[Exception], None]
-) -> Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]:
-    def adapt(method: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+class _Adapter:
+    """Makes gRPC's methods of a handler's."""
+
+    def __init__(self, handler: RegistryHandler, pool: ThreadPoolExecutor) -> None:
+        self._handler = handler
+        self._pool = pool
+        self._awaited: Future[None] | None = None
+        self._waiting: asyncio.Future[None] | None = None
+
+    def adapt(self, method: Callable[[Any], Any]) -> Behaviour:
+        """A method of gRPC's, which runs in the event loop."""
+        is_quick = method.__name__ in _QUICK
         name = "".join(part.title() for part in method.__name__.split("_"))
+        admit, handler = self._handler.admit, self._handler
 
-        def call(request: Any, context: Any) -> Any:
+        def decide(call: Call) -> Any:
+            return method(admit(call))
+
+        async def behave(request: Any, context: Any) -> Any:
             try:
-                token = token_of_metadata(dict(context.invocation_metadata()))
-                return method(admit(Call(name, request, token, context.peer())))
+                token = token_of_metadata(dict(context.invocation_metadata() or ()))
+                asked = Call(name, request, token, context.peer())
+                answering = handler.begin()
+                try:
+                    if is_quick:
+                        return decide(asked)
+                    return await self._in_thread(decide, asked)
+                finally:  # a refusal, too, may follow from what is not kept yet
+                    await self._settle(answering)
             except PoolError as error:
-                status = status_from_error(error)
-                context.set_trailing_metadata(status.metadata)
+                code, details, metadata = status_from_error(error)
             except Exception as error:  # noqa: BLE001  a bug must not end the registry
-                unexpected(error)
-                return context.abort(
-                    grpc.StatusCode.INTERNAL,
-                    "the registry failed inside: its log has the details",
-                )
-            return context.abort(status.code, status.details)
+                handler.unexpected(error)
+                code, metadata = grpc.StatusCode.INTERNAL, ()
+                details = "the registry failed inside: its log has the details"
+            return await context.abort(code, details, trailing_metadata=metadata)
 
-        return call
+        return behave
 
-    return adapt
+    def _in_thread(self, decide: Callable[[Call], Any], call: Call) -> Awaitable[Any]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._pool, decide, call)
+
+    async def _settle(self, answering: Answering) -> None:
+        """Wait for what the answer depends on; many calls wait for the same."""
+        awaited = answering.settled()
+        if awaited is None:
+            return
+        if self._waiting is None or awaited is not self._awaited:
+            self._awaited = awaited
+            self._waiting = asyncio.wrap_future(awaited)
+        # Who gives up must not end it for the others.
+        await asyncio.shield(self._waiting)
 
 
 class TlsFiles(NamedTuple):
@@ -228,18 +305,16 @@ class RegistryServer:
         Raises:
             UsageError: nothing can listen there: in use, not ours, not allowed.
         """
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-call")
-        self._server: Any = grpc.server(pool, options=_OPTIONS)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="registry-calls", daemon=True
+        )
+        self._thread.start()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-admin")
         try:
-            if tls is None:
-                bound = self._server.add_insecure_port(f"{host}:{port}")
-            else:
-                pair = (tls.key_pem, tls.certificate_pem)
-                bound = self._server.add_secure_port(
-                    f"{host}:{port}", grpc.ssl_server_credentials([pair])
-                )
-            self.port = int(bound)
+            self.port = self._run(self._bind(f"{host}:{port}", tls))
         except RuntimeError as error:
+            self._end_loop()
             raise UsageError(
                 f"cannot listen on {host}:{port}: the address is in use or is not one"
                 " of this machine's; choose another with --listen"
@@ -249,16 +324,40 @@ class RegistryServer:
         self, handler: RegistryHandler, admin_handler: AdminHandler | None = None
     ) -> None:
         """Answer calls from now on; without an admin's handler not those of admins."""
-        if admin_handler is not None:
-            admin_pb2_grpc.add_PoolAdminServicer_to_server(  # type: ignore[no-untyped-call]
-                _AdminServicer(admin_handler, handler.admit, handler.unexpected),
-                self._server,
-            )
-        registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
-            _Servicer(handler), self._server
-        )
-        self._server.start()
+        self._run(self._start(handler, admin_handler))
 
     def stop(self, grace_s: float = 1.0) -> None:
         """Refuse new calls, let running ones end within ``grace_s``, then close."""
-        self._server.stop(grace_s).wait()
+        self._run(self._server.stop(grace_s))
+        self._end_loop()
+        self._pool.shutdown()
+
+    async def _bind(self, address: str, tls: TlsFiles | None) -> int:
+        self._server: Any = grpc.aio.server(options=_OPTIONS)
+        if tls is None:
+            return int(self._server.add_insecure_port(address))
+        pair = (tls.key_pem, tls.certificate_pem)
+        return int(
+            self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        )
+
+    async def _start(
+        self, handler: RegistryHandler, admin_handler: AdminHandler | None
+    ) -> None:
+        adapt = _Adapter(handler, self._pool).adapt
+        if admin_handler is not None:
+            admin_pb2_grpc.add_PoolAdminServicer_to_server(  # type: ignore[no-untyped-call]
+                _AdminServicer(admin_handler, adapt), self._server
+            )
+        registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
+            _Servicer(handler, adapt), self._server
+        )
+        await self._server.start()
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
