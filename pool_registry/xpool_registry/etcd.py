@@ -17,6 +17,8 @@ from typing import Any, Final, TypeVar
 import aetcd
 from xpool_protocol.errors import BrokenError, UsageError
 
+from xpool_registry.etcd_login import EtcdLogin, LoggedInClient
+
 SCHEME: Final = "etcd://"
 TIMEOUT_S: Final = 2.0
 """Of one call to one member: longer than a healthy cluster's election."""
@@ -82,9 +84,15 @@ class Entry:
 class Etcd:
     """A connection to a cluster; safe to share between threads."""
 
-    def __init__(self, place: EtcdPlace) -> None:
-        """Connect at the first call."""
+    def __init__(self, place: EtcdPlace, login: EtcdLogin = EtcdLogin()) -> None:  # noqa: B008  immutable
+        """Connect at the first call.
+
+        Args:
+            place: where.
+            login: how; as nobody and in clear if unsaid.
+        """
         self.place = place
+        self.login = login
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="registry-etcd", daemon=True
@@ -194,9 +202,10 @@ class Etcd:
         async def at_member() -> T:
             if self._client is None:
                 host, port = self.place.members[self._at]
-                self._client = aetcd.Client(
+                self._client = LoggedInClient(
                     host,
                     port,
+                    self.login,
                     timeout=TIMEOUT_S,
                     options={
                         "grpc.max_receive_message_length": MAX_ANSWER_NBYTES,

@@ -18,6 +18,7 @@ from xpool_protocol.errors import NotLeader, PoolError
 from xpool_registry.admin_service import AdminService
 from xpool_registry.election import Candidate
 from xpool_registry.etcd import Etcd, place_from_text
+from xpool_registry.etcd_login import login_from_environment
 from xpool_registry.etcd_store import EtcdStore, Term, shared_key
 from xpool_registry.registry import Registry
 from xpool_registry.service import RegistryService
@@ -178,7 +179,7 @@ def serve_replica(
         UsageError: the store is not of that form, or holds another program's data.
         BrokenError: etcd does not answer.
     """
-    etcd = Etcd(place_from_text(store))
+    etcd = Etcd(place_from_text(store), login_from_environment())
     try:
         key = shared_key(etcd)
 

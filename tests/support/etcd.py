@@ -19,8 +19,10 @@ CHECKOUT = Path(__file__).parents[2]
 class EtcdServer:
     """One member. May be stopped and started again on the same data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None) -> None:
+        """``tls``: its certificate and key; then clients must show one too."""
         self.folder = folder
+        self._tls = tls
         found = etcd.binary(CHECKOUT)
         if found is None:
             pytest.skip(etcd.MISSING)
@@ -32,13 +34,29 @@ class EtcdServer:
     def store(self) -> str:
         return f"etcd://127.0.0.1:{self.port}/pool"
 
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
     def start(self) -> None:
         command = etcd.argv(
             self._binary, self.folder / "etcd", self.port, self._peer_port
         )
+        if self._tls is not None:
+            certificate, key = map(str, self._tls)
+            command = [
+                *(
+                    one.replace(f"http://127.0.0.1:{self.port}", self.url)
+                    for one in command
+                ),
+                *("--cert-file", certificate, "--key-file", key),
+                *("--client-cert-auth", "--trusted-ca-file", certificate),
+            ]
         with (self.folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        eventually(self._is_healthy, "etcd answers", 30)
+        eventually(
+            self._is_healthy if self._tls is None else self._listens, "etcd answers", 30
+        )
 
     def stop(self) -> None:
         """As if its machine had lost power; idempotent."""
@@ -46,6 +64,10 @@ class EtcdServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _listens(self) -> bool:
+        log = (self.folder / "etcd.log").read_text()
+        return "ready to serve client requests" in log or "serving client" in log
 
     def _is_healthy(self) -> bool:
         url = f"http://127.0.0.1:{self.port}/health"
