@@ -136,7 +136,7 @@ class Groups:
         self._meeting: Any = None
         self._port = 0
         self._task: Task | None = None
-        self._tasks: queue.SimpleQueue[Task] | None = None
+        self._tasks: queue.SimpleQueue[Task | None] | None = None
 
     # ---- records
 
@@ -196,14 +196,18 @@ class Groups:
         group = self._groups.pop(record.group, None)
         if group is not None:
             group.end(Fault(OperationFailed.code, "the process group was left"))
+        if not self._groups and self._tasks is not None:
+            self._tasks.put(None)
+            self._tasks = None
         return NOTHING
 
     # ---- the other thread
 
     def _start(self, act: Callable[[], Any]) -> None:
         if self._tasks is None:
-            self._tasks = queue.SimpleQueue()
-            start_thread(self._work, "collectives", _STACK_NBYTES)
+            tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+            self._tasks = tasks
+            start_thread(lambda: self._work(tasks), "collectives", _STACK_NBYTES)
         self._task = Task(act)
         self._tasks.put(self._task)
 
@@ -215,10 +219,9 @@ class Groups:
         self._task = None
         return task
 
-    def _work(self) -> None:
-        assert self._tasks is not None
-        while True:
-            self._tasks.get().run()
+    def _work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            task.run()
             self._on_news()
 
     def _joined(self, record: DefineGroup) -> Any:

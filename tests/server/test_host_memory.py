@@ -53,7 +53,8 @@ def has_large_pages() -> bool:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own settings")
 def test_the_kernel_is_asked_for_less() -> None:
     some, many = faults("kept"), faults("as it is")
-    assert many[0] > 5 * PAGES_OF_20_MIB, "there is nothing to gain here: why?"
+    # As it is, the allocator gives back every such block or every other one.
+    assert many[0] > 4 * PAGES_OF_20_MIB, "there is nothing to gain here: why?"
     assert some[0] < PAGES_OF_20_MIB
     if has_large_pages():
         assert many[1] > 5 * PAGES_OF_128_MIB
