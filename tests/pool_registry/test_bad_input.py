@@ -169,3 +169,19 @@ def test_a_book_lets_no_time_pass_backwards() -> None:
     assert book.recent.milli == pytest.approx(500)
     book.advance(4600.0, 3600.0)
     assert book.recent.milli == pytest.approx(500)
+
+
+def test_a_tenant_that_nobody_has_heard_of_is_one_of_weight_one(
+    pool: PoolModel,
+) -> None:
+    pool.tenant("ada", weight=1.0)
+    assert pool.ask("one", 10, tenant="stranger")
+    views = {view.name: view for view in pool.registry.tenants()}
+    assert views["stranger"].known is None
+    assert views["stranger"].right == views["ada"].right == 0.5
+    assert not pool.registry.remove_tenant("nobody")
+    with pytest.raises(UsageError, match="there is no group 'nobody'"):
+        pool.tenant("bob", parent="nobody")
+    for name in ("", "x" * 129, "a\nb"):
+        with pytest.raises(UsageError, match="tenant"):
+            pool.ask("odd", tenant=name)
