@@ -13,6 +13,7 @@ from xpool_protocol.arrays.api import OBJECT_DUNDERS, OWN_ATTRIBUTES, api
 from xpool_protocol.arrays.values import ObjectMeta
 from xpool_protocol.errors import PeerError
 
+from xpool.cupy import functions
 from xpool.cupy.device import device
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import signature_of
@@ -66,7 +67,7 @@ def _method(full: str, name: str, text: str | None, doc: str) -> Callable[..., A
 
     def method(self: RemoteClass, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = self._given(args, kwargs)
-        return device().call(operation, (self, *args), kwargs)
+        return functions.call(operation, (self, *args), kwargs)
 
     method.__name__, method.__qualname__ = name, operation
     method.__doc__ = doc

@@ -7,52 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 
-# They take a dtype in CuPy, not in NumPy.
-RANDOM_WITH_DTYPE: Final = frozenset(
-    [
-        "rand",
-        "randn",
-        "random",
-        "random_sample",
-        "sample",
-        "ranf",
-        "uniform",
-        "normal",
-        "standard_normal",
-        "multivariate_normal",
-        "lognormal",
-        "exponential",
-        "standard_exponential",
-        "gamma",
-        "standard_gamma",
-        "beta",
-        "binomial",
-        "negative_binomial",
-        "poisson",
-        "chisquare",
-        "noncentral_chisquare",
-        "f",
-        "noncentral_f",
-        "standard_t",
-        "standard_cauchy",
-        "geometric",
-        "hypergeometric",
-        "logseries",
-        "laplace",
-        "logistic",
-        "gumbel",
-        "pareto",
-        "power",
-        "rayleigh",
-        "triangular",
-        "vonmises",
-        "wald",
-        "weibull",
-        "zipf",
-        "dirichlet",
-    ]
-)
-
 RETURNS_ARRAY: Final = frozenset(
     {"cupy.allclose", "cupy.array_equal", "cupy.array_equiv"}
 )
@@ -202,11 +156,6 @@ def _complex_result(name: str) -> Callable[..., Any]:
     return found
 
 
-def reset_states() -> None:
-    """Seed the generators anew."""
-    np.random.seed()
-
-
 OWN: Final[dict[str, Callable[..., Any]]] = {
     "ndarray.__getitem__": get_item,
     "ndarray.__setitem__": set_item,
@@ -223,7 +172,6 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.linalg.eigvalsh": _of_half("eigvalsh"),
     "cupy.linalg.eig": _complex_result("eig"),
     "cupy.linalg.eigvals": _complex_result("eigvals"),
-    "cupy.random.reset_states": reset_states,
     "cupyx.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
     "cupyx.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
     "cupyx.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),
@@ -237,12 +185,4 @@ def adapted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """NumPy's function with CuPy's arguments and results."""
     if name in RETURNS_ARRAY:
         return lambda *args, **kwargs: np.asarray(function(*args, **kwargs))
-    module, _, last = name.rpartition(".")
-    if module == "cupy.random" and last in RANDOM_WITH_DTYPE:
-
-        def with_dtype(*args: Any, dtype: Any = None, **kwargs: Any) -> Any:
-            found = function(*args, **kwargs)
-            return found if dtype is None else np.asarray(found).astype(dtype)
-
-        return with_dtype
     return function

@@ -37,57 +37,26 @@ class Philox4x3210(np.random.Philox):
 
 
 def _plain(seed: Any) -> Any:
-    if isinstance(seed, np.ndarray):
+    if isinstance(seed, np.ndarray) and seed.ndim:
         return seed.tolist()
-    return abs(seed) if isinstance(seed, int) else seed
+    if isinstance(seed, np.ndarray | np.generic):
+        seed = seed.item()
+    if isinstance(seed, float | complex):
+        raise TypeError("Seed must be an integer.")
+    return abs(int(seed)) if isinstance(seed, int) else seed
 
 
-class _State:
-    """The generator behind the module's functions."""
-
-    def __init__(self) -> None:
-        self.current = np.random.RandomState()
-
-
-_state: Final = _State()
+def _legacy_seed(seed: Any) -> Any:
+    if isinstance(seed, int) and not 0 <= seed < 1 << 64:
+        raise ValueError("Seed must be an integer between 0 and 2**64 - 1")
+    seed = _plain(seed)
+    # NumPy takes 32 bits at once: the rest is a second word.
+    return [seed & 0xFFFFFFFF, seed >> 32] if isinstance(seed, int) else seed
 
 
 def random_state(seed: Any = None, method: Any = None) -> np.random.RandomState:
     """``cupy.random.RandomState``; which generator of cuRAND's makes no difference."""
-    seed = _plain(seed)
-    if isinstance(seed, int):
-        seed %= 1 << 32
-    return np.random.RandomState(seed)
-
-
-def seed(seed: Any = None) -> None:
-    """Seed the generator behind the module's functions."""
-    _state.current.seed(_legacy_seed(seed))
-
-
-def _legacy_seed(seed: Any) -> Any:
-    seed = _plain(seed)
-    return seed % (1 << 32) if isinstance(seed, int) else seed
-
-
-def get_random_state() -> np.random.RandomState:
-    """The generator behind the module's functions."""
-    return _state.current
-
-
-def set_random_state(rs: Any) -> None:
-    """Put another one there."""
-    if not isinstance(rs, np.random.RandomState):
-        raise TypeError(
-            "Random state must be an instance of RandomState. "
-            f"Actual: {type(rs).__name__}"
-        )
-    _state.current = rs
-
-
-def reset_states() -> None:
-    """Seed the generator anew."""
-    _state.current = np.random.RandomState()
+    return np.random.RandomState(_legacy_seed(seed))
 
 
 def default_rng(seed: Any = None) -> np.random.Generator:
@@ -99,100 +68,120 @@ def default_rng(seed: Any = None) -> np.random.Generator:
     return np.random.Generator(XORWOW(seed))
 
 
+def _random_raw(self: Any, size: Any = None, output: bool = True) -> Any:
+    """The generator's own bits: 32 of them in an int32, as CuPy has them."""
+    _check(self, np.random.BitGenerator)
+    bits = np.asarray(self.random_raw(size), np.uint64).astype(np.uint32)
+    return bits.view(np.int32) if output else None
+
+
+def _check(found: Any, kind: type) -> None:
+    if not isinstance(found, kind):
+        raise ArgumentInvalid(f"this is no {kind.__name__}")
+
+
+class Signature:
+    """What a method of CuPy's takes, as far as it differs from NumPy's."""
+
+    def __init__(self, owner: str, name: str) -> None:
+        entry = api()["cupy.random"][owner][3][name]
+        words = [one.strip() for one in (entry[0] or "()")[1:-1].split(",")]
+        self.names = [one.split("=")[0] for one in words if one != "self"]
+        self.has_dtype = "dtype" in self.names
+
+    def split(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any], Any]:
+        """Positional arguments, the keywords that are left, and the dtype."""
+        given = dict(zip(self.names, args, strict=False))
+        if len(args) > len(self.names) or given.keys() & kwargs.keys():
+            raise TypeError("wrong arguments")
+        given.update(kwargs)
+        dtype = given.pop("dtype", None)
+        found = []
+        for name in self.names:
+            if name not in given:
+                break
+            found.append(given.pop(name))
+        return found, given, dtype
+
+
+@functools.cache
+def _signature(owner: str, name: str) -> Signature:
+    return Signature(owner, name)
+
+
+def _counts(values: list[Any]) -> list[Any]:
+    """CuPy takes floats for counts, and a sample larger than what there is."""
+    found: list[Any] = [
+        np.asarray(one).astype(np.int64) if isinstance(one, float | np.ndarray) else one
+        for one in values[:3]
+    ]
+    if len(found) == 3:
+        if isinstance(found[2], int) and found[2] < 1:
+            raise ValueError("nsample < 1")
+        if not any(np.any(np.less(one, 0)) for one in found[:2]):
+            found[2] = np.minimum(found[2], np.add(found[0], found[1]))
+    return [*found, *values[3:]]
+
+
+def _lines(values: list[Any]) -> list[Any]:
+    """CuPy takes one number for a vector of one."""
+    return [np.atleast_1d(values[0]), *values[1:]] if values else values
+
+
+def _open_interval(values: list[Any]) -> list[Any]:
+    if values and np.any(np.less_equal(values[0], 0)):
+        raise ValueError("p <= 0.0")
+    return values
+
+
+def _whole(values: list[Any]) -> list[Any]:
+    """CuPy rounds bounds down, and refuses an empty range even for no items."""
+    bounds = [
+        int(np.floor(one)) if isinstance(one, float) else one for one in values[:2]
+    ]
+    low, high = (bounds + [None])[:2]
+    low, high = (0, low) if high is None else (low, high)
+    if isinstance(low, int) and isinstance(high, int) and low >= high:
+        raise ValueError("low >= high")
+    return [*bounds, *values[2:]]
+
+
+_PREPARED: Final[dict[str, Callable[[list[Any]], list[Any]]]] = {
+    "hypergeometric": _counts,
+    "dirichlet": _lines,
+    "logseries": _open_interval,
+}
+
+
+def _prepared(name: str, values: list[Any], signature: Signature) -> list[Any]:
+    for one, value in zip(signature.names, values, strict=False):
+        if value is None and one not in ("size", "high", "p"):
+            raise ValueError("Unsupported dtype object")
+    prepare = _PREPARED.get(name)
+    return values if prepare is None else prepare(values)
+
+
 def _cast(found: Any, dtype: Any) -> Any:
     return found if dtype is None else np.asarray(found).astype(dtype)
 
 
-def _drawn(owner: Any, name: str, args: Any, kwargs: Any) -> Any:
-    """Call a method of a ``RandomState`` that takes no dtype in NumPy."""
-    dtype = kwargs.pop("dtype", None)
-    at = _dtype_position(name)
-    if at is not None and len(args) > at and name != "randint":
-        dtype, args = args[at], args[:at]
-    args = _PREPARED.get(name, _as_given)(args)
-    method = getattr(owner, name)
-    if name in ("randint", "tomaxint"):
-        if dtype is not None:
-            kwargs["dtype"] = dtype
-        return method(*args, **kwargs)
-    if dtype is not None and np.dtype(dtype).kind == "f":
-        _check_float(name, dtype)
-    return _cast(method(*args, **kwargs), dtype)
-
-
-@functools.cache
-def _dtype_position(name: str) -> int | None:
-    """Where CuPy's method takes a dtype that NumPy's does not take."""
-    entry = api()["cupy.random"]["RandomState"][3].get(name)
-    if entry is None or entry[0] is None:
-        return None
-    names = [one.split("=")[0].strip() for one in entry[0].strip("()").split(",")]
-    return names.index("dtype") - 1 if "dtype" in names else None
-
-
-def _as_given(args: Any) -> Any:
-    return args
-
-
-def _counts(args: Any) -> Any:
-    """CuPy takes floats for counts."""
-    return tuple(
-        one.astype(np.int64)
-        if isinstance(one, np.ndarray) and one.dtype.kind == "f"
-        else int(one)
-        if isinstance(one, float)
-        else one
-        for one in args
-    )
-
-
-def _lines(args: Any) -> Any:
-    """CuPy takes one number for a vector of one."""
-    return (np.atleast_1d(args[0]), *args[1:]) if args else args
-
-
-_PREPARED: Final[dict[str, Callable[[Any], Any]]] = {
-    "hypergeometric": _counts,
-    "dirichlet": _lines,
-}
-
-
-def _check_float(name: str, dtype: Any) -> None:
-    if np.dtype(dtype).itemsize < 4 and name in _ONLY_32_AND_64:
-        raise TypeError(f"cupy.random.{name} does not support dtype {np.dtype(dtype)}")
-
-
 _ONLY_32_AND_64: Final = frozenset(("random_sample", "standard_normal", "uniform"))
-
-LEGACY: Final = (
-    *("beta", "binomial", "chisquare", "choice", "dirichlet", "exponential", "f"),
-    *("gamma", "geometric", "gumbel", "hypergeometric", "laplace", "logistic"),
-    *("lognormal", "logseries", "multinomial", "multivariate_normal"),
-    *("negative_binomial", "noncentral_chisquare", "noncentral_f", "normal"),
-    *("pareto", "permutation", "poisson", "power", "rand", "randint", "randn"),
-    *("random", "random_integers", "random_sample", "ranf", "rayleigh", "sample"),
-    *("shuffle", "standard_cauchy", "standard_exponential", "standard_gamma"),
-    *("standard_normal", "standard_t", "triangular", "uniform", "vonmises", "wald"),
-    *("weibull", "zipf", "bytes", "tomaxint", "rand"),
-)
-_ALIASES: Final = {"ranf": "random_sample", "sample": "random_sample"}
-
-
-def _of_module(name: str) -> Callable[..., Any]:
-    real = _ALIASES.get(name, name)
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return _drawn(_state.current, real, args, kwargs)
-
-    return function
 
 
 def _of_state(name: str) -> Callable[..., Any]:
-    real = _ALIASES.get(name, name)
-
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         _check(self, np.random.RandomState)
-        return _drawn(self, real, args, kwargs)
+        signature = _signature("RandomState", name)
+        values, rest, dtype = signature.split(args, kwargs)
+        values = _prepared(name, values, signature)
+        if name == "randint":
+            values = _whole(values)
+            return self.randint(*values, **rest, dtype=int if dtype is None else dtype)
+        if dtype is not None and np.dtype(dtype).kind == "f":
+            small = np.dtype(dtype).itemsize < 4
+            if small and name in _ONLY_32_AND_64:
+                raise TypeError("cupy.random only supports float32 and float64")
+        return _cast(getattr(self, name)(*values, **rest), dtype)
 
     return method
 
@@ -202,9 +191,9 @@ def _seed_state(self: Any, seed: Any = None) -> None:
     self.seed(_legacy_seed(seed))
 
 
-def _check(found: Any, kind: type) -> None:
-    if not isinstance(found, kind):
-        raise ArgumentInvalid(f"this is no {kind.__name__}")
+def _shuffle(self: Any, a: Any) -> None:
+    _check(self, np.random.RandomState)
+    self.shuffle(a)
 
 
 _DTYPES_OF_GENERATOR: Final = frozenset(
@@ -215,13 +204,25 @@ _DTYPES_OF_GENERATOR: Final = frozenset(
 def _of_generator(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         _check(self, np.random.Generator)
-        if name in _DTYPES_OF_GENERATOR:
-            return getattr(self, name)(*args, **kwargs)
-        dtype = kwargs.pop("dtype", None)
-        return _cast(getattr(self, name)(*args, **kwargs), dtype)
+        signature = _signature("Generator", name)
+        values, rest, dtype = signature.split(args, kwargs)
+        values = _prepared(name, values, signature)
+        if name in _DTYPES_OF_GENERATOR and dtype is not None:
+            return getattr(self, name)(*values, **rest, dtype=dtype)
+        return _cast(getattr(self, name)(*values, **rest), dtype)
 
     return method
 
+
+LEGACY: Final = (
+    *("beta", "binomial", "chisquare", "choice", "dirichlet", "exponential", "f"),
+    *("gamma", "geometric", "gumbel", "hypergeometric", "laplace", "logistic"),
+    *("lognormal", "logseries", "multivariate_normal", "negative_binomial"),
+    *("noncentral_chisquare", "noncentral_f", "normal", "pareto", "permutation"),
+    *("poisson", "power", "randint", "random_sample", "rayleigh", "standard_cauchy"),
+    *("standard_exponential", "standard_gamma", "standard_normal", "standard_t"),
+    *("tomaxint", "triangular", "uniform", "vonmises", "wald", "weibull", "zipf"),
+)
 
 GENERATOR: Final = (
     *("beta", "binomial", "chisquare", "dirichlet", "exponential", "f", "gamma"),
@@ -237,11 +238,11 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.random.default_rng": default_rng,
     "cupy.random.RandomState": random_state,
     "cupy.random.RandomState.seed": _seed_state,
-    "cupy.random.seed": seed,
-    "cupy.random.reset_states": reset_states,
-    "cupy.random.get_random_state": get_random_state,
-    "cupy.random.set_random_state": set_random_state,
-    **{f"cupy.random.{name}": _of_module(name) for name in LEGACY},
+    "cupy.random.RandomState.shuffle": _shuffle,
+    **{
+        f"cupy.random.{name}.random_raw": _random_raw
+        for name in ("XORWOW", "MRG32k3a", "Philox4x3210")
+    },
     **{f"cupy.random.RandomState.{name}": _of_state(name) for name in LEGACY},
     **{f"cupy.random.Generator.{name}": _of_generator(name) for name in GENERATOR},
 }

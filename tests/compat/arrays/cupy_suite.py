@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from outcomes import Outcomes
 from xpool.cupy import finder
+from xpool.cupy.modules import random as drop_in_random
 from xpool_protocol.arrays.api import api
 
 CHECKOUT = Path(os.environ["ARRAY_SUITE_CHECKOUT"])
@@ -277,15 +278,16 @@ def fill_public(m: types.ModuleType) -> None:
 
 
 class GeneratorInside(types.ModuleType):
-    """Where ``cupy.testing`` looks whether ``reset_states`` has made new states."""
+    """Where tests put other states in the place of the module's."""
 
     @property
     def _random_states(self) -> object:
-        return object()
+        return dict(drop_in_random.states)
 
     @_random_states.setter
     def _random_states(self, states: object) -> None:
-        """It puts the old ones back; they live on the server."""
+        drop_in_random.states.clear()
+        drop_in_random.states.update(states if isinstance(states, dict) else {})
 
 
 def fill_generator(m: types.ModuleType) -> None:

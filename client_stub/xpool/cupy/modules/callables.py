@@ -110,20 +110,49 @@ class vectorize:  # noqa: N801  CuPy's name
             raise ValueError("Invalid otype specification")
         self.pyfunc, self.otypes = pyfunc, otypes
         self.__doc__ = pyfunc.__doc__ if doc is None else doc
-        self._host = np.vectorize(pyfunc, otypes=otypes)
+        self._host = np.vectorize(self._called, otypes=otypes)
+        self._dtypes: set[np.dtype[Any]] = set()
 
     def __call__(self, *args: Any) -> Any:
-        """Call it with arrays or numbers."""
+        """Call it with arrays or numbers.
+
+        Raises:
+            TypeError: the function returns other dtypes for some items than for
+                others, or what is no number.
+        """
+        self._dtypes.clear()
         host = [one.get() if isinstance(one, ndarray) else one for one in args]
         if all(np.size(one) for one in host) or self.otypes is not None:
             found = self._host(*host)
         else:
             shape = np.broadcast_shapes(*(np.shape(one) for one in host))
-            dtype = np.asarray(self.pyfunc(*(_one_of(one) for one in host))).dtype
+            dtype = np.asarray(self._called(*(_one_of(one) for one in host))).dtype
             found = np.empty(shape, dtype)
         if isinstance(found, tuple):
             return tuple(transfer.as_array(one) for one in found)
         return transfer.as_array(found)
+
+
+    def _called(self, *args: Any) -> Any:
+        """The function of one item each; what it has made on the device is fetched."""
+        found = self.pyfunc(*args)
+        if isinstance(found, tuple):
+            return tuple([_number(one) for one in found])
+        found = _number(found)
+        if isinstance(found, np.generic) and self.otypes is None:
+            self._dtypes.add(found.dtype)
+            if len(self._dtypes) > 1:
+                names = ", ".join(sorted(map(str, self._dtypes)))
+                raise TypeError(f"Data type mismatch of the function's results: {names}")
+        return found
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, ndarray):
+        return value.get()[()]
+    if isinstance(value, type):
+        raise TypeError(f"the function returned {value}, which is no number")
+    return value
 
 
 def _one_of(value: Any) -> Any:
