@@ -62,7 +62,13 @@ class ElementwiseKernel:
         doc: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """A kernel of this source; arguments are CuPy's."""
+        """A kernel of this source; arguments are CuPy's.
+
+        Raises:
+            ValueError: the name is no identifier.
+        """
+        if not name.isidentifier():
+            raise ValueError(f"Invalid kernel name: {name!r}")
         self.in_params, self.out_params = in_params, out_params
         self.operation, self.name, self.preamble = operation, name, preamble
         self.reduce_dims, self.no_return = reduce_dims, no_return
@@ -70,7 +76,9 @@ class ElementwiseKernel:
         self.nin, self.nout = _count(in_params), _count(out_params)
         self.nargs = self.nin + self.nout
         self._is_raw = [
-            "raw" in one.split()[:-2] for one in in_params.split(",") if one.strip()
+            "raw" in one.split()[:-2]
+            for one in f"{in_params},{out_params}".split(",")
+            if one.strip()
         ]
         self._extras = {"preamble": preamble, **kwargs} if preamble else dict(kwargs)
         self._known: dict[Key, list[np.dtype[Any]]] = {}
@@ -82,10 +90,13 @@ class ElementwiseKernel:
 
         Raises:
             TypeError: a wrong number of arguments, or one of a wrong type.
+            ValueError: it can't be told over how many items to loop, or twice.
             NotImplementedError: a CPU does not understand the source.
         """
         size = kwargs.pop("size", None)
-        kwargs.pop("block_size", None), kwargs.pop("stream", None)
+        if kwargs.pop("block_size", 128) <= 0:
+            raise ValueError("block_size must be positive")
+        kwargs.pop("stream", None)
         if kwargs:
             raise TypeError(f"Wrong arguments {kwargs}")
         if len(args) not in (self.nin, self.nargs):
@@ -95,6 +106,7 @@ class ElementwiseKernel:
             )
         for one in args:
             _check(one)
+        self._check_size(args, size)
         given, outs = args[: self.nin], args[self.nin :]
         what = (self.in_params, self.out_params, self.operation, given)
         extras = dict(self._extras)
@@ -103,6 +115,20 @@ class ElementwiseKernel:
         if outs:
             extras["out"] = outs
         return self._shown(self._run(given, outs, size, what, extras))
+
+    def _check_size(self, args: Any, size: Any) -> None:
+        has_loop = any(
+            isinstance(one, ndarray) and not is_raw
+            for one, is_raw in zip(args, self._is_raw, strict=False)
+        )
+        if size is None and not has_loop:
+            raise ValueError(
+                "Loop size is undecided. Give `size`, or an array that is not raw"
+            )
+        if size is not None and has_loop:
+            raise ValueError(
+                "Specified 'size' can be used only if all of the ndarray are 'raw'."
+            )
 
     def _run(
         self, given: Any, outs: Any, size: Any, what: Any, extras: dict[str, Any]
@@ -132,7 +158,7 @@ class ElementwiseKernel:
             return (int(size),)
         shapes = [
             one._geo.shape
-            for one, is_raw in zip(given, self._is_raw, strict=True)
+            for one, is_raw in zip(given, self._is_raw, strict=False)
             if isinstance(one, ndarray) and not is_raw
         ]
         try:

@@ -16,6 +16,7 @@ from xpool_protocol.records import FENCE
 from xpool.cupy.device import device
 from xpool.cupy.encoding import uvarint
 from xpool.cupy.faults import raise_local
+from xpool.cupy.ndarray import check_synchronize
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait until all has run."""
+        check_synchronize()
         device().synchronize()
 
     def record(self, event: Event | None = None) -> Event:

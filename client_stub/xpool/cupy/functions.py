@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from xpool.cupy import ndarray as arrays
+from xpool.cupy import transfer
 from xpool.cupy.device import device
 from xpool.cupy.geometry import Geometry, check_dtype
 from xpool.cupy.indexing import NoRule
@@ -26,6 +28,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 RULES: Final[dict[str, Rule]] = {}
 """By the function's full name."""
+
+RESULT_NAMES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {}
+"""Functions with a rule whose results are a named tuple: its name and fields."""
+
+linalg_errors = threading.local()
+"""``is_raised``: in this thread, a matrix that can't be inverted is an error."""
 
 VIEW_RULES: Final[set[str]] = set()
 """Functions with a rule whose results take no memory of their own."""
@@ -108,7 +116,9 @@ def _posted(
         if is_view and args and type(args[0]) is ndarray:
             made._base = args[0] if args[0]._base is None else args[0]._base
         return made
-    return arrays.posted_many(full, found, args, kwargs, is_view)
+    many = arrays.posted_many(full, found, args, kwargs, is_view)
+    names = RESULT_NAMES.get(full)
+    return many if names is None else transfer.named_tuple(*names)(*many)
 
 
 def function_of(
@@ -163,6 +173,7 @@ def _refused(full: str) -> Callable[..., Any]:
 
 def _general(full: str) -> Callable[..., Any]:
     takes_host = full.startswith(TAKES_HOST_ARRAYS)
+    is_linalg = full.startswith("cupy.linalg.")
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if full in BY_METHOD and args and isinstance(args[0], np.ndarray):
@@ -172,6 +183,8 @@ def _general(full: str) -> Callable[..., Any]:
         dtype = kwargs.get("dtype")
         if dtype is not None:
             kwargs["dtype"] = check_dtype(dtype)
+        if is_linalg and getattr(linalg_errors, "is_raised", False):
+            return device().call("xpool.raising", (full, *args), kwargs)
         return call(full, args, kwargs)
 
     return function

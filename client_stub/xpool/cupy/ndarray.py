@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -189,7 +190,9 @@ class ndarray:  # noqa: N801  CuPy's name
 
     @property
     def imag(self) -> ndarray:
-        """The imaginary part: a view of a complex array."""
+        """The imaginary part: a view of a complex array, or new zeros."""
+        if self._geo.dtype.kind != "c":
+            return posted("cupy.zeros", self._geo, (self._geo.shape, self._geo.dtype))
         return attribute(self, "imag")
 
     @imag.setter
@@ -241,6 +244,7 @@ class ndarray:  # noqa: N801  CuPy's name
             TypeError: ``out`` has another dtype, or is no NumPy array.
             ValueError: ``out`` has another shape.
         """
+        check_synchronize()
         if order not in ("C", "F", "A"):
             raise ValueError(f"unsupported order: {order}")
         wanted = order
@@ -258,6 +262,8 @@ class ndarray:  # noqa: N801  CuPy's name
                 raise ValueError(
                     f"Shape mismatch. Expected shape: {self.shape}, actual: {out.shape}"
                 )
+            if not (out.flags.c_contiguous or out.flags.f_contiguous):
+                raise RuntimeError("`out` has gaps: only a contiguous array is filled")
         if out is not None and out.flags.c_contiguous:
             return transfer.download(self, out)
         host = transfer.download(self)
@@ -289,6 +295,9 @@ class ndarray:  # noqa: N801  CuPy's name
     def tobytes(self, order: str = "C") -> bytes:
         """The items as bytes."""
         return self.get().tobytes(order)  # type: ignore[arg-type]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.get())
 
     def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:  # noqa: A002
         """Write the array to a file."""
@@ -371,6 +380,8 @@ class ndarray:  # noqa: N801  CuPy's name
     def __setitem__(self, key: Any, value: Any) -> None:
         kind = type(value)
         if kind is not ndarray and kind not in _NUMBERS:
+            if kind is np.ndarray and type(key) is slice and key == slice(None):
+                check_same(self, value)
             value = as_operand(value)
         where = device()
         try:
@@ -524,7 +535,13 @@ class ndarray:  # noqa: N801  CuPy's name
         return posted_view(self, "ndarray.ravel", (self._geo.size,), (self, order))
 
     def fill(self, value: Any) -> None:
-        """Set all items to a value."""
+        """Set all items to a value.
+
+        Raises:
+            ValueError: it is an array with dimensions.
+        """
+        if isinstance(value, ndarray | np.ndarray) and value.ndim:
+            raise ValueError("fill takes one value, not an array with dimensions")
         self[...] = value
 
     def view(self, dtype: Any = None, array_class: Any = None) -> ndarray:
@@ -904,6 +921,42 @@ def as_operand(value: Any) -> Any:
     return transfer.as_array(value)
 
 
+def check_same(array: ndarray, host: np.ndarray[Any, Any]) -> None:
+    """``array[:] = host`` copies bytes, in CuPy: nothing is cast or broadcast.
+
+    Raises:
+        ValueError: dtypes or shapes differ, or the array has gaps.
+    """
+    if (
+        host.dtype != array.dtype
+        or host.shape != array.shape
+        or not array._known_layout()[1] & (LAYOUT_C | LAYOUT_F)
+    ):
+        raise ValueError(
+            "a host array assigned to a[:] must have the same shape and dtype, and `a`"
+            " no gaps; upload it with cupy.asarray"
+        )
+
+
+class DeviceSynchronized(RuntimeError):  # noqa: N818  CuPy's name
+    """A call would wait for the device where ``cupyx.allow_synchronize`` forbids it."""
+
+
+DeviceSynchronized.__module__ = "cupyx"
+waiting = threading.local()
+"""``is_forbidden`` says whether this thread may wait for the device."""
+
+
+def check_synchronize() -> None:
+    """Refuse to wait where the program has said so.
+
+    Raises:
+        DeviceSynchronized: it has.
+    """
+    if getattr(waiting, "is_forbidden", False):
+        raise DeviceSynchronized("the program does not allow to wait for the device")
+
+
 def index_of(key: Any) -> Any:
     """An index as the server takes it: lists become arrays, as in CuPy.
 
@@ -923,6 +976,8 @@ def index_of(key: Any) -> Any:
                 "arrays used as indices must be of integer (or boolean) type"
             )
         return transfer.upload(key) if key.ndim else key[()]
+    if hasattr(type(key), "__cupy_get_ndarray__"):
+        return transfer.unwrapped(key)
     if isinstance(key, str | float | complex):
         raise IndexError(
             "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and"

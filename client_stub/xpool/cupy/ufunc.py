@@ -25,6 +25,7 @@ MAX_PLANS: Final = 1 << 14
 _BOOL: Final = np.dtype("?")
 _INTEGERS: Final = {char: np.iinfo(char) for char in "bBhHiIlLqQ"}
 _SCALARS: Final = (int, float, complex)
+_PLAIN_NE: Final[Any] = object.__ne__
 
 
 class Plan:
@@ -223,7 +224,8 @@ class ufunc:  # noqa: N801  CuPy's name
                 raise ValueError(
                     "Cannot specify 'out' as both a positional and keyword argument"
                 )
-            args, outs = args[: self.nin], tuple(args[self.nin :])
+            rest = self.nargs - len(args)
+            args, outs = args[: self.nin], (*args[self.nin :], *(None,) * rest)
         for one in outs:
             if one is not None and not isinstance(one, ndarray):
                 raise TypeError("return arrays must be of ArrayType")
@@ -507,12 +509,16 @@ def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
 
     def compare(a: ndarray, b: Any) -> Any:
         found = operate(a, b)
-        name = "__eq__" if is_equal else "__ne__"
-        is_plain = getattr(type(b), name) is getattr(object, name)
+        # ``!=`` is made of ``__eq__`` where a class has no other.
+        names = ("__eq__",) if is_equal else ("__eq__", "__ne__")
+        is_plain = all(getattr(type(b), one) is getattr(object, one) for one in names)
         if found is NotImplemented and (is_plain or b is None):
             geo = geometry(a.shape, _BOOL)
             maker = "cupy.zeros" if is_equal else "cupy.ones"
             return arrays.posted(maker, geo, (a.shape, _BOOL))
+        if found is NotImplemented and not is_equal and type(b).__ne__ is _PLAIN_NE:
+            # Python would ask the other's __eq__ and take the answer for one bool.
+            raise TypeError(f"Unsupported type {type(b)}")
         return found
 
     return compare

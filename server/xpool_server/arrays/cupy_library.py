@@ -15,7 +15,7 @@ from xpool_protocol.errors import ArgumentInvalid
 from xpool_protocol.values import HostTensor
 
 from xpool_server.arrays.dtypes import DTYPE_OF
-from xpool_server.arrays.library import ArrayLibrary, lacks
+from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
 from xpool_server.kernel_sources import check_options, check_source
 
 MAX_KERNELS: Final = 4096
@@ -38,6 +38,8 @@ class CupyLibrary(ArrayLibrary):
         )
 
     def _look_up(self, name: str) -> Callable[..., Any]:
+        if name == "xpool.raising":
+            return self._raising
         if name == "xpool.elementwise":
             return self._elementwise
         if name == "xpool.reduction":
@@ -50,6 +52,13 @@ class CupyLibrary(ArrayLibrary):
         outer, _, middle = owner.rpartition(".")
         found = self._member(importlib.import_module(outer), middle, name)
         return self._member(found, last, name)
+
+    def _raising(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of ``cupy.linalg`` that checks what it has computed."""
+        check_linalg(name)
+        run = self.operation(name)
+        with importlib.import_module("cupyx").errstate(linalg="raise"):
+            return run(*args, **kwargs)
 
     def _elementwise(
         self,

@@ -199,7 +199,7 @@ def elementwise(
     shape = sorted_out.shape
     variables, raw = sorted_out.variables, sorted_out.raw
     if not outs:
-        if any(one.is_raw for one in outputs):
+        if size is None and any(one.is_raw for one in outputs):
             raise ValueError("Output array size is Undecided")
         outs = [np.empty(shape, _dtype_of(one, sorted_out.types)) for one in outputs]
     for parameter, out in zip(outputs, outs, strict=True):

@@ -145,6 +145,16 @@ def held_arrays(found: Any, array_type: type) -> Iterator[Any]:
         waiting += [(part, depth + 1) for part in inner]
 
 
+def check_linalg(name: Any) -> None:
+    """Refuse a name that is no function of ``cupy.linalg``.
+
+    Raises:
+        OperationUnknown: it is none.
+    """
+    if not isinstance(name, str) or not name.startswith("cupy.linalg."):
+        raise OperationUnknown("only functions of cupy.linalg can be told to raise")
+
+
 def lacks(name: str, library: str) -> OperationUnknown:
     """The error for a name of CuPy's that a library has no counterpart for."""
     return OperationUnknown(

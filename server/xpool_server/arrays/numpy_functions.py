@@ -72,6 +72,33 @@ def set_item(array: Any, key: Any, value: Any) -> None:
         array[_wrapped(array, key)] = value
 
 
+def _writable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Views that NumPy makes read-only can be written in CuPy."""
+
+    def opened(found: Any, given: Any) -> Any:
+        if isinstance(found, tuple | list):
+            return type(found)(opened(one, given) for one in found)
+        if found.flags.writeable:
+            return found
+        view = np.lib.stride_tricks.as_strided
+        try:
+            found.flags.writeable = True
+        except ValueError:  # one item stands for many
+            return view(given, found.shape, found.strides)
+        return found
+
+    def called(array: Any, *args: Any, **kwargs: Any) -> Any:
+        return opened(function(array, *args, **kwargs), array)
+
+    return called
+
+
+def _broadcast_arrays(*arrays: Any) -> Any:
+    broadcast = _writable(np.broadcast_to)
+    shape = np.broadcast_shapes(*(one.shape for one in arrays))
+    return [broadcast(one, shape) for one in arrays]
+
+
 def _bits(function: Callable[..., Any]) -> Callable[..., Any]:
     def found(a: Any, *args: Any, bitorder: Any = "big", **kwargs: Any) -> Any:
         if bitorder not in ("big", "little"):
@@ -161,6 +188,10 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "ndarray.__setitem__": set_item,
     "cupy.packbits": _bits(np.packbits),
     "cupy.unpackbits": _bits(np.unpackbits),
+    "cupy.broadcast_to": _writable(np.broadcast_to),
+    "cupy.broadcast_arrays": _broadcast_arrays,
+    "cupy.diagonal": _writable(np.diagonal),
+    "ndarray.diagonal": _writable(np.ndarray.diagonal),
     "cupy.copyto": copyto,
     "cupy.ndarray": make_array,
     "cupyx.rsqrt": rsqrt,

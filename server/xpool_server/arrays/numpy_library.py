@@ -23,8 +23,10 @@ from xpool_server.arrays import (
     scipy_functions,
 )
 from xpool_server.arrays.dtypes import DTYPE_OF
-from xpool_server.arrays.library import ArrayLibrary, lacks
+from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
+from xpool_server.arrays.numpy_linalg import NAMES as LINALG_NAMES
+from xpool_server.arrays.numpy_linalg import ignoring
 from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
@@ -52,6 +54,12 @@ class NumpyLibrary(ArrayLibrary):
         np.seterr(all="ignore")
 
     def _look_up(self, name: str) -> Callable[..., Any]:
+        if name == "xpool.raising":
+            return self._raising
+        if name.startswith("cupy.linalg."):
+            found = self._linalg(name)
+            last = name.removeprefix("cupy.linalg.")
+            return ignoring(found) if last in LINALG_NAMES else found
         own = _OWN.get(name)
         if own is not None:
             return own
@@ -63,6 +71,19 @@ class NumpyLibrary(ArrayLibrary):
         outer, _, middle = owner.rpartition(".")
         found = _member(_module(outer, name), middle, name)
         return _member(found, last, name)
+
+    def _linalg(self, name: str) -> Callable[..., Any]:
+        own = _OWN.get(name)
+        owner, _, last = name.rpartition(".")
+        if own is not None or owner not in api():
+            return own or _member(_module(owner, name), last, name)
+        return adapted(name, _member(_module(owner, name), last, name))
+
+    def _raising(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of ``numpy.linalg`` that raises for a singular matrix."""
+        check_linalg(name)
+        self.operation(name)  # whether it is allowed, and there
+        return self.as_arrays(name, self._linalg(name)(*args, **kwargs))
 
     def as_result(self, found: Any) -> Any:
         if isinstance(found, np.generic | np.matrix):

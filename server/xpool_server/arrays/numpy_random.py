@@ -139,8 +139,8 @@ def _whole(values: list[Any]) -> list[Any]:
     bounds = [
         int(np.floor(one)) if isinstance(one, float) else one for one in values[:2]
     ]
-    low, high = (bounds + [None])[:2]
-    low, high = (0, low) if high is None else (low, high)
+    is_pair = len(bounds) == 2 and bounds[1] is not None
+    low, high = bounds if is_pair else (0, bounds[0])
     if isinstance(low, int) and isinstance(high, int) and low >= high:
         raise ValueError("low >= high")
     return [*bounds, *values[2:]]
@@ -162,7 +162,9 @@ def _prepared(name: str, values: list[Any], signature: Signature) -> list[Any]:
 
 
 def _cast(found: Any, dtype: Any) -> Any:
-    return found if dtype is None else np.asarray(found).astype(dtype)
+    """An array, of a dtype if one is asked for."""
+    found = np.asarray(found)
+    return found if dtype is None else found.astype(dtype)
 
 
 _ONLY_32_AND_64: Final = frozenset(("random_sample", "standard_normal", "uniform"))
@@ -176,7 +178,8 @@ def _of_state(name: str) -> Callable[..., Any]:
         values = _prepared(name, values, signature)
         if name == "randint":
             values = _whole(values)
-            return self.randint(*values, **rest, dtype=int if dtype is None else dtype)
+            kind = int if dtype is None else dtype
+            return np.asarray(self.randint(*values, **rest, dtype=kind))
         if dtype is not None and np.dtype(dtype).kind == "f":
             small = np.dtype(dtype).itemsize < 4
             if small and name in _ONLY_32_AND_64:
@@ -208,7 +211,7 @@ def _of_generator(name: str) -> Callable[..., Any]:
         values, rest, dtype = signature.split(args, kwargs)
         values = _prepared(name, values, signature)
         if name in _DTYPES_OF_GENERATOR and dtype is not None:
-            return getattr(self, name)(*values, **rest, dtype=dtype)
+            return np.asarray(getattr(self, name)(*values, **rest, dtype=dtype))
         return _cast(getattr(self, name)(*values, **rest), dtype)
 
     return method

@@ -366,7 +366,7 @@ def prepare() -> None:
     ]
     for module in (runtime, cuda, cupy, cupy.fft, cupy.random, cupy.linalg, *scipy):
         fallback(module)
-    for name in ("memory", "device", "stream"):
+    for name in ("memory", "device", "stream", "compiler"):
         lenient(sys.modules[f"cupy.cuda.{name}"])
     sys.modules.pop("cupy.testing", None)  # pytest's own options may have named cupy
     cupy.testing = importlib.import_module("cupy.testing")

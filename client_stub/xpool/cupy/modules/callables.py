@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +113,7 @@ class vectorize:  # noqa: N801  CuPy's name
             raise ValueError("Invalid otype specification")
         self.pyfunc, self.otypes = pyfunc, otypes
         self.__doc__ = pyfunc.__doc__ if doc is None else doc
+
         self._host = np.vectorize(self._called, otypes=otypes)
         self._dtypes: set[np.dtype[Any]] = set()
 
@@ -119,7 +123,10 @@ class vectorize:  # noqa: N801  CuPy's name
         Raises:
             TypeError: the function returns other dtypes for some items than for
                 others, or what is no number.
+            ValueError: it is one of several lambdas in one statement, which CuPy
+                can't tell apart.
         """
+        _check_lambda(self.pyfunc)
         self._dtypes.clear()
         host = [one.get() if isinstance(one, ndarray) else one for one in args]
         if all(np.size(one) for one in host) or self.otypes is not None:
@@ -132,19 +139,32 @@ class vectorize:  # noqa: N801  CuPy's name
             return tuple(transfer.as_array(one) for one in found)
         return transfer.as_array(found)
 
-
     def _called(self, *args: Any) -> Any:
         """The function of one item each; what it has made on the device is fetched."""
         found = self.pyfunc(*args)
         if isinstance(found, tuple):
             return tuple([_number(one) for one in found])
-        found = _number(found)
         if isinstance(found, np.generic) and self.otypes is None:
             self._dtypes.add(found.dtype)
             if len(self._dtypes) > 1:
                 names = ", ".join(sorted(map(str, self._dtypes)))
-                raise TypeError(f"Data type mismatch of the function's results: {names}")
-        return found
+                raise TypeError(
+                    f"Data type mismatch of the function's results: {names}"
+                )
+        return _number(found)
+
+
+def _check_lambda(function: Any) -> None:
+    if getattr(function, "__name__", "") != "<lambda>":
+        return
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return  # nobody can see the source, or not this line alone
+    if sum(isinstance(one, ast.Lambda) for one in ast.walk(tree)) > 1:
+        raise ValueError(
+            f"Multiple callables are found near the definition of {function}"
+        )
 
 
 def _number(value: Any) -> Any:

@@ -16,6 +16,7 @@ from xpool.cupy.faults import OutOfMemoryError
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import own
+from xpool.cupy.ndarray import DeviceSynchronized, waiting
 
 SUBMODULES = (
     *("compiler", "device", "driver", "memory", "memory_hook", "nvtx"),
@@ -79,8 +80,16 @@ for _name in ("empty", "empty_like", "zeros", "zeros_like"):
 @own("cupyx.allow_synchronize")
 @contextlib.contextmanager
 def allow_synchronize(allow: bool) -> Iterator[None]:
-    """Waiting is always allowed."""
-    yield
+    """Let this thread wait for the device, or not."""
+    before = getattr(waiting, "is_forbidden", False)
+    waiting.is_forbidden = not allow
+    try:
+        yield
+    finally:
+        waiting.is_forbidden = before
+
+
+CLASSES["cupyx.DeviceSynchronized"] = DeviceSynchronized
 
 
 @own("cupyx.get_runtime_info")

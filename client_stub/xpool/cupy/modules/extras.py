@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpool.cupy.filling import CLASSES
-from xpool.cupy.functions import call, own
+from xpool.cupy.functions import call, linalg_errors, own
 from xpool.cupy.ndarray import ndarray
 from xpool.cupy.ufunc import result_shape
 
@@ -57,14 +57,14 @@ def seterr(
     invalid: Any = None,
     linalg: Any = None,
 ) -> dict[str, Any]:
-    """Say what is done about errors; the server's linalg always raises."""
+    """Say what is done about matrices that can't be inverted or decomposed."""
     before = geterr()
     if any(one is not None for one in (divide, over, under, invalid)):
         raise NotImplementedError
     if linalg not in (None, "ignore", "raise"):
         raise NotImplementedError
     if linalg is not None:
-        _state.linalg = linalg
+        _set_linalg(linalg)
     return before
 
 
@@ -76,4 +76,9 @@ def errstate(**states: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        _state.linalg = before["linalg"]
+        _set_linalg(before["linalg"])
+
+
+def _set_linalg(value: Any) -> None:
+    _state.linalg = value
+    linalg_errors.is_raised = value == "raise"

@@ -1,7 +1,7 @@
 """``cupy.random``: generators live on the server, and the module's functions use one.
 
-As in CuPy, each device has one ``RandomState`` that the module's functions draw from; it
-is made at its first use, with the seed in ``CUPY_SEED`` if there is one.
+As in CuPy, each device has one ``RandomState`` that the module's functions draw from;
+it is made at its first use, with the seed in ``CUPY_SEED`` if there is one.
 """
 
 from __future__ import annotations
@@ -146,14 +146,49 @@ def multinomial(n: Any, pvals: Any, size: Any = None) -> Any:
     return found.reshape(*shape, outcomes)
 
 
-_SAME_NAME = (
-    "beta binomial chisquare choice dirichlet exponential f gamma geometric gumbel"
-    " hypergeometric laplace logistic lognormal logseries multivariate_normal"
-    " negative_binomial noncentral_chisquare noncentral_f normal pareto permutation"
-    " poisson power rand randint randn random_sample rayleigh shuffle standard_cauchy"
-    " standard_exponential standard_gamma standard_normal standard_t triangular uniform"
-    " vonmises wald weibull zipf"
-).split()
+_SAME_NAME = [
+    "beta",
+    "binomial",
+    "chisquare",
+    "choice",
+    "dirichlet",
+    "exponential",
+    "f",
+    "gamma",
+    "geometric",
+    "gumbel",
+    "hypergeometric",
+    "laplace",
+    "logistic",
+    "lognormal",
+    "logseries",
+    "multivariate_normal",
+    "negative_binomial",
+    "noncentral_chisquare",
+    "noncentral_f",
+    "normal",
+    "pareto",
+    "permutation",
+    "poisson",
+    "power",
+    "rand",
+    "randint",
+    "randn",
+    "random_sample",
+    "rayleigh",
+    "shuffle",
+    "standard_cauchy",
+    "standard_exponential",
+    "standard_gamma",
+    "standard_normal",
+    "standard_t",
+    "triangular",
+    "uniform",
+    "vonmises",
+    "wald",
+    "weibull",
+    "zipf",
+]
 _ALIASES = {"random": "random_sample", "ranf": "random_sample"}
 _ALIASES["sample"] = "random_sample"
 

@@ -1,5 +1,21 @@
 """Rules for shapes and dtypes of results, one module for each kind of function."""
 
-from xpool.cupy.rules import creation, linalg, random, reductions, shapes, transforms
+from xpool.cupy.rules import (
+    creation,
+    linalg,
+    random,
+    reductions,
+    shapes,
+    solvers,
+    transforms,
+)
 
-__all__ = ["creation", "linalg", "random", "reductions", "shapes", "transforms"]
+__all__ = [
+    "creation",
+    "linalg",
+    "random",
+    "reductions",
+    "shapes",
+    "solvers",
+    "transforms",
+]

@@ -70,6 +70,7 @@ def _distribution(owner: str, name: str, local: Any) -> Callable[..., Geometry]:
 
     def predict(*args: Any, **kwargs: Any) -> Geometry:
         bound = signature.bind(*args, **kwargs)
+        is_given = "dtype" in bound.arguments
         bound.apply_defaults()
         given = bound.arguments
         values = [given[one] for one in parameters]
@@ -81,7 +82,7 @@ def _distribution(owner: str, name: str, local: Any) -> Callable[..., Geometry]:
             raise NoRule
         draw(*values, size=0)  # raises where a parameter is none
         default = _INT64 if name in INTEGERS else _FLOAT64
-        dtype = check_dtype(given["dtype"]) if "dtype" in given else default
+        dtype = check_dtype(given["dtype"]) if is_given else default
         if dtype.char not in ("il" if name in INTEGERS else kinds):
             raise NoRule
         return geometry(size_of(given["size"]), dtype)

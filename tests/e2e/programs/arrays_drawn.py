@@ -1,0 +1,202 @@
+"""Random numbers, linear algebra and `einsum`: no wait, and errors as CuPy has them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import cupy as cp
+import cupyx
+import numpy as np
+from xpool.cupy.device import device
+
+
+@contextlib.contextmanager
+def no_round_trip():
+    where, real = device(), device().request
+
+    def refuse(name, arguments):
+        if name == "xpool.describe" and where.audit is not None:
+            return real(name, arguments)
+        raise AssertionError(f"{name} waits")
+
+    where.request = refuse
+    try:
+        yield
+    finally:
+        del where.request
+
+
+def refused(kind, call):
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def case_draws_do_not_wait():
+    state, generator = cp.random.RandomState(1), cp.random.default_rng(1)
+    cp.random.seed(0)
+    with no_round_trip():
+        drawn = [
+            cp.random.rand(2, 3),
+            cp.random.randn(4, dtype=np.float32),
+            cp.random.randint(0, 10, (5,)),
+            cp.random.permutation(6),
+            cp.random.choice(4, 3),
+            state.normal(1.0, 2.0, (2,)),
+            state.poisson(3.0, 4, np.int32),
+            generator.standard_normal((2, 2), dtype=np.float32),
+            generator.integers(5, size=3),
+            generator.uniform(),
+        ]
+    shapes = [(2, 3), (4,), (5,), (6,), (3,), (2,), (4,), (2, 2), (3,), ()]
+    assert [one.shape for one in drawn] == shapes
+    assert [one.dtype.char for one in drawn] == list("dfllld") + list("ifld")
+    assert sorted(drawn[3].get()) == list(range(6))
+
+
+def case_seeds_repeat():
+    for make in (cp.random.RandomState, cp.random.default_rng):
+        first, second = make(7).uniform(size=5).get(), make(7).uniform(size=5).get()
+        assert (first == second).all()
+    os.environ["CUPY_SEED"] = "6"
+    cp.random.reset_states()
+    with_variable = cp.random.rand(3).get()
+    assert (with_variable == cp.random.RandomState(6).rand(3).get()).all()
+    mine = cp.random.RandomState(9)
+    cp.random.set_random_state(mine)
+    assert cp.random.get_random_state() is mine
+    refused(TypeError, lambda: cp.random.set_random_state(np.random.RandomState()))
+    generator = cp.random.Generator(cp.random.XORWOW(3))
+    first = generator.random(4).get()
+    generator.bit_generator = cp.random.XORWOW(3)
+    assert (generator.random(4).get() == first).all()
+
+
+def case_wrong_parameters_are_refused_at_the_call():
+    for call in (
+        lambda: cp.random.normal(0, -1),
+        lambda: cp.random.randint(3, 3, size=0),
+        lambda: cp.random.poisson(None),
+        lambda: cp.random.logseries(cp.zeros(())),
+        lambda: cp.random.hypergeometric(10, 10, 0),
+        lambda: cp.random.default_rng(0).integers(4, 3),
+    ):
+        refused(ValueError, call)
+    refused(TypeError, lambda: cp.random.rand(2, other=1))
+
+
+def case_multinomial():
+    found = cp.random.multinomial(20, cp.array([0.2, 0.3, 0.5]), (4,)).get()
+    assert found.shape == (4, 3)
+    assert (found.sum(1) == 20).all()
+
+
+def case_linear_algebra_does_not_wait():
+    host = np.random.RandomState(0).rand(3, 3) + 3 * np.eye(3)
+    a, b = cp.asarray(host), cp.asarray(host[0])
+    with no_round_trip():
+        found = [
+            cp.linalg.inv(a),
+            cp.linalg.solve(a, b),
+            cp.linalg.det(a),
+            cp.linalg.norm(a),
+            cp.linalg.norm(a, axis=1),
+            cp.linalg.matrix_power(a, 3),
+            cp.linalg.cholesky(a @ a.T),
+            cp.trace(a),
+            cp.einsum("ij,jk->ik", a, a),
+            cp.einsum("ij,j", a, b),
+        ]
+        q, r = cp.linalg.qr(a)
+        u, s, vh = cp.linalg.svd(a, full_matrices=False)
+        values = cp.linalg.eigh(a @ a.T).eigenvalues
+    wanted = [
+        np.linalg.inv(host),
+        np.linalg.solve(host, host[0]),
+        np.linalg.det(host),
+        np.linalg.norm(host),
+        np.linalg.norm(host, axis=1),
+        np.linalg.matrix_power(host, 3),
+        np.linalg.cholesky(host @ host.T),
+        np.trace(host),
+        host @ host,
+        host @ host[0],
+    ]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.get(), other, rtol=1e-10)
+    np.testing.assert_allclose((q @ r).get(), host)
+    np.testing.assert_allclose(((u * s) @ vh).get(), host)
+    np.testing.assert_allclose(values.get(), np.linalg.eigvalsh(host @ host.T))
+
+
+def case_a_singular_matrix_is_an_error_if_the_program_says_so():
+    stack = cp.asarray(np.stack([np.zeros((2, 2)), np.eye(2)]))
+    found = cp.linalg.inv(stack).get()
+    assert np.isnan(found[0]).all()
+    assert (found[1] == np.eye(2)).all()
+    assert np.isnan(cp.linalg.cholesky(-cp.eye(2)).get()).all()
+    with cupyx.errstate(linalg="raise"):
+        for call in (
+            lambda: cp.linalg.inv(stack),
+            lambda: cp.linalg.solve(cp.zeros((2, 2)), cp.ones(2)),
+            lambda: cp.linalg.cholesky(-cp.eye(2)),
+        ):
+            refused(np.linalg.LinAlgError, call)
+    refused(np.linalg.LinAlgError, lambda: cp.linalg.inv(cp.ones((2, 3))))
+    refused(
+        NotImplementedError,
+        lambda: device().call("xpool.raising", ("cupy.add", 1, 2), {}),
+    )
+
+
+def case_views_that_numpy_makes_read_only():
+    a = cp.arange(3.0)
+    wide = cp.broadcast_to(a, (2, 3))
+    wide[0, 0] = 7
+    assert a.get()[0] == 7
+    square = cp.zeros((2, 2))
+    cp.diagonal(square)[...] = 1
+    assert (square.get() == np.eye(2)).all()
+
+
+def case_host_arrays_and_waiting():
+    a = cp.zeros((2, 3))
+    refused(ValueError, lambda: a.__setitem__(slice(None), np.ones((2, 3), "f")))
+    refused(ValueError, lambda: a.fill(np.ones(1)))
+    refused(RuntimeError, lambda: a.get(out=np.empty((2, 6))[:, ::2]))
+    a[:] = np.ones((2, 3))
+    assert bytes(a) == np.ones((2, 3)).tobytes()
+    with cupyx.allow_synchronize(False):
+        refused(cupyx.DeviceSynchronized, a.get)
+    assert (a.get() == 1).all()
+
+
+def case_kernels_say_over_what_they_loop():
+    make = cp.ElementwiseKernel
+    refused(ValueError, lambda: make("T x", "T y", "y = x", "1"))
+    raw = make("raw T x", "T y", "y = x[i]", "raw_kernel")
+    refused(ValueError, lambda: raw(cp.ones(2)))
+    assert raw(cp.ones(2), size=2).get().tolist() == [1, 1]
+    plain = make("T x", "T y", "y = x", "plain_kernel")
+    refused(ValueError, lambda: plain(cp.ones(2), size=2))
+
+
+def case_vectorized_functions_may_call_cupy():
+    add = cp.vectorize(lambda x, y: cp.add(x, y))
+    found = add(cp.arange(3, dtype="f"), cp.ones(3, "f"))
+    assert found.dtype == np.float32
+    assert found.get().tolist() == [1, 2, 3]
+    uneven = cp.vectorize(lambda x: x if x > 0 else np.float64(0))
+    refused(TypeError, lambda: uneven(cp.array([1, -1], "f")))
+
+
+if __name__ == "__main__":
+    for name, run in list(globals().items()):
+        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
+            run()
+            cp.cuda.Device().synchronize()
+            print(name.removeprefix("case_"))
