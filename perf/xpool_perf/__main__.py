@@ -72,6 +72,14 @@ def parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help=f"servers that are played (default: {Settings().nodes})",
             )
+        if scenario.parts:
+            options.add_argument(
+                "--only",
+                action="append",
+                choices=tuple(scenario.parts),
+                default=[],
+                help="measure this part alone; may be repeated",
+            )
         if scenario.path_help:
             options.add_argument(
                 "path", nargs="?", type=Path, metavar="PATH", help=scenario.path_help
@@ -134,11 +142,13 @@ def run(scenario: Scenario, settings: Settings) -> Result:
     """
     # Before it takes minutes: what is edited meanwhile is not what runs.
     commit, now = commit_of(repository()), datetime.now(UTC)
-    figures, device = scenario.figures, ""
+    figures, device = scenario.chosen(settings), ""
     if settings.device == "cuda":
         figures += scenario.cuda_figures
         device = device_name()
     samples = scenario.measure(settings, say)
+    if scenario.parts:  # what could not be measured has been told
+        figures = tuple(one for one in figures if {*one.sources} <= samples.keys())
     chosen = {k: v for k, v in asdict(settings).items() if isinstance(v, int)}
     if not scenario.has_nodes:
         del chosen["nodes"]
@@ -159,11 +169,17 @@ def run_scenario(args: argparse.Namespace) -> None:
         steps=args.steps,
         nodes=getattr(args, "nodes", Settings().nodes),
         plot=args.plot,
+        only=tuple(getattr(args, "only", ())),
         path=getattr(args, "path", None),
     )
-    result = run(SCENARIOS[args.command], settings)
+    scenario = SCENARIOS[args.command]
+    result = run(scenario, settings)
     text = results.json_from_result(result) if args.json else report.table(result)
     print(text, end="")
+    expected = scenario.chosen(settings)
+    missing = [one.name for one in expected if one.name not in result.figures]
+    if missing:
+        raise RunFailed(f"not measured, see above: {', '.join(missing)}")
     if args.keep:
         say(f"kept in {results.save(result, results_folder())}")
         render()

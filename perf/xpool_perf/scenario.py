@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,6 +39,9 @@ class Settings:
     plot: str = ""
     """File for a picture, where a scenario draws one."""
 
+    only: tuple[str, ...] = ()
+    """Which parts of a scenario that has some; none: all of them."""
+
     path: Path | None = None
     """Of what the scenario reads, if it reads anything."""
 
@@ -61,8 +64,19 @@ class Scenario:
     measure: Callable[[Settings, Say], Samples]
     """Raises ``RunFailed``."""
 
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Parts that can be measured alone, with the names of their figures; a part that
+    fails says so, and its figures are missing."""
+
     has_nodes: bool = False
     """Whether ``Settings.nodes`` means anything."""
 
     path_help: str = ""
     """What ``Settings.path`` names; empty: the scenario reads nothing."""
+
+    def chosen(self, settings: Settings) -> tuple[Figure, ...]:
+        """The figures of the parts that were chosen."""
+        if not settings.only:
+            return self.figures
+        names = {name for part in settings.only for name in self.parts[part]}
+        return tuple(one for one in self.figures if one.name in names)

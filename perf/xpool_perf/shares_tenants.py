@@ -24,8 +24,9 @@ from xpool_perf.pool import JOB_TIMEOUT_S, WORKER_MODULE, Pool, RunFailed
 from xpool_perf.shares_windows import Reading
 
 PROGRAM = Path(__file__).parent / "programs" / "tenant.py"
-SETTLE_S = 4.0
-"""After the last tenant has come: a new warm worker imports its framework meanwhile."""
+READING_S = 0.002
+"""A reading of all tenants that took longer is taken again: they are of one moment."""
+READING_TRIES = 20
 
 
 @dataclass(eq=False)
@@ -33,11 +34,27 @@ class Tenant:
     """One job."""
 
     child: Child
+    bench: Bench
     lines: list[tuple[float, float]] = field(default_factory=list)
     """What it has said: pairs of numbers, see ``programs/tenant.py``."""
+    share: int = 0
+    """Percent that it has now."""
+    program: int = 0
+    """Process of the program itself."""
     worker: int = 0
     """Process that serves it."""
     lease_id: str = ""
+
+    def check(self) -> None:
+        """Find out that it has ended although nobody told it to.
+
+        Raises:
+            RunFailed: it has; its last words.
+        """
+        if self.child.status is not None:
+            raise RunFailed(
+                f"a tenant ended: {' / '.join(list(self.child.lines)[-4:])}"
+            )
 
 
 class Bench:
@@ -65,6 +82,39 @@ class Bench:
         Raises:
             RunFailed: it ended, or did not begin in time.
         """
+        (tenant,) = self.start_all([(arguments, options)])
+        return tenant
+
+    def start_all(
+        self, what: Sequence[tuple[Sequence[str], Sequence[str]]]
+    ) -> list[Tenant]:
+        """Start tenants at the same time, and return when all of them work.
+
+        Args:
+            what: of each the program's arguments, and options of ``xpool run``.
+
+        Raises:
+            RunFailed: one ended, or did not begin in time.
+        """
+        tenants = [self._launch(*one) for one in what]
+        self._children.pump(
+            lambda: all(
+                bool(one.lines) or one.child.status is not None for one in tenants
+            ),
+            JOB_TIMEOUT_S,
+            "a tenant's first line",
+        )
+        for tenant in tenants:
+            tenant.check()
+            child = tenant.child
+            (program,) = psutil.Process(child.process.pid).children()
+            tenant.program = program.pid
+            tenant.worker = self._worker_of(program)
+            lease = self._info_of(program).lease
+            tenant.lease_id, tenant.share = lease.lease_id, lease.share_percent
+        return tenants
+
+    def _launch(self, arguments: Sequence[str], options: Sequence[str]) -> Tenant:
         self._count += 1
         name = f"{id(self) % 997}-{self._count}"
         lines = self._said.setdefault(name, [])
@@ -77,17 +127,7 @@ class Bench:
             ],
             self._env,
         )
-        tenant = Tenant(child, lines)
-        self._children.pump(
-            lambda: bool(lines) or child.status is not None,
-            JOB_TIMEOUT_S,
-            "a tenant's first line",
-        )
-        if child.status is not None:
-            raise RunFailed(f"a tenant ended: {' / '.join(child.lines)}")
-        tenant.worker = self._worker_of(child)
-        tenant.lease_id = self._info_of(child).lease.lease_id
-        return tenant
+        return Tenant(child, self, lines)
 
     def end(self, *tenants: Tenant) -> None:
         """End tenants, and wait until their leases have ended, too."""
@@ -116,8 +156,7 @@ class Bench:
     def reading(self, tenants: Sequence[Tenant]) -> Reading:
         """What each has had so far."""
         if self._is_cpu:
-            used = tuple(_thread_ns(tenant.worker) for tenant in tenants)
-            return Reading(time.monotonic(), used)
+            return _reading([tenant.worker for tenant in tenants])
         with self.client() as client:
             by_id = {one.lease.lease_id: one.session for one in client.list_leases()}
         used = tuple(by_id[one.lease_id].device_ns for one in tenants)
@@ -138,8 +177,7 @@ class Bench:
             readings.append(self.reading(tenants))
         return readings
 
-    def _info_of(self, child: Child) -> pb.LeaseInfo:
-        (program,) = psutil.Process(child.process.pid).children()
+    def _info_of(self, program: psutil.Process) -> pb.LeaseInfo:
         with self.client() as client:
             found = [
                 info
@@ -148,8 +186,7 @@ class Bench:
             ]
         return found[0]
 
-    def _worker_of(self, child: Child) -> int:
-        (program,) = psutil.Process(child.process.pid).children()
+    def _worker_of(self, program: psutil.Process) -> int:
         peers = {one.raddr for one in program.net_connections() if one.raddr}
         for process in psutil.Process(self.pool.child.process.pid).children(True):
             if WORKER_MODULE not in process.cmdline():
@@ -184,7 +221,18 @@ def collector(said: dict[str, list[tuple[float, float]]]) -> Callable[[str, str]
     return take
 
 
-def _thread_ns(pid: int) -> int:
+def _reading(workers: Sequence[int]) -> Reading:
+    """Of one moment, as nearly as this process gets to run."""
+    for _ in range(READING_TRIES):
+        began_s = time.monotonic()
+        used = tuple(map(thread_ns, workers))
+        ended_s = time.monotonic()
+        if ended_s - began_s < READING_S:
+            break
+    return Reading((began_s + ended_s) / 2, used)
+
+
+def thread_ns(pid: int) -> int:
     """Processor time of a process's main thread."""
     path = Path(f"/proc/{pid}/task/{pid}/schedstat")
     return int(path.read_text().split()[0])

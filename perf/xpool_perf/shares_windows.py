@@ -16,24 +16,26 @@ class Reading:
     used_ns: tuple[int, ...]
 
 
-def windows(readings: Sequence[Reading], length_s: float) -> Iterator[Reading]:
+def windows(readings: Sequence[Reading], length_s: int) -> Iterator[Reading]:
     """What was used within windows of about that length, one after the other.
 
-    ``at_s`` of each is its real length.
+    Args:
+        readings: one each second.
+        length_s: of a window.
+
+    Yields:
+        Windows; ``at_s`` of each is its real length.
     """
-    first = readings[0]
-    for reading in readings[1:]:
-        if reading.at_s - first.at_s >= length_s - 0.05:
-            used = itertools.starmap(
-                lambda after, before: after - before,
-                zip(reading.used_ns, first.used_ns, strict=True),
-            )
-            yield Reading(reading.at_s - first.at_s, tuple(used))
-            first = reading
+    for first, last in itertools.pairwise(readings[::length_s]):
+        used = itertools.starmap(
+            lambda after, before: after - before,
+            zip(last.used_ns, first.used_ns, strict=True),
+        )
+        yield Reading(last.at_s - first.at_s, tuple(used))
 
 
 def errors_points(
-    readings: Sequence[Reading], promised: Sequence[int], length_s: float
+    readings: Sequence[Reading], promised: Sequence[int], length_s: int
 ) -> list[list[float]]:
     """Of each tenant, by window: how many points its share was off.
 
@@ -48,7 +50,7 @@ def errors_points(
     return found
 
 
-def of_wall_percent(readings: Sequence[Reading], length_s: float) -> list[float]:
+def of_wall_percent(readings: Sequence[Reading], length_s: int) -> list[float]:
     """By window: device time of all tenants, of the time that passed."""
     return [
         100 * sum(window.used_ns) / 1e9 / window.at_s

@@ -19,14 +19,21 @@ import signal
 import sys
 import time
 from collections import deque
+from types import FrameType
 from typing import Final
 
 import torch
 
 SIZES: Final = (96, 128, 192, 256, 320, 400, 512, 640, 800, 1024)
-AHEAD: Final = 16
-"""Groups that may be under way."""
-GROUP_FLOP: Final = 2e9
+COUNTS: Final = tuple(round(1024**2 / n**2) for n in SIZES)
+"""Of each size in a round: many short ones and few long ones."""
+PARTS: Final = 6
+"""A round is asked for in so many groups."""
+AHEAD: Final = 24
+"""Groups that may be under way: some hundred milliseconds of the device."""
+HOST_S: Final = 0.025
+LOG_S: Final = 0.1
+LOG_STEPS: Final = 25
 
 
 def say(*values: float) -> None:
@@ -35,29 +42,46 @@ def say(*values: float) -> None:
     sys.stdout.flush()
 
 
+class Gate:
+    """SIGUSR1 closes it, SIGUSR2 opens it: whoever measures lets others work now."""
+
+    def __init__(self) -> None:
+        self._is_closed = False
+        signal.signal(signal.SIGUSR1, self._hear)
+        signal.signal(signal.SIGUSR2, self._hear)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._is_closed = number == signal.SIGUSR1
+
+    def wait(self) -> None:
+        """Return when it is open."""
+        while self._is_closed:
+            time.sleep(0.1)
+
+
 def saturate(seed: int) -> None:
-    """Never let the device wait."""
+    """Never let the device wait. Every round has the same operations."""
     draw = random.Random(seed)  # noqa: S311  a mix of work, no secret
     matrices = {n: torch.rand(n, n, device="cuda") for n in SIZES}
     outputs = {n: torch.empty(n, n, device="cuda") for n in SIZES}
-    # As often as each takes a like part of the time: many short ones, few long ones.
-    weights = [1 / n**2 for n in SIZES]
+    whole = [n for n, count in zip(SIZES, COUNTS, strict=True) for _ in range(count)]
     under_way: deque[tuple[torch.cuda.Event, float]] = deque()
-    done = 0.0
+    done, gate = 0.0, Gate()
     while True:
-        work = 0.0
-        while work < GROUP_FLOP:
-            n = draw.choices(SIZES, weights)[0]
-            torch.mm(matrices[n], matrices[n], out=outputs[n])
-            work += float(n) ** 3
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        under_way.append((event, work))
-        if len(under_way) >= AHEAD:
-            first, work = under_way.popleft()
-            first.synchronize()
-            done += work
-            say(time.monotonic(), done)
+        draw.shuffle(whole)
+        for part in range(PARTS):
+            gate.wait()
+            group = whole[part::PARTS]
+            for n in group:
+                torch.mm(matrices[n], matrices[n], out=outputs[n])
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            under_way.append((event, sum(float(n) ** 3 for n in group)))
+            if len(under_way) >= AHEAD:
+                first, work = under_way.popleft()
+                first.synchronize()
+                done += work
+                say(time.monotonic(), done)
 
 
 def ask(pause_s: float) -> None:
@@ -76,16 +100,22 @@ def ask(pause_s: float) -> None:
 
 
 def train(seed: int) -> None:
-    """A small model on batches that take a while to come, its loss read each step."""
+    """A small model, its loss read each step, about half of the time on the device.
+
+    What the job's own host does between two steps (read and decode a batch, and every
+    ``LOG_STEPS`` write a log) is played by pauses: eight such jobs would have hosts of
+    their own, and here they have one processor together.
+    """
     torch.manual_seed(seed)
     model = torch.nn.Sequential(
-        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
+        torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 10)
     ).to("cuda")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    steps = 0.0
+    batch, target = torch.rand(2048, 512), torch.randint(10, (2048,))
+    steps, gate = 0.0, Gate()
     while True:
-        time.sleep(0.02)  # a loader that reads and decodes
-        batch, target = torch.rand(256, 64), torch.randint(10, (256,))
+        gate.wait()
+        time.sleep(HOST_S)
         out = model(batch.to("cuda"))
         loss = torch.nn.functional.cross_entropy(out, target.to("cuda"))
         optimizer.zero_grad()
@@ -94,6 +124,8 @@ def train(seed: int) -> None:
         loss.item()
         steps += 1
         say(time.monotonic(), steps)
+        if steps % LOG_STEPS == 0:
+            time.sleep(LOG_S)
 
 
 def misbehave(lifetime_s: float) -> None:
@@ -102,6 +134,7 @@ def misbehave(lifetime_s: float) -> None:
     one, leaked = torch.ones(16, device="cuda"), []
     say(began, 0)
     while time.monotonic() - began < lifetime_s:
+        say(time.monotonic(), 1)
         for _ in range(2000):
             one.add_(1)
         try:
