@@ -190,6 +190,7 @@ def _lease_figures(info: pb.LeaseInfo) -> Figures:
         "sent_nbytes": session.sent_nbytes if session else None,
         "device_ns": session.device_ns if session else None,
         "waiting_ns": session.waiting_ns if session else None,
+        "held_ns": session.held_ns if session else None,
         "got_percent": session.got_percent if session else None,
     }
 

@@ -360,6 +360,7 @@ class SessionReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Of the device's time, since the session began."""
 
     waiting_ns: int = 0
+    held_ns: int = 0
     sent_nbytes: int = 0
     longest_hold_ns: int = 0
     got_percent: float = 0.0

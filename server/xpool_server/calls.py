@@ -18,6 +18,7 @@ from xpool_protocol.records import Call, DefineOperation, RequestCall
 from xpool_protocol.values import Tensor, Value, write_value
 from xpool_protocol.wire import Writer
 
+from xpool_server.arbiter.costs import Costs, keys
 from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
@@ -38,6 +39,8 @@ class Calls:
         failures: Failures,
     ) -> None:
         self.executed_ops = 0
+        self.costs: Costs | None = None
+        """Told what is submitted, where the device runs behind."""
         self.binder = Binder(storages, backend)
         self._device = backend.device
         self._storages = storages
@@ -85,6 +88,8 @@ class Calls:
             raise self._undefined(record.operation)
         function, positional, keywords = operation.bind(record.arguments)
         self._storages.check_room(room_for(outputs, self._storages))
+        if self.costs is not None:
+            self.costs.submit(*keys(record.operation, shapes_of(record.arguments)))
         result = function(*positional, **keywords)
         self.executed_ops += 1
         if operation.reshapes:
@@ -215,3 +220,11 @@ def _written_now(operation: Operation, bound: Bound) -> Iterator[torch.Tensor | 
             yield from argument
         else:
             yield argument
+
+
+def shapes_of(arguments: Iterable[tuple[int, Value]]) -> Iterator[tuple[int, ...]]:
+    """Of the tensors among a call's arguments, and in lists of them."""
+    for _, value in arguments:
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, Tensor):
+                yield one.sizes

@@ -17,6 +17,7 @@ from xpool_protocol.errors import PoolError, UsageError
 
 from xpool_server.arbiter.policies import PolicyName
 from xpool_server.arbiter.tenant import NS_PER_MS, Settings
+from xpool_server.devices.mps import CudaSharing
 from xpool_server.executors import ExecutorKind
 from xpool_server.log import LogFormat
 
@@ -115,6 +116,15 @@ def server(
             " alone, first come first served, or not at all.",
         ),
     ] = PolicyName.PRIORITY,
+    cuda_sharing: Annotated[
+        CudaSharing,
+        typer.Option(
+            envvar="XPOOL_CUDA_SHARING",
+            help="What keeps slices of a CUDA device apart: turns in time, which the"
+            " arbiter gives, or NVIDIA's MPS, which runs jobs at once on parts of the"
+            " device and gives none what others leave idle.",
+        ),
+    ] = CudaSharing.TIME,
     quantum_ms: Annotated[
         float,
         typer.Option(
@@ -169,6 +179,7 @@ def server(
         from xpool_server.executors import executor_library
         from xpool_server.known_uploads import uploads_folder
         from xpool_server.node import Node, NodeOptions
+        from xpool_server.sharing import shared
 
         log.configure(log_format)
         node_name = name or platform.node() or "server"
@@ -196,7 +207,8 @@ def server(
             turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
             labels=labels_from_texts(label or []),
         )
-        Node(options, on_ready=typer.echo).run()
+        with shared(options, cuda_sharing) as with_sharing:
+            Node(with_sharing, on_ready=typer.echo).run()
     except PoolError as error:
         typer.echo(f"xpool: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error

@@ -93,7 +93,7 @@ class Worker:
         self,
         pipe: ControlPipe,
         listener: Listener,
-        backend: Backend,
+        open_device: Callable[[control.OpenSession], Backend],
         lane: SocketLane,
         make_executor: MakeExecutor,
         open_door: Callable[[str, str], Peers],
@@ -105,7 +105,7 @@ class Worker:
         Args:
             pipe: to the node.
             listener: where the client comes in.
-            backend: the device.
+            open_device: makes the device ready for a session.
             lane: where its bulk transfers come in.
             make_executor: from device, quota, lane and door.
             open_door: begins to listen for the workers of the job's other devices;
@@ -117,7 +117,8 @@ class Worker:
         self._pipe = pipe
         self._make_executor = make_executor
         self._listener = listener
-        self._backend = backend
+        self._open_device = open_device
+        self._backend: Backend | None = None
         self._open_door = open_door
         self._uploads = uploads
         self._take_turns = take_turns
@@ -143,6 +144,8 @@ class Worker:
             received = self._next()
             # A client may be faster than the order to expect it.
             is_turn = received is None or self._session is None
+            if is_turn and self._executor is not None:
+                self._executor.turn.heard()  # before: what comes later calls again
             if is_turn and any(map(self._obey, self._pipe.receive())):
                 return
             if received is not None:
@@ -161,6 +164,8 @@ class Worker:
 
         None if there is none and something else may have happened.
         """
+        if self._executor is not None and self._executor.turn.is_called:
+            return None
         if self._loop is not None and self._loop.serve(STATISTICS_INTERVAL_S):
             return None
         return self._listener.receive(STATISTICS_INTERVAL_S)
@@ -171,12 +176,13 @@ class Worker:
             case control.OpenSession():
                 if self._session is not None:
                     raise UsageError("a worker serves one session")
-                quota_nbytes = quota_beside_context(self._backend, order.memory_nbytes)
-                self._backend.limit_memory(quota_nbytes)
+                backend = self._backend = self._open_device(order)
+                quota_nbytes = quota_beside_context(backend, order.memory_nbytes)
+                backend.limit_memory(quota_nbytes)
                 self._peers = self._open_door(order.host, order.door_key)
                 self._listener.watch(self._peers.wake_fileno)
                 self._executor = self._make_executor(
-                    self._backend,
+                    backend,
                     quota_nbytes,
                     self._lane,
                     self._peers,
@@ -240,6 +246,7 @@ class Worker:
         counters = session.counters()
         if counters != self._told:
             self._told, self._told_at_s = counters, now_s
+            assert self._backend is not None
             overhead_nbytes = self._backend.overhead_nbytes
             self._pipe.send(control.SessionStatistics(counters, overhead_nbytes))
 

@@ -72,6 +72,7 @@ from xpool_protocol.records import (
 )
 from xpool_protocol.values import Value
 
+from xpool_server.arbiter.costs import Costs
 from xpool_server.arbiter.turn import Turn
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.opening import library_opener
@@ -127,6 +128,8 @@ class Executor:
         """
         self.backend = backend
         self.turn = Turn()
+        self.costs: Costs | None = None
+        """Estimates, where the device runs behind what is submitted."""
         """At the device; another one is set before the first record."""
         self.lane = lane or NoLane()
         self.known = known or NoKnownUploads()
@@ -208,6 +211,13 @@ class Executor:
         """Share the device: run records when it is our turn."""
         self.turn = turn
         self.storages.turn = turn
+        if not self.backend.is_thread_time:
+            self.costs = self._make_costs()
+            self.calls.costs = self.costs
+            turn.estimate_by(self.costs)
+
+    def _make_costs(self) -> Costs:
+        return Costs()
 
     def begin_work(self) -> None:
         """Our turn has begun: device time counts from here.
@@ -217,8 +227,22 @@ class Executor:
         """
         if not self.backend.is_thread_time:
             self.backend.wait_for_chunks(1)
-            self.turn.measured(self.backend.busy_ns)
+            self._measure()
         self.backend.begin_work()
+
+    def end_work(self) -> None:
+        """Our turn ends: what was submitted in it is charged by estimate."""
+        self.backend.end_work()
+        if self.costs is not None:
+            self.costs.end_span()
+            self._measure()
+
+    def _measure(self) -> None:
+        """Take in what the device has finished, in place of its estimate."""
+        if self.costs is not None:
+            for took_ns in self.backend.take_spans():
+                self.costs.measured(took_ns)
+        self.turn.measured(self.backend.busy_ns)
 
     def _make_storages(self, quota_nbytes: int) -> Storages:
         """An empty table for this session."""
@@ -263,7 +287,7 @@ class Executor:
             try:
                 yield
             finally:
-                self.backend.end_work()
+                self.end_work()
                 self.turn.end()
                 self._payloads = ()
 
@@ -279,6 +303,8 @@ class Executor:
         """
         self.plans.begin_batch()
         for record in read_records(records):
+            if self.turn.is_called:
+                yield None
             if type(record) is RunPlan:
                 yield from self.plans.replay(record, self.retried)
             else:

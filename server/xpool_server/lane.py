@@ -21,6 +21,7 @@ from xpool_protocol.messages import Payload
 
 from xpool_server.addresses import PortRange
 from xpool_server.lane_door import LaneDoor
+from xpool_server.processors import start_helper
 from xpool_server.shared_ring import SharedRing
 from xpool_server.stream_reading import fill_from
 
@@ -168,7 +169,7 @@ class SocketLane:
         """Wait for a client from now on; a second time: the same once more."""
         if not self._door.is_open:
             self._door.open()
-            threading.Thread(target=self._run, name="xpool-lane", daemon=True).start()
+            start_helper(self._run, "xpool-lane")
         return self._door.token, list(self._door.addresses)
 
     def expect(

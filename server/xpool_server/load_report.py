@@ -71,6 +71,7 @@ def session_report(
         slice_number=0 if session.wish is not None else session.slice_number,
         device_ns=last.device_ns,
         waiting_ns=last.waiting_ns,
+        held_ns=last.held_ns,
         sent_nbytes=last.sent_nbytes,
         longest_hold_ns=last.longest_hold_ns,
         got_percent=meter.got_percent,

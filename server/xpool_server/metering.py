@@ -33,6 +33,7 @@ class Reading:
     sent_nbytes: int = 0
     allocated_nbytes: int = 0
     longest_hold_ns: int = 0
+    held_ns: int = 0
 
     @classmethod
     def of(cls, usage: Usage, counters: Mapping[str, int]) -> Reading:
@@ -49,6 +50,7 @@ class Reading:
             sent_nbytes=counter("sent_nbytes"),
             allocated_nbytes=counter("allocated_nbytes"),
             longest_hold_ns=max(usage.longest_hold_ns, 0),
+            held_ns=max(usage.held_ns, 0),
         )
 
 

@@ -22,6 +22,8 @@ from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
 from xpool_protocol.wire import Reader
 
+from xpool_server.arbiter.costs import Costs
+from xpool_server.arbiter.native_costs import NativeCosts
 from xpool_server.arbiter.turn import NativeTurn, Turn
 from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
@@ -30,7 +32,14 @@ from xpool_server.failures import Answers
 from xpool_server.graphs import Graphs
 from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
-from xpool_server.native.library import DONE, FAILED, HAND_BACK, READ, NativeLibrary
+from xpool_server.native.library import (
+    CALLED,
+    DONE,
+    FAILED,
+    HAND_BACK,
+    READ,
+    NativeLibrary,
+)
 from xpool_server.native_arrays import ArrayOutcome, NativeArrays
 from xpool_server.native_graphs import NativeGraphs
 from xpool_server.native_plans import NativePlans
@@ -68,6 +77,7 @@ class NativeExecutor(Executor):
         *,
         library: NativeLibrary,
     ) -> None:
+        self._library = library
         self.native = library.session(backend.device, quota_nbytes)
         super().__init__(backend, quota_nbytes, lane, door, known)
         self._handlers[DefineOperation] = self._define
@@ -82,6 +92,11 @@ class NativeExecutor(Executor):
         super().take_turns(turn)
         if isinstance(turn, NativeTurn):
             turn.give_to(self.native)
+
+    def _make_costs(self) -> Costs:
+        costs = NativeCosts(self._library)
+        costs.give_to(self.native)
+        return costs
 
     def _make_graphs(self) -> Graphs:
         self._native_graphs = NativeGraphs(
@@ -113,6 +128,10 @@ class NativeExecutor(Executor):
                 return
             if outcome == READ:
                 yield [Reply(stop.request, _NONE, (native.take_answer(),))]
+                outcome = native.run(records, position)
+                continue
+            if outcome == CALLED:
+                yield None
                 outcome = native.run(records, position)
                 continue
             planned = native.planned()

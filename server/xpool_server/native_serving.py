@@ -80,7 +80,7 @@ def native_loop(
     if not backend.is_thread_time:
 
         def note_work(begins: bool) -> None:
-            executor.begin_work() if begins else backend.end_work()
+            executor.begin_work() if begins else executor.end_work()
 
     serving = NativeServing(
         *(executor.native, sockets, session.owner, watched),

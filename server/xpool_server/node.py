@@ -66,6 +66,7 @@ from xpool_server.node_facts import (
 )
 from xpool_server.node_records import Session
 from xpool_server.node_state import NodeState
+from xpool_server.processors import leave_to_devices
 from xpool_server.registry_link import (
     Identity,
     Joined,
@@ -123,6 +124,9 @@ class NodeOptions:
     turns: Settings = field(default_factory=Settings)
     """How long their turns are."""
 
+    mps_pipe: Path | None = None
+    """Of the MPS control daemon that keeps slices apart; None: the arbiter does."""
+
     labels: Mapping[str, str] = field(default_factory=dict)
     """What its operator says of it; jobs may ask for them."""
 
@@ -147,6 +151,7 @@ class Node:
             UsageError: an address that cannot be listened on.
         """
         check_reachability(options.listen, is_insecure=options.is_insecure)
+        leave_to_devices(core for one in options.devices for core in one.cores)
         self._collector, self._metrics = _served_metrics(options)
         self._options = options
         if options.uploads_folder is not None:
@@ -161,9 +166,12 @@ class Node:
             {device.index: device.memory_nbytes for device in options.devices},
             options.spares,
             lambda: secrets.token_urlsafe(24),
+            slices_are_fixed=options.mps_pipe is not None,
         )
         self._desks = {
-            device.index: Desk(options.arbiter, options.turns)
+            device.index: Desk(
+                options.arbiter, options.turns, interrupts=bool(device.cores)
+            )
             for device in options.devices
         }
         self._workers = WorkerProcesses(worker_command or self._worker_command)
@@ -379,8 +387,10 @@ class Node:
             case TellWorker(worker, EndSession() as message):
                 self._workers.tell(worker, message)
                 self._desk_of(worker).dismiss(worker)
+                self._desk_of(worker).call(worker)
             case TellWorker(worker, message):
                 self._workers.tell(worker, message)
+                self._desk_of(worker).call(worker)
             case KillWorker(worker, reason):
                 _log.info("ending worker", worker=worker, reason=reason)
                 self._workers.kill(worker)
@@ -441,7 +451,7 @@ class Node:
         device = next(one for one in self._options.devices if one.index == device_index)
         threads, ports = self._options.threads, self._options.worker_ports
         threads = threads or len(device.cores) or None
-        library = self._options.executor_library
+        library, mps_pipe = self._options.executor_library, self._options.mps_pipe
         return [
             *(sys.executable, "-m", "xpool_server.leash", str(os.getpid())),
             "xpool_server.worker",
@@ -451,6 +461,7 @@ class Node:
             *("--listen", worker_uri(self._options.listen, control_fd)),
             *(() if threads is None else ("--threads", str(threads))),
             *(("--visible", device.visible) if device.visible else ()),
+            *(("--mps-pipe", str(mps_pipe)) if mps_pipe is not None else ()),
             *(("--cores", ",".join(map(str, device.cores))) if device.cores else ()),
             *(() if ports is None else ("--ports", str(ports))),
             *(() if library is None else ("--executor-library", str(library))),

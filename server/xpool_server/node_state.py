@@ -108,6 +108,8 @@ class NodeState:
         memory_nbytes: Mapping[int, int],
         spare_count: int,
         new_key: Callable[[], str],
+        *,
+        slices_are_fixed: bool = False,
     ) -> None:
         """Describe a node that has not started.
 
@@ -116,6 +118,7 @@ class NodeState:
             memory_nbytes: by device index, what its slices may hold together.
             spare_count: warm workers to keep per device; 0 starts them on demand.
             new_key: makes a session key that nobody can guess.
+            slices_are_fixed: a session keeps its share until it ends.
         """
         self.node_name = node_name
         self.memory_nbytes = dict(memory_nbytes)
@@ -124,6 +127,7 @@ class NodeState:
         #: Device index to busy_ns of sessions that are over.
         self.finished_busy_ns = dict.fromkeys(self.memory_nbytes, 0)
         self._spare_count = spare_count
+        self._slices_are_fixed = slices_are_fixed
         self._new_key = new_key
         self._worker_ids = itertools.count(1)
         self._wishes: list[Wish] = []
@@ -429,6 +433,14 @@ class NodeState:
         share, nbytes = self._taken(index)
         share += wish.share_percent - now.share_percent
         nbytes += wish.memory_nbytes - now.memory_nbytes
+        if self._slices_are_fixed and (
+            wish.share_percent != now.share_percent
+            or wish.memory_nbytes > now.memory_nbytes
+        ):
+            return (
+                f"on {self.node_name} MPS keeps the slices: a job keeps its share, and"
+                " gets no more memory, until it ends"
+            )
         if not 1 <= wish.share_percent <= 100 or share > 100:
             return (
                 f"device {index} of {self.node_name} would have {share}% promised: no"

@@ -27,6 +27,7 @@ from xpool_protocol.errors import PeerError, UsageError
 from xpool_protocol.messages import Fault
 from xpool_protocol.peer_records import TICKET_NBYTES
 
+from xpool_server.processors import start_helper
 from xpool_server.vouching import Vouching
 
 HELLO: Final = b"XPPEER01"
@@ -395,6 +396,6 @@ def start_thread(
     with _starting:
         before = threading.stack_size(stack_nbytes)
         try:
-            threading.Thread(target=run, name=name, daemon=True).start()
+            start_helper(run, name)
         finally:
             threading.stack_size(before)

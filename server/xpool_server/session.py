@@ -279,6 +279,8 @@ class Session:
                     f" {batch.first_operation}, which is not the next one"
                 )
             self._running = executor.run(batch.records)
+        if executor.turn.is_called:
+            return False
         with executor.batch(batch.payloads):
             for answers in self._running:
                 if answers is None:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,9 +27,12 @@ from xpool_protocol.errors import PoolError
 from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.host_memory import keep_memory
 from xpool_server.leash import die_with_parent
+from xpool_server.processors import run_on
 
 if TYPE_CHECKING:
     from xpool_server.arbiter.turn import Turn
+    from xpool_server.control import OpenSession
+    from xpool_server.devices.base import Backend
     from xpool_server.known_uploads import UploadFolder
     from xpool_server.peers import Peers
 
@@ -46,6 +49,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
     parser.add_argument("--visible", help="CUDA_VISIBLE_DEVICES of this process")
+    parser.add_argument("--mps-pipe", type=Path, help="of the MPS control daemon")
     parser.add_argument("--cores", help="processors for operations: 2,3")
     parser.add_argument("--executor-library", type=Path, help="run records in C++")
     parser.add_argument("--arbiter-fd", type=int, help="page of the device's turns")
@@ -98,6 +102,26 @@ def _turn(fileno: int | None, library: Path | None, slot: int) -> Turn:
     return NativeTurn(NativeLibrary(library), fileno, slot)
 
 
+def _device(name: str, mps_pipe: Path | None) -> Callable[[OpenSession], Backend]:
+    """Opens the device for a session: now, or under MPS when its slice is known."""
+    from xpool_server.devices import open_backend
+    from xpool_server.devices.mps import worker_environment
+    from xpool_server.lacking import lacking
+
+    def open_in_slice(order: OpenSession) -> Backend:
+        assert mps_pipe is not None
+        index = int(name.partition(":")[2] or 0)
+        slice_ = order.share_percent, order.memory_nbytes
+        os.environ.update(worker_environment(mps_pipe, index, *slice_))
+        return open_backend(name)
+
+    if mps_pipe is not None:
+        return open_in_slice
+    backend = open_backend(name)
+    lacking(type(backend))  # now, and not while a client waits for its Welcome
+    return lambda _: backend
+
+
 def _serve(options: argparse.Namespace) -> None:
     """Import the framework, open the device, and serve.
 
@@ -110,19 +134,16 @@ def _serve(options: argparse.Namespace) -> None:
             keep_memory()
         import torch
 
-        from xpool_server.devices import open_backend
         from xpool_server.driver import ControlPipe, Worker
-        from xpool_server.lacking import lacking
         from xpool_server.lane import SocketLane
         from xpool_server.native_executor import executor_maker
 
         if options.cores is not None:
-            # Not before: what moves bytes and what starts up may do so elsewhere.
-            os.sched_setaffinity(0, map(int, options.cores.split(",")))
+            # Not before: what moves bytes and what starts up does so elsewhere.
+            run_on(map(int, options.cores.split(",")))
         if options.threads > 0:
             torch.set_num_threads(options.threads)
-        backend = open_backend(options.device)
-        lacking(type(backend))  # now, and not while a client waits for its Welcome
+        open_device = _device(options.device, options.mps_pipe)
         ports = None if options.ports is None else port_range(options.ports)
         lane = SocketLane(lane_host(listener.uri), ports)
         make_executor = executor_maker(options.executor_library)
@@ -131,7 +152,7 @@ def _serve(options: argparse.Namespace) -> None:
         uploads = _uploads(options)
         take_turns = partial(_turn, options.arbiter_fd, options.executor_library)
         Worker(
-            *(pipe, listener, backend, lane, make_executor, open_door, uploads),
+            *(pipe, listener, open_device, lane, make_executor, open_door, uploads),
             take_turns,
         ).run()
 

@@ -134,6 +134,17 @@ def test_a_running_job_grows_and_shrinks(pool: Pool) -> None:
         assert resize(pool, "nobody", "--slice", "5%").returncode == 1
 
 
+def test_a_resize_does_not_wait_for_work_that_is_queued(pool: Pool) -> None:
+    """Half a minute of it lies at the server; a worker looks between two operations."""
+    with Job(pool, "ahead", "--slice", "20%", "--memory", "256MiB") as job:
+        job.await_line("asked")
+        changed = resize(pool, job.info.lease.lease_id, "--memory", "512MiB")
+        assert changed.returncode == 0, changed.stderr
+        assert json.loads(changed.stdout)["resize_ms"] < 8000  # not of 30 s
+        assert job.last("done", 0) is None
+        assert job.info.session.memory_nbytes == 512 * MIB
+
+
 def test_an_allocation_waits_for_a_resize(pool: Pool) -> None:
     with Job(pool, "want", "--memory", "256MiB", "--on-oom", "wait:60") as job:
         job.await_line("asks")
@@ -207,7 +218,7 @@ def test_two_tenants_that_come_and_go(pool: Pool) -> None:
     run = subprocess.run(
         [
             *(sys.executable, str(example), "--registry", pool.registry),
-            *("--seconds", "25", "--seed", "3"),
+            *("--seconds", "25", "--seed", "3", "--patience", "200"),
         ],
         env=pool.environment(),
         capture_output=True,
@@ -219,8 +230,5 @@ def test_two_tenants_that_come_and_go(pool: Pool) -> None:
     report = json.loads(run.stdout.splitlines()[-1])
     assert report["results"]["train"] > 0
     assert report["results"]["infer"] > 0
-    assert report["device_s"] > 0
-    if abs(report["got_percent"]["train"] - 70) >= 15:
-        # TODO(#6): a job that waits for its own results leaves its turn to the other,
-        # the more so where clients have the cores of the device.
-        pytest.xfail(f"the shares that both got: {report['got_percent']}")
+    assert report["device_s"] > 5
+    assert abs(report["got_percent"]["train"] - 70) < 4

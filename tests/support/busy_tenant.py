@@ -1,7 +1,7 @@
 """A process that takes turns at a device and burns processor time in them. No torch.
 
-``busy_tenant.py FD SLOT OPERATION_MS [PAUSE_MS]``; prints one line when it begins, and
-works until it is ended.
+``busy_tenant.py FD SLOT OPERATION_MS [PAUSE_MS [BETWEEN_MS]]``; prints one line when it
+begins, and works until it is ended. BETWEEN_MS are burned after each turn.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def main() -> None:
     turn = PythonTurn(Page(int(fileno)), int(slot))
     operation_ns = round(float(times[0]) * 1e6)
     pause_s = float(times[1]) / 1e3 if len(times) > 1 else 0
+    between_ns = round(float(times[2]) * 1e6) if len(times) > 2 else 0
     print("begun", flush=True)
     while True:
         turn.begin()
@@ -31,6 +32,7 @@ def main() -> None:
             turn.check()
             burn(operation_ns)
         turn.end()
+        burn(between_ns)
         if pause_s:
             time.sleep(pause_s)
 

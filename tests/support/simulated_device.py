@@ -66,7 +66,11 @@ class NativeEngine(Engine):
         functions.declare(
             ("xs_page_next", (pointer, word), number),
             ("xs_page_must_yield", (pointer, number, word, number, word), number),
-            ("xs_page_charge", (pointer, number, word, word, number), None),
+            (
+                "xs_page_charge",
+                (pointer, number, ctypes.c_int64, word, number),
+                None,
+            ),
             ("xs_page_refill", (pointer, number, word), ctypes.c_int64),
             ("xs_page_ready_at", (pointer, number), word),
         )
@@ -206,7 +210,7 @@ class Simulation:
                 holder, held_ns, following, self.now_ns
             )
             if one.pause_ns or is_spent or is_out or self.now_ns >= until_ns:
-                state.place = Place.IDLE
+                state.place, state.left_ns = Place.IDLE, self.now_ns
                 heapq.heappush(self._wakes, (self.now_ns + one.pause_ns, holder))
                 return
             if held_ns >= engine.policy.settings.quantum_ns:

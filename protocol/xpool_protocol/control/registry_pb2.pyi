@@ -72,7 +72,7 @@ class DeviceLoad(_message.Message):
     def __init__(self, index: _Optional[int] = ..., used_nbytes: _Optional[int] = ..., busy_percent: _Optional[float] = ..., session_count: _Optional[int] = ...) -> None: ...
 
 class SessionReport(_message.Message):
-    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes", "share_percent", "memory_nbytes", "mode", "priority", "refusal", "device_ns", "waiting_ns", "sent_nbytes", "longest_hold_ns", "got_percent", "overhead_nbytes", "usage", "slice_number")
+    __slots__ = ("lease_id", "epoch", "state", "executed_ops", "allocated_nbytes", "received_nbytes", "share_percent", "memory_nbytes", "mode", "priority", "refusal", "device_ns", "waiting_ns", "sent_nbytes", "longest_hold_ns", "got_percent", "overhead_nbytes", "usage", "slice_number", "held_ns")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class SessionReport(_message.Message):
     OVERHEAD_NBYTES_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     SLICE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    HELD_NS_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     epoch: int
     state: str
@@ -111,7 +112,8 @@ class SessionReport(_message.Message):
     overhead_nbytes: int
     usage: _containers.RepeatedCompositeFieldContainer[UsageSecond]
     slice_number: int
-    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., refusal: _Optional[str] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., longest_hold_ns: _Optional[int] = ..., got_percent: _Optional[float] = ..., overhead_nbytes: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[UsageSecond, _Mapping]]] = ..., slice_number: _Optional[int] = ...) -> None: ...
+    held_ns: int
+    def __init__(self, lease_id: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., executed_ops: _Optional[int] = ..., allocated_nbytes: _Optional[int] = ..., received_nbytes: _Optional[int] = ..., share_percent: _Optional[int] = ..., memory_nbytes: _Optional[int] = ..., mode: _Optional[str] = ..., priority: _Optional[str] = ..., refusal: _Optional[str] = ..., device_ns: _Optional[int] = ..., waiting_ns: _Optional[int] = ..., sent_nbytes: _Optional[int] = ..., longest_hold_ns: _Optional[int] = ..., got_percent: _Optional[float] = ..., overhead_nbytes: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[UsageSecond, _Mapping]]] = ..., slice_number: _Optional[int] = ..., held_ns: _Optional[int] = ...) -> None: ...
 
 class UsageSecond(_message.Message):
     __slots__ = ("at_s", "device_ns", "waiting_ns", "executed_ops", "received_nbytes", "sent_nbytes", "allocated_nbytes")

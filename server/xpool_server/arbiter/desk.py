@@ -54,14 +54,31 @@ class Usage:
     waiting_ns: int = 0
     longest_hold_ns: int = 0
     turns: int = 0
+    held_ns: int = 0
+    """Time that passed meanwhile: more than ``device_ns`` on a busy machine."""
 
 
 class Desk:
     """One device."""
 
-    def __init__(self, policy: PolicyName, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        policy: PolicyName,
+        settings: Settings | None = None,
+        *,
+        interrupts: bool = False,
+    ) -> None:
+        """Make a device's page.
+
+        Args:
+            policy: how its tenants take turns.
+            settings: how long turns are.
+            interrupts: its processors are its workers' alone, so that the system can
+                interrupt an operation of the lowest class for a higher one.
+        """
         self._policy = POLICIES[policy](settings)
         self.page = Page.create(self._policy)
+        self.page.interrupts = int(interrupts)
         self._slots: dict[int, int] = {}
         self._watch = Watch()
         self.stalled: set[int] = set()
@@ -108,6 +125,13 @@ class Desk:
             self.page.slot(number).is_leaving = 1
             self.page.wake(number)
 
+    def call(self, worker: int) -> None:
+        """The worker was sent something: it is to look between two operations."""
+        number = self._slots.get(worker)
+        if number is not None:
+            self.page.slot(number).is_called = 1
+            self.page.wake(number)
+
     def forget(self, worker: int) -> None:
         """A worker's process is gone."""
         number = self._slots.pop(worker, None)
@@ -124,7 +148,9 @@ class Desk:
         if number is None:
             return Usage()
         slot = self.page.slot(number)
-        return Usage(slot.used_ns, slot.waited_ns, slot.longest_ns, slot.turns)
+        return Usage(
+            *(slot.used_ns, slot.waited_ns, slot.longest_ns, slot.turns, slot.held_ns)
+        )
 
     def needs_watching(self) -> bool:
         """Whether ``watch`` is to be called every ``WATCH_NS``."""

@@ -47,7 +47,7 @@ def next_tenant(
     for number, tenant in sorted(tenants.items()):
         if tenant.place == Place.ARRIVED:
             arrive(tenant, policy.settings, clock.virtual_ns)
-        if tenant.place == Place.WAITING:
+        if tenant.place in (Place.WAITING, Place.INTERRUPTED):
             waiting.append((policy.rank(tenant, now_ns), number))
     return min(waiting)[1] if waiting else None
 

@@ -22,12 +22,14 @@ NBYTES: Final = 8 * (_HEADER_WORDS + SLOTS * _SLOT_WORDS)
 
 HEADER: Final = (
     *("holder", "attention", "virtual_ns", "policy", "quantum_ns", "lag_ns"),
-    *("burst_ns", "starvation_ns", "slot_limit", "grants"),
+    *("burst_ns", "starvation_ns", "slot_limit", "grants", "interrupts"),
+    *("pause_ns", "pause_lag_ns"),
 )
 SLOT: Final = (
     *("place", "virtual_ns", "share_percent", "priority", "is_capped", "since_ns"),
     *("tokens_ns", "tokens_at_ns", "used_ns", "waited_ns", "longest_ns", "turns"),
-    *("pid", "wake", "is_leaving", "is_overdue"),
+    *("pid", "wake", "is_leaving", "is_overdue", "is_called"),
+    *("yields_at_once", "held_ns", "left_ns"),
 )
 
 _SYS_FUTEX: Final = 202
@@ -80,6 +82,10 @@ class Slot(_Words):
     pid = _Word(12)
     is_leaving = _Word(14)
     is_overdue = _Word(15)
+    is_called = _Word(16)
+    yields_at_once = _Word(17)
+    held_ns = _Word(18)
+    left_ns = _Word(19)
 
 
 class Page(_Words):
@@ -96,6 +102,9 @@ class Page(_Words):
     starvation_ns = _Word(7)
     slot_limit = _Word(8)
     grants = _Word(9)
+    interrupts = _Word(10)
+    pause_ns = _Word(11)
+    pause_lag_ns = _Word(12)
 
     def __init__(self, fileno: int) -> None:
         """Map the page that a descriptor leads to."""
@@ -113,6 +122,8 @@ class Page(_Words):
         settings = policy.settings
         page.quantum_ns, page.lag_ns = settings.quantum_ns, settings.lag_ns
         page.burst_ns, page.starvation_ns = settings.burst_ns, settings.starvation_ns
+        page.pause_ns = settings.pause_ns
+        page.pause_lag_ns = settings.pause_lag_ns
         page.policy_number = policy.number
         return page
 
@@ -121,6 +132,8 @@ class Page(_Words):
         settings = Settings(
             quantum_ns=self.quantum_ns,
             lag_ns=self.lag_ns,
+            pause_ns=self.pause_ns,
+            pause_lag_ns=self.pause_lag_ns,
             burst_ns=self.burst_ns,
             starvation_ns=self.starvation_ns,
         )

@@ -16,6 +16,8 @@ class Policy(ABC):
     """Of ``enum class Policy`` in ``native/arbiter.h``."""
     arbitrates: ClassVar[bool] = True
     """False: nobody ever waits."""
+    has_classes: ClassVar[bool] = False
+    """A higher class goes before a lower one."""
     keeps_shares: ClassVar[bool] = True
     """Tenants that are always busy get their shares."""
 

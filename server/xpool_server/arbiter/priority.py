@@ -19,6 +19,7 @@ class ByPriority(Policy):
 
     name: ClassVar[str] = "priority"
     number: ClassVar[int] = 3
+    has_classes: ClassVar[bool] = True
 
     def is_overdue(self, tenant: Tenant, now_ns: int) -> bool:
         return now_ns >= tenant.since_ns + self.settings.starvation_ns

@@ -31,6 +31,8 @@ class Place(IntEnum):
     RUNNING = 4
     PASSED = 5
     """Its turn was given to others: it must queue again."""
+    INTERRUPTED = 6
+    """A higher class has taken its turn in the middle of an operation."""
 
 
 class Tenant(Protocol):
@@ -50,6 +52,8 @@ class Tenant(Protocol):
     used_ns: int
     is_overdue: int
     """It runs because it has waited for too long."""
+    left_ns: int
+    """It had nothing to do since."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class PlainTenant:
     tokens_at_ns: int = 0
     used_ns: int = 0
     is_overdue: int = 0
+    left_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,13 @@ class Settings:
     """Device time after which a tenant makes room, if others have had less."""
 
     lag_ns: int = 10 * NS_PER_MS
-    """Device time that a tenant may catch up after a pause, at most."""
+    """Device time that a tenant may catch up after it has slept, at most."""
+
+    pause_ns: int = 20 * NS_PER_MS
+    """Who was away for so long has slept."""
+
+    pause_lag_ns: int = 100 * NS_PER_MS
+    """Device time that a tenant may catch up after a shorter pause, at most."""
 
     burst_ns: int = 20 * NS_PER_MS
     """Device time that a capped tenant may have saved, at most."""
@@ -102,11 +113,16 @@ def ready_at_ns(tenant: Tenant, settings: Settings) -> int:
 def arrive(tenant: Tenant, settings: Settings, virtual_ns: int) -> None:
     """Begin to wait: who was away has saved nothing but for a short pause's worth.
 
+    Those that stayed may have been far ahead, by an operation of theirs, and say where
+    everybody is only for as long as it was away.
+
     Args:
         tenant: has work.
         settings: of the arbiter.
         virtual_ns: where those begin who come now.
     """
-    lag_ns = settings.lag_ns * 100 // max(1, tenant.share_percent)
+    has_slept = tenant.since_ns >= tenant.left_ns + settings.pause_ns
+    lag_ns = settings.lag_ns if has_slept else settings.pause_lag_ns
+    lag_ns = lag_ns * 100 // max(1, tenant.share_percent)
     tenant.virtual_ns = max(tenant.virtual_ns, virtual_ns - lag_ns)
     tenant.place = Place.WAITING

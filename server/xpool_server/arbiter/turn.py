@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 from xpool_protocol.errors import UsageError
 
+from xpool_server.arbiter.costs import Costs
 from xpool_server.arbiter.device import charge, next_tenant
+from xpool_server.arbiter.native_costs import NativeCosts
 from xpool_server.arbiter.page import Page
-from xpool_server.arbiter.tenant import Place, arrive, ready_at_ns, refill
+from xpool_server.arbiter.tenant import Place, Priority, arrive, ready_at_ns, refill
 
 if TYPE_CHECKING:
     from xpool_server.native.library import NativeLibrary, NativeSession
@@ -33,6 +35,14 @@ class Turn:
     """Nobody else uses the device."""
 
     is_ours = False
+
+    @property
+    def is_called(self) -> bool:
+        """The node has sent something that nobody has read yet."""
+        return False
+
+    def heard(self) -> None:
+        """What the node has sent is about to be read."""
 
     def begin(self) -> None:
         """Wait until the device is ours."""
@@ -48,6 +58,9 @@ class Turn:
 
         From then on that counts, and not this thread's processor time.
         """
+
+    def estimate_by(self, costs: Costs) -> None:
+        """What is submitted counts by estimate until ``measured`` tells of it."""
 
     @contextmanager
     def given_up(self) -> Iterator[None]:
@@ -79,16 +92,29 @@ class NativeTurn(Turn):
             ("xs_turn_end", (pointer,), None),
             ("xs_turn_measured", (pointer, ctypes.c_uint64), None),
             ("xs_set_turn", (pointer, pointer), None),
+            ("xs_turn_estimate_by", (pointer, pointer), None),
         )
         self._call = library.functions
         # Of the process's lifetime, as its one session is.
         self._pointer = self._call["xs_turn_new"](fileno, slot)
         if not self._pointer:
             raise UsageError(f"descriptor {fileno} is no arbiter's page")
+        self._slot = Page(fileno).slot(slot)
+
+    @property
+    def is_called(self) -> bool:
+        return bool(self._slot.is_called)
+
+    def heard(self) -> None:
+        self._slot.is_called = 0
 
     def give_to(self, session: NativeSession) -> None:
         """Let a session's records be executed in our turns."""
         self._call["xs_set_turn"](session.pointer, self._pointer)
+
+    def estimate_by(self, costs: Costs) -> None:
+        assert isinstance(costs, NativeCosts)
+        self._call["xs_turn_estimate_by"](self._pointer, costs.pointer)
 
     def begin(self) -> None:
         self._call["xs_turn_begin"](self._pointer)
@@ -122,24 +148,41 @@ class PythonTurn(Turn):
         self._used_at_ns = 0
         self._held_ns = 0
         self._is_alone = True
+        self._has_begun = False
+        self._priority = -1
+        self._costs: Costs | None = None
         self._measured_ns: int | None = None
         self._settled_at_ns = 0
+
+    @property
+    def is_called(self) -> bool:
+        return bool(self._slot.is_called)
+
+    def heard(self) -> None:
+        self._slot.is_called = 0
 
     def measured(self, total_ns: int) -> None:
         if self._measured_ns is None:
             self._used_at_ns = total_ns
         self._measured_ns = total_ns
 
+    def estimate_by(self, costs: Costs) -> None:
+        self._costs = costs
+
     def _used_now(self) -> int:
         if self._measured_ns is not None:
-            return self._measured_ns
+            pending_ns = self._costs.pending_ns if self._costs is not None else 0
+            return self._measured_ns + pending_ns
         return time.thread_time_ns()
 
     def begin(self) -> None:
-        if self.is_ours or not self._policy.arbitrates or not self._slot.share_percent:
+        if not self._has_begun and self._measured_ns is None:
             self._used_at_ns = self._used_now()
-            return
-        self._acquire()
+        self._has_begun = True
+        if self._priority != self._slot.priority:
+            self._adapt()
+        if self._policy.arbitrates and self._slot.share_percent and not self.is_ours:
+            self._acquire()
 
     def check(self) -> None:
         page = self._page
@@ -186,7 +229,7 @@ class PythonTurn(Turn):
         while True:
             seen = page.wake_count(self._number)
             with self._locked():
-                if page.holder == 0:
+                if page.holder == 0 or self._interrupts(began_ns):
                     page.holder = self._number + 1
                 if page.holder == self._number + 1:
                     if slot.place == Place.ARRIVED:
@@ -195,12 +238,36 @@ class PythonTurn(Turn):
                     return
                 if slot.is_leaving:
                     slot.place = Place.IDLE
-                    self._used_at_ns = self._used_now()
                     return
                 if slot.place == Place.PASSED:
                     slot.place = Place.ARRIVED
                 page.attention = 1
             page.wait(self._number, seen, PATIENCE_S)
+
+    def _adapt(self) -> None:
+        """The lowest class runs when nobody else would; see ``native/arbiter.cpp``."""
+        slot = self._slot
+        self._priority, slot.yields_at_once = slot.priority, 0
+        is_cpu = self._measured_ns is None
+        if not (self._page.interrupts and is_cpu and self._policy.has_classes):
+            return
+        is_lowest = slot.priority == Priority.LOW
+        kind = os.SCHED_IDLE if is_lowest else os.SCHED_OTHER
+        with suppress(PermissionError):  # back again is not everybody's right
+            os.sched_setscheduler(0, kind, os.sched_param(0))
+            slot.yields_at_once = int(is_lowest)
+
+    def _interrupts(self, now_ns: int) -> bool:
+        """Take a lower class's turn in the middle of an operation."""
+        holder = self._page.holder - 1
+        if holder in (-1, self._number):
+            return False
+        other = self._page.slot(holder)
+        is_lower = other.priority < self._slot.priority
+        if not other.yields_at_once or other.is_overdue or not is_lower:
+            return False
+        other.since_ns, other.place = now_ns, Place.INTERRUPTED
+        return True
 
     def _start(self, began_ns: int) -> None:
         slot, now_ns = self._slot, time.monotonic_ns()
@@ -211,8 +278,6 @@ class PythonTurn(Turn):
         slot.waited_ns += now_ns - began_ns
         self._page.grants += 1
         self._settled_at_ns = now_ns
-        if self._measured_ns is None:
-            self._used_at_ns = self._used_now()
         self._set_deadline(now_ns)
 
     def _wait_for_tokens(self) -> None:
@@ -235,6 +300,7 @@ class PythonTurn(Turn):
         since_ns, self._used_at_ns = used_ns - self._used_at_ns, used_ns
         is_measured = self._measured_ns is not None
         self._held_ns += now_ns - self._settled_at_ns if is_measured else since_ns
+        self._slot.held_ns += now_ns - self._settled_at_ns
         self._settled_at_ns = now_ns
         charge(
             *(self._policy, self._page, self._slot, since_ns, now_ns),
@@ -274,12 +340,17 @@ class PythonTurn(Turn):
         if (slot.is_capped and slot.tokens_ns <= 0) or not slot.share_percent:
             return True
         following = self._next(now_ns)
+        if following is not None and self._is_alone:
+            # They came during an operation that began before.
+            since_ns = self._page.slot(following).since_ns
+            slot.longest_ns = max(slot.longest_ns, now_ns - since_ns)
         return following is not None and self._policy.must_yield(
             slot, self._held_ns, self._page.slot(following), now_ns
         )
 
     def _give_away(self) -> None:
         self.is_ours, self._deadline_ns = False, 0
+        self._slot.left_ns = time.monotonic_ns()
         self._slot.place = Place.IDLE
         if self._page.holder != self._number + 1:
             return  # the node has given it to others
@@ -295,5 +366,10 @@ def pass_on(page: Page, now_ns: int) -> int | None:
     following = next_tenant(page.policy(), page, page.tenants(), now_ns)
     page.holder = 0 if following is None else following + 1
     if following is not None:
+        slot = page.slot(following)
+        if slot.place == Place.INTERRUPTED:  # it goes on by itself
+            slot.is_overdue = int(page.policy().is_overdue(slot, now_ns))
+            slot.place = Place.RUNNING
+            page.attention = 1
         page.wake(following)
     return following

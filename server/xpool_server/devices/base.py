@@ -145,6 +145,14 @@ class Backend(ABC):
         """
         assert busy_ns == 0, "this backend takes its time itself"
 
+    def take_spans(self) -> list[int]:
+        """What each piece of work has taken that is over, since the last call.
+
+        A piece is what lay between ``begin_work`` and ``end_work``; in order; empty
+        where nothing runs behind its submission.
+        """
+        return []
+
     @property
     @abstractmethod
     def busy_ns(self) -> int:

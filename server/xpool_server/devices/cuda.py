@@ -59,6 +59,7 @@ class CudaBackend(Backend):
         self._spans: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
         self._begun: torch.cuda.Event | None = None
         self._busy_ns = 0
+        self._over: deque[int] = deque(maxlen=MAX_OPEN_SPANS)
         self._slots = SlotPool(partial(_PinnedSlot, self.device))
         self.warm_up()
         self.context_nbytes = _context_nbytes(self.device)
@@ -168,7 +169,16 @@ class CudaBackend(Backend):
         """Add up the spans that are over."""
         while self._spans and _is_over(self._spans[0][1]):
             begun, ended = self._spans.popleft()
-            self._busy_ns += int(begun.elapsed_time(ended) * 1e6)
+            took_ns = int(begun.elapsed_time(ended) * 1e6)
+            self._busy_ns += took_ns
+            self._over.append(took_ns)
+
+    def take_spans(self) -> list[int]:
+        with suppress(RuntimeError):
+            self._read_spans()
+        over = list(self._over)
+        self._over.clear()
+        return over
 
     @property
     def busy_ns(self) -> int:

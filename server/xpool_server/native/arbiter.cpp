@@ -1,6 +1,7 @@
 #include "arbiter.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -69,9 +70,11 @@ bool goes_before(const Page &page, const Slot &one, const Slot &other, uint64_t 
   return one.virtual_ns < other.virtual_ns;
 }
 
-// Who was away has saved nothing, but for the little that a short pause may cost.
+// Who was away has saved nothing, but for the little that a short pause may cost: those that stayed may have been far
+// ahead, by an operation of theirs, and say where everybody is only for as long as it was away.
 void arrive(Page &page, Slot &slot) {
-  const uint64_t lag = page.lag_ns * 100 / share_of(slot);
+  const bool has_slept = slot.since_ns >= slot.left_ns + page.pause_ns;
+  const uint64_t lag = (has_slept ? page.lag_ns : page.pause_lag_ns) * 100 / share_of(slot);
   const uint64_t now = page.virtual_ns;
   slot.virtual_ns = std::max<uint64_t>(slot.virtual_ns, now > lag ? now - lag : 0);
   go_to(slot, Place::kWaiting);
@@ -86,7 +89,8 @@ int next_slot(Page &page, uint64_t now_ns) {
     Slot &slot = page.slots[i];
     if (is_at(slot, Place::kArrived))
       arrive(page, slot);
-    if (is_at(slot, Place::kWaiting) && (best < 0 || goes_before(page, slot, page.slots[best], now_ns)))
+    if ((is_at(slot, Place::kWaiting) || is_at(slot, Place::kInterrupted)) &&
+        (best < 0 || goes_before(page, slot, page.slots[best], now_ns)))
       best = static_cast<int>(i);
   }
   return best;
@@ -123,31 +127,40 @@ uint64_t ready_at_ns(const Page &page, const Slot &slot) {
   return slot.tokens_at_ns + (static_cast<uint64_t>(missing) * 100 + share - 1) / share;
 }
 
-void charge(Page &page, int index, uint64_t used_ns, uint64_t now_ns, bool is_alone) {
+void charge(Page &page, int index, int64_t used_ns, uint64_t now_ns, bool is_alone) {
   Slot &slot = page.slots[index];
   const uint64_t before = slot.virtual_ns;
-  slot.virtual_ns = before + used_ns * 100 / share_of(slot);
-  slot.used_ns += used_ns;
+  const uint64_t size = static_cast<uint64_t>(used_ns < 0 ? -used_ns : used_ns) * 100 / share_of(slot);
+  slot.virtual_ns = used_ns >= 0 ? before + size : before - std::min(before, size);
+  slot.used_ns += static_cast<uint64_t>(used_ns);
   if (slot.is_capped) {
     refill(page, slot, now_ns);
-    slot.tokens_ns -= static_cast<int64_t>(used_ns);
+    slot.tokens_ns -= used_ns;
   }
   // Who comes now begins where the one begins that is served. Nobody has missed anything while one was alone, but for
   // its last operation, which may be all that it did.
   uint64_t start = before;
-  if (is_alone && used_ns > kLastNs)
+  if (is_alone && used_ns > static_cast<int64_t>(kLastNs))
     start = slot.virtual_ns - kLastNs * 100 / share_of(slot);
   page.virtual_ns = std::max<uint64_t>(page.virtual_ns, start);
 }
 
-uint64_t Turn::used_now() const { return is_measured_ ? measured_ns_ : clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+uint64_t Turn::used_now() const {
+  if (!is_measured_)
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  return measured_ns_ + (costs_ ? costs_->pending_ns() : 0);
+}
 
-void Turn::begin() {
-  if (is_policy(page_, Policy::kNull) || slot_.share_percent == 0 || is_ours_) {
+void Turn::begin(bool heeds_calls) {
+  heeds_calls_ = heeds_calls;
+  // What this thread does between its turns (it receives, it decodes) is its session's, too.
+  if (!has_begun_ && !is_measured_)
     used_at_ns_ = used_now();
-    return;
-  }
-  acquire();
+  has_begun_ = true;
+  if (priority_ != slot_.priority)
+    adapt();
+  if (!is_policy(page_, Policy::kNull) && slot_.share_percent != 0 && !is_ours_)
+    acquire();
 }
 
 void Turn::acquire() {
@@ -156,10 +169,40 @@ void Turn::acquire() {
   slot_.since_ns = began_ns;
   go_to(slot_, Place::kArrived);
   uint64_t free = 0;
-  const bool is_free = page_.holder.compare_exchange_strong(free, me_);
+  const bool is_free = page_.holder.compare_exchange_strong(free, me_) || interrupt(began_ns);
   if (is_free)
     arrive(page_, slot_);
   start(is_free || wait_for_turn(), began_ns);
+}
+
+// The lowest class runs when nobody else would, if the device's processors are its workers' alone: whoever comes then
+// need not wait for the end of an operation.
+void Turn::adapt() {
+  priority_ = slot_.priority;
+  slot_.yields_at_once = 0;
+  if (!page_.interrupts || is_measured_ || !is_policy(page_, Policy::kPriority))
+    return;
+  const bool is_lowest = priority_ == 0;
+  const sched_param parameters{};
+  // Back again is not everybody's right; the turns are its own all the same.
+  if (sched_setscheduler(0, is_lowest ? SCHED_IDLE : SCHED_OTHER, &parameters) == 0)
+    slot_.yields_at_once = is_lowest;
+}
+
+// Takes the turn of a lower class in the middle of an operation, which the system leaves lying for as long as we work.
+bool Turn::interrupt(uint64_t now) {
+  uint64_t holder = page_.holder;
+  if (holder == 0 || holder > kSlots || holder == me_)
+    return false;
+  Slot &other = page_.slots[holder - 1];
+  if (!other.yields_at_once || other.is_overdue || other.priority >= slot_.priority)
+    return false;
+  if (!page_.holder.compare_exchange_strong(holder, me_))
+    return false;
+  other.since_ns = now;
+  auto running = static_cast<uint64_t>(Place::kRunning);
+  other.place.compare_exchange_strong(running, static_cast<uint64_t>(Place::kInterrupted));
+  return true;
 }
 
 // Makes room, and waits. Queued before anybody is woken: who is woken may run at once, in our place on this processor.
@@ -177,7 +220,6 @@ void Turn::start(bool is_granted, uint64_t began_ns) {
     go_to(slot_, Place::kIdle);
     if (page_.holder == me_)  // it was given to us meanwhile
       pass_on(me_, now_ns());
-    used_at_ns_ = used_now();
     return;
   }
   const uint64_t granted_ns = now_ns();
@@ -190,13 +232,11 @@ void Turn::start(bool is_granted, uint64_t began_ns) {
   page_.grants++;
   slot_.waited_ns += granted_ns - began_ns;
   settled_at_ns_ = granted_ns;
-  if (!is_measured_)  // what was submitted in an earlier turn is charged when it is measured
-    used_at_ns_ = used_now();
   set_deadline(granted_ns);
 }
 
 void Turn::wait_for_tokens() {
-  while (slot_.is_capped && !slot_.is_leaving) {
+  while (slot_.is_capped && !slot_.is_leaving && !is_called()) {
     const uint64_t now = now_ns();
     refill(page_, slot_, now);
     const uint64_t ready = ready_at_ns(page_, slot_);
@@ -206,13 +246,13 @@ void Turn::wait_for_tokens() {
   }
 }
 
-// False if the session ends meanwhile.
+// False if the session ends meanwhile, or the node calls.
 bool Turn::wait_for_turn() {
   while (true) {
     const uint32_t seen = slot_.wake;
     if (page_.holder == me_)
       return true;
-    if (slot_.is_leaving)
+    if (slot_.is_leaving || is_called())
       return false;
     if (is_at(slot_, Place::kPassed))
       go_to(slot_, Place::kArrived);
@@ -230,9 +270,10 @@ bool Turn::wait_for_turn() {
 // Charges what was used since the last time.
 void Turn::settle(uint64_t now) {
   const uint64_t used = used_now();
-  const uint64_t since = used - used_at_ns_;
+  const auto since = static_cast<int64_t>(used - used_at_ns_);
   used_at_ns_ = used;
-  held_ns_ += is_measured_ ? now - settled_at_ns_ : since;
+  held_ns_ += is_measured_ ? now - settled_at_ns_ : static_cast<uint64_t>(since);
+  slot_.held_ns += now - settled_at_ns_;
   settled_at_ns_ = now;
   charge(page_, index_, since, now, is_alone_);
 }
@@ -265,6 +306,8 @@ void Turn::look() {
     return;
   }
   const int next = next_slot(page_, now);
+  if (next >= 0 && is_alone_)  // they came during an operation that began before
+    slot_.longest_ns = std::max<uint64_t>(slot_.longest_ns, now - std::min<uint64_t>(now, page_.slots[next].since_ns));
   const bool is_spent = slot_.is_capped && slot_.tokens_ns <= 0;
   if (is_spent || slot_.share_percent == 0) {
     give_away();
@@ -294,8 +337,10 @@ void Turn::end() {
 void Turn::give_away() {
   is_ours_ = false;
   deadline_ns_ = 0;
+  const uint64_t now = now_ns();
+  slot_.left_ns = now;
   go_to(slot_, Place::kIdle);
-  pass_on(me_, now_ns());
+  pass_on(me_, now);
 }
 
 // From us, or from nobody, to whoever is next.
@@ -307,7 +352,14 @@ void Turn::pass_on(uint64_t from, uint64_t now) {
     if (to == from || !page_.holder.compare_exchange_strong(holder, to))
       return;  // nobody waits, or the node has given it away already
     if (next >= 0) {
-      wake(page_.slots[next]);
+      Slot &other = page_.slots[next];
+      if (is_at(other, Place::kInterrupted)) {  // it goes on by itself
+        other.is_overdue = is_overdue(page_, other, now);
+        auto interrupted = static_cast<uint64_t>(Place::kInterrupted);
+        other.place.compare_exchange_strong(interrupted, static_cast<uint64_t>(Place::kRunning));
+        page_.attention = 1;
+      }
+      wake(other);
       return;
     }
     from = 0;  // somebody may have come just before it was free

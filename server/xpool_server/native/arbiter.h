@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "costs.h"
+
 namespace xpool_server {
 
 constexpr uint64_t kSlots = 256;
@@ -21,6 +23,7 @@ enum class Place : uint64_t {
   kWaiting = 3,
   kRunning = 4,
   kPassed = 5,  // the node has given its turn to others: it must queue again
+  kInterrupted = 6,  // somebody of a higher class has taken its turn in the middle of an operation
 };
 
 // As `SLOT` in arbiter/page.py.
@@ -42,7 +45,11 @@ struct Slot {
   uint32_t unused;
   std::atomic<uint64_t> is_leaving;     // its session ends: it waits for nothing any more
   std::atomic<uint64_t> is_overdue;     // it runs because it has waited for too long
-  std::atomic<uint64_t> more[16];
+  std::atomic<uint64_t> is_called;      // its node has sent it something: it is to look as soon as it may
+  std::atomic<uint64_t> yields_at_once;  // the system lets others run before it: its operations can be interrupted
+  std::atomic<uint64_t> held_ns;  // time that has passed in its turns
+  std::atomic<uint64_t> left_ns;  // it had nothing to do since
+  std::atomic<uint64_t> more[12];
 };
 
 // As `HEADER` in arbiter/page.py.
@@ -57,7 +64,10 @@ struct Page {
   std::atomic<uint64_t> starvation_ns;
   std::atomic<uint64_t> slot_limit;  // slots from here on are empty
   std::atomic<uint64_t> grants;
-  std::atomic<uint64_t> more[54];
+  std::atomic<uint64_t> interrupts;  // the device's processors are its workers' alone, and the system may interrupt
+  std::atomic<uint64_t> pause_ns;      // who was away for so long has slept
+  std::atomic<uint64_t> pause_lag_ns;  // as lag_ns, of whoever has not
+  std::atomic<uint64_t> more[51];
   Slot slots[kSlots];
 };
 
@@ -70,7 +80,8 @@ int next_slot(Page &page, uint64_t now_ns);
 // Whether the holder must make room for `next`, having used so much in this turn.
 bool must_yield(const Page &page, int holder, uint64_t held_ns, int next, uint64_t now_ns);
 // Device time was used. `is_alone`: nobody has waited meanwhile.
-void charge(Page &page, int slot, uint64_t used_ns, uint64_t now_ns, bool is_alone);
+// Negative: a correction of what was estimated.
+void charge(Page &page, int slot, int64_t used_ns, uint64_t now_ns, bool is_alone);
 // Of a capped slot: device time that it may use now; negative: what it owes.
 int64_t refill(const Page &page, Slot &slot, uint64_t now_ns);
 // When a capped slot that may not run now may run again.
@@ -83,31 +94,41 @@ class Turn {
  public:
   Turn(Page &page, int slot) : page_(page), slot_(page.slots[slot]), index_(slot) {}
 
-  // Waits until the device is ours.
-  void begin();
+  // Waits until the device is ours; or, if it may, until the node calls: it is not ours then.
+  void begin(bool heeds_calls = false);
   // Nothing is to be done for now.
   void end();
   // The device's own clock says how much of its time is used by now, behind what is submitted. From then on that is
   // what counts, and not this thread's processor time; a quantum is then time in which work is submitted.
   void measured(uint64_t total_ns) {
+    measured_ns_ = total_ns;
     if (!is_measured_)
       used_at_ns_ = total_ns;
     is_measured_ = true;
-    measured_ns_ = total_ns;
   }
-  // Between two records: makes room for others if it is their turn, and waits until it is ours again.
-  void check() {
+  // With it, what is submitted counts by estimate until it is measured.
+  void estimate_by(const Costs *costs) { costs_ = costs; }
+  // Between two records: makes room for others if it is their turn, and waits until it is ours again. False if calls
+  // are heeded and the node calls: no record may follow before somebody has looked.
+  bool check(bool heeds_calls = false) {
+    if (heeds_calls && slot_.is_called.load(std::memory_order_relaxed))
+      return false;
     if (deadline_ns_ == 0 && page_.holder.load(std::memory_order_relaxed) == me_ &&
         !page_.attention.load(std::memory_order_relaxed))
-      return;
+      return true;
+    heeds_calls_ = heeds_calls;
     if (is_ours_)
       look();
+    return !is_called();
   }
 
  private:
+  bool is_called() const { return heeds_calls_ && slot_.is_called; }
   uint64_t used_now() const;
   void look();
   void acquire();
+  void adapt();
+  bool interrupt(uint64_t now_ns);
   void queue_again(uint64_t now_ns);
   void start(bool is_granted, uint64_t began_ns);
   void wait_for_tokens();
@@ -122,11 +143,15 @@ class Turn {
   const int index_;
   const uint64_t me_ = static_cast<uint64_t>(index_) + 1;
   bool is_ours_ = false;
+  bool has_begun_ = false;
+  bool heeds_calls_ = false;
+  uint64_t priority_ = UINT64_MAX;
   bool is_alone_ = true;
   uint64_t deadline_ns_ = 0;  // when to look again although nobody has asked; 0: never
   uint64_t used_at_ns_ = 0;   // the thread's processor time up to which it is charged
   uint64_t held_ns_ = 0;      // device time of this turn
   bool is_measured_ = false;
+  const Costs *costs_ = nullptr;
   uint64_t measured_ns_ = 0;
   uint64_t settled_at_ns_ = 0;
 };

@@ -4,6 +4,7 @@
 #include "arbiter.h"
 #include "executor.h"
 
+using xpool_server::Costs;
 using xpool_server::Executor;
 using xpool_server::Page;
 using xpool_server::Turn;
@@ -24,13 +25,22 @@ API void xs_turn_end(Turn *turn) { turn->end(); }
 API void xs_turn_measured(Turn *turn, uint64_t total_ns) { turn->measured(total_ns); }
 API void xs_set_turn(Executor *executor, Turn *turn) { executor->turn = turn; }
 
+// Estimates; those of an executor's operations are made while it runs them.
+API Costs *xs_costs_new() { return new Costs; }
+API double xs_costs_submit(Costs *costs, uint64_t exact, uint64_t rough) { return costs->submit(exact, rough); }
+API void xs_costs_end_span(Costs *costs) { costs->end_span(); }
+API void xs_costs_measured(Costs *costs, uint64_t took_ns) { costs->measured(took_ns); }
+API uint64_t xs_costs_pending(Costs *costs) { return costs->pending_ns(); }
+API void xs_set_costs(Executor *executor, Costs *costs) { executor->costs = costs; }
+API void xs_turn_estimate_by(Turn *turn, const Costs *costs) { turn->estimate_by(costs); }
+
 API int32_t xs_page_next(Page *page, uint64_t now_ns) { return xpool_server::next_slot(*page, now_ns); }
 
 API int32_t xs_page_must_yield(Page *page, int32_t holder, uint64_t held_ns, int32_t next, uint64_t now_ns) {
   return xpool_server::must_yield(*page, holder, held_ns, next, now_ns);
 }
 
-API void xs_page_charge(Page *page, int32_t slot, uint64_t used_ns, uint64_t now_ns, int32_t is_alone) {
+API void xs_page_charge(Page *page, int32_t slot, int64_t used_ns, uint64_t now_ns, int32_t is_alone) {
   xpool_server::charge(*page, slot, used_ns, now_ns, is_alone);
 }
 

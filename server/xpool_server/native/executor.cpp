@@ -56,8 +56,8 @@ Outcome Executor::run(const uint8_t *records, size_t nbytes, size_t start) {
       position = from.position();
       continue;
     }
-    if (turn)
-      turn->check();
+    if (turn && !turn->check(!storages.frame))
+      return Outcome::kCalled;
     const Outcome outcome = step(from);
     if (outcome != Outcome::kDone && outcome != Outcome::kRead)
       return outcome;
@@ -101,8 +101,8 @@ Outcome Executor::replay() {
     }
     if (run.index == run.count)
       run.at = run.records.size();  // more than were announced: Python finds none here
-    if (turn)
-      turn->check();
+    if (turn && !turn->check(true))
+      return Outcome::kCalled;
     const Outcome outcome =
         from.is_exhausted() || run.index == run.count ? Outcome::kHandBack : step_in_plan(from);
     if (outcome != Outcome::kDone && outcome != Outcome::kRead)
@@ -240,8 +240,8 @@ Outcome Executor::read(Reader &from) {
   return Outcome::kRead;
 }
 
-Operation &Executor::read_operation(Reader &from) {
-  const uint64_t number = from.uvarint(MAX_OPERATIONS - 1);
+Operation &Executor::read_operation(Reader &from, uint64_t &number) {
+  number = from.uvarint(MAX_OPERATIONS - 1);
   expect(number < operations_.size() && operations_[number]);
   return *operations_[number];
 }
@@ -325,13 +325,50 @@ bool Executor::bind_one(const Output &output, const at::Tensor &leaf) {
   return true;
 }
 
+namespace {
+
+uint64_t hash_step(uint64_t value, uint64_t number) { return (value ^ number) * 0x100000001b3; }
+
+}  // namespace
+
+// As `keys` in arbiter/costs.py: the shapes of the tensors among the arguments, exactly, and how large they are roughly.
+void Executor::submit(uint64_t number) {
+  constexpr uint64_t kOffset = 0xcbf29ce484222325;
+  uint64_t exact = hash_step(kOffset, number), items = 0;
+  const auto add = [&](const at::Tensor &tensor) {
+    if (!tensor.defined() || tensor.layout() != c10::kStrided)
+      return;
+    exact = hash_step(exact, 0xff);
+    uint64_t product = 1;
+    for (const int64_t size : tensor.sizes()) {
+      exact = hash_step(exact, static_cast<uint64_t>(size));
+      product *= static_cast<uint64_t>(size);
+    }
+    items += product;
+  };
+  for (const c10::IValue &value : stack_) {
+    if (value.isTensor())
+      add(value.toTensor());
+    else if (value.isTensorList())
+      for (const at::Tensor &one : value.toTensorVector())
+        add(one);
+  }
+  uint64_t bits = 0;
+  for (; items; items >>= 1)
+    bits++;
+  costs->submit(exact, hash_step(hash_step(kOffset, number), bits));
+}
+
 Outcome Executor::call(Reader &from) {
-  const Operation &operation = read_operation(from);
+  uint64_t number;
+  const Operation &operation = read_operation(from, number);
   stack_ = operation.defaults;
   values_.read_arguments(from, operation, stack_);
   read_outputs(from);
   check_room();
   // From here on the record has effects: it is never handed back.
+  if (costs)
+    submit(number);
   try {
     operation.handle.callBoxed(stack_);
     executed_ops++;

@@ -22,6 +22,7 @@ enum class Outcome : int32_t {
   kFailed,    // the record is a call, and it raised: `failure` is what
   kResults,   // the record is a call, and it has run: `leaves` from `bound` on are Python's to bind
   kRead,      // the record before `position` was a read: Python answers it with `answer`
+  kCalled,    // the record has had no effect: Python is to look what the node wants, and then to go on here
 };
 
 // Bytes of a storage that a client waits for; they are there until `run` is called again.
@@ -40,6 +41,9 @@ class Executor {
 
   // Asked between two records; null: nobody else uses the device.
   Turn *turn = nullptr;
+
+  // Told what is submitted, where the device runs behind; null: it does not.
+  Costs *costs = nullptr;
 
   // Of the last call of `run`.
   size_t position = 0;      // of the record that it stopped at, or behind the run of a plan that it is in
@@ -92,9 +96,10 @@ class Executor {
   void free(Reader &from);
   void write(Reader &from);
   Outcome read(Reader &from);
-  Operation &read_operation(Reader &from);
+  Operation &read_operation(Reader &from, uint64_t &number);
   void read_outputs(Reader &from);
   void check_room();
+  void submit(uint64_t number);
   bool flatten(const Operation &operation);
   bool has_resized() const;
   static bool lies_alike(const at::Tensor &leaf, const Geometry &geometry);

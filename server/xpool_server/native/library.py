@@ -25,7 +25,7 @@ _ID: Final = ctypes.c_uint64
 _NUMBERS: Final = ctypes.POINTER(ctypes.c_uint64)
 
 
-DONE, HAND_BACK, FAILED, RESULTS, READ = range(5)
+DONE, HAND_BACK, FAILED, RESULTS, READ, CALLED = range(6)
 """Why ``NativeSession.run`` has returned; as in ``executor.h``."""
 
 

@@ -141,7 +141,7 @@ void Serving::work(bool begins) {
     return;
   is_working_ = begins;
   if (executor_.turn && begins)
-    executor_.turn->begin();
+    executor_.turn->begin(true);
   if (setup_.note_work)
     setup_.note_work(begins);
   else

@@ -67,5 +67,18 @@ def compute() -> None:
         say("computed")
 
 
+def ahead() -> None:
+    """Asks for half a minute of work at once, and waits for its end."""
+    a = torch.rand(1024, 1024, device="cuda")
+    out = torch.empty(1024, 1024, device="cuda")
+    for _ in range(1500):
+        torch.mm(a, a, out=out)
+    say("asked")
+    torch.cuda.synchronize()
+    say("done")
+
+
+JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead)}
+
 if __name__ == "__main__":
-    {"hold": hold, "want": want, "greedy": greedy, "compute": compute}[sys.argv[1]]()
+    JOBS[sys.argv[1]]()

@@ -15,6 +15,7 @@ from support.simulated_device import (
     NativeEngine,
     S,
     Simulation,
+    Work,
     always,
     bursts,
 )
@@ -33,6 +34,23 @@ def mixed(seed: int) -> Callable[[], int]:
     """Lengths of operations from 0.05 to 20 ms, most of them short."""
     draw = random.Random(seed)
     return lambda: min(LONGEST, max(MS // 20, int(draw.lognormvariate(13.6, 1.4))))
+
+
+def grouped(lengths: Callable[[], int]) -> Work:
+    """Groups of some 16 ms, and a third of a millisecond after each."""
+    while True:
+        left, pause_ns = 16 * MS, MS // 3
+        while left > 0:
+            length_ns = lengths()
+            yield pause_ns, length_ns
+            left, pause_ns = left - length_ns, 0
+
+
+def lazy_then_busy(operations: int, pause_ns: int) -> Work:
+    """So many short operations with a pause before each, and then never one."""
+    for _ in range(operations):
+        yield pause_ns, MS
+    yield from always(lambda: MS)
 
 
 class PolicyConformance:
@@ -75,6 +93,36 @@ class PolicyConformance:
         for one in ends:
             assert one.got_ns(start + 10 * S, start + 20 * S) > 0
             assert max(one.waits) < 3 * S
+
+    def test_short_pauses_cost_no_share(self, make: Callable[[], Engine]) -> None:
+        """Who is away for a moment between two groups of operations has its share."""
+        if not self.policy_class.keeps_shares:
+            pytest.skip(f"{self.policy_class.name} keeps no shares")
+        simulation = Simulation(make())
+        shares = (10, 20, 30, 40)
+        tenants = [
+            simulation.add(n, share, grouped(mixed(n)))
+            for n, share in enumerate(shares)
+        ]
+        start = simulation.now_ns
+        simulation.run(start + 20 * S)
+        got = [one.got_ns(start + 5 * S, start + 15 * S) / (10 * S) for one in tenants]
+        for part, share in zip(got, shares, strict=True):
+            assert abs(100 * part / sum(got) - share) < 0.5
+
+    def test_short_pauses_save_little(self, make: Callable[[], Engine]) -> None:
+        """However many there were: a tenth of a second of the device at most."""
+        if not self.policy_class.keeps_shares:
+            pytest.skip(f"{self.policy_class.name} keeps no shares")
+        simulation = Simulation(make())
+        simulation.add(0, 50, always(lambda: MS))
+        lazy = simulation.add(1, 50, lazy_then_busy(400, 15 * MS))
+        start = simulation.now_ns
+        simulation.run(start + 10 * S)
+        first_busy = lazy.grants[400][0]
+        assert first_busy < start + 9 * S
+        got = lazy.got_ns(first_busy, first_busy + S)
+        assert got < S // 2 + 150 * MS
 
     def test_shares_of_busy_tenants(self, make: Callable[[], Engine]) -> None:
         """10, 20, 30 and 40 %, over 10 s: a tenth of a point and one operation."""

@@ -23,8 +23,11 @@ PATIENCE_S = 60.0
 class Bench:
     """A desk, and the processes of its workers."""
 
-    def __init__(self, policy: PolicyName = PolicyName.PRIORITY) -> None:
-        self.desk = Desk(policy)
+    def __init__(
+        self, policy: PolicyName = PolicyName.PRIORITY, core: int | None = None
+    ) -> None:
+        self.desk = Desk(policy, interrupts=core is not None)
+        self.core = core
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.passed: list[tuple[int, Verdict]] = []
 
@@ -39,15 +42,17 @@ class Bench:
             stdout=subprocess.PIPE,
             pass_fds=[fileno],
         )
+        if self.core is not None:
+            os.sched_setaffinity(process.pid, {self.core})
         self.processes[worker] = process
         self.desk.started(worker, process.pid)
         self.desk.admit(worker, terms, time.monotonic_ns())
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
 
-    def until(self, is_so: Callable[[], bool]) -> None:
+    def until(self, is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         """Do what the node does, until it is so."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not is_so():
             assert time.monotonic() < deadline, "it did not happen"
             self.passed += self.desk.watch(time.monotonic_ns())
@@ -142,10 +147,61 @@ def test_an_operation_without_end_lets_others_run_beside_it(bench: Bench) -> Non
     bench.until(lambda: bench.used_ns()[0] - before > 50_000_000)
 
 
+@pytest.mark.slow
+def test_an_operation_of_half_a_minute(bench: Bench) -> None:
+    """Others wait for half a second of it; how long it kept the device is told."""
+    bench.start(0, terms(50), 1.0)
+    bench.start(1, terms(50), 30_000.0)
+    bench.until(lambda: (1, Verdict.OVERRUN) in bench.passed)
+    waited_ns = bench.desk.usage(0).waiting_ns
+    bench.until(lambda: bench.desk.usage(1).device_ns > 29e9, 10 * PATIENCE_S)
+    assert bench.desk.usage(0).waiting_ns - waited_ns < 5e9
+    assert bench.desk.usage(1).longest_hold_ns > 29e9
+
+
 def test_a_high_class_goes_first(bench: Bench) -> None:
     bench.start(0, terms(80, Priority.LOW), 1.0)
     bench.start(1, terms(20, Priority.HIGH), 1.0)
     assert bench.share_after(1.0)[1] > 90
+
+
+def test_a_higher_class_interrupts_an_operation() -> None:
+    """Where the device's processor is its workers' alone, and the system can.
+
+    1. A tenant of the lowest class is in an operation that takes 3 s.
+    2. One of a higher class has turn after turn before that ends.
+    3. The operation ends all the same, and is charged.
+    """
+    bench = Bench(core=max(os.sched_getaffinity(0)))
+    try:
+        bench.start(0, terms(50, Priority.LOW), 3000.0)
+        bench.until(lambda: bench.desk.page.holder == 1)
+        bench.start(1, terms(50, Priority.NORMAL), 0.1, 5.0)
+        bench.until(lambda: bench.desk.usage(1).turns >= 5)
+        assert bench.desk.usage(0).device_ns == 0
+        bench.until(lambda: bench.desk.usage(0).device_ns > 0)
+    finally:
+        bench.close()
+
+
+def test_equals_do_not_interrupt() -> None:
+    bench = Bench(core=max(os.sched_getaffinity(0)))
+    try:
+        bench.start(0, terms(50), 300.0)
+        bench.until(lambda: bench.desk.page.holder == 1)
+        bench.start(1, terms(50), 0.1, 5.0)
+        bench.until(lambda: bench.desk.usage(1).turns >= 1)
+        assert bench.desk.usage(0).device_ns > 0
+    finally:
+        bench.close()
+
+
+def test_what_is_done_between_turns_is_charged(bench: Bench) -> None:
+    bench.start(0, terms(100), 0.1, 20.0, 20.0)
+    bench.until(lambda: bench.used_ns()[0] > 200_000_000)
+    # Of every 25 ms of processor time only 5 are within a turn.
+    turns = bench.desk.usage(0).turns
+    assert turns < 20
 
 
 def test_a_cap_holds_on_an_idle_device(bench: Bench) -> None:

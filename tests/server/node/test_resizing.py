@@ -48,8 +48,10 @@ def claims(lease_id: str, share: int, nbytes: int) -> LeaseClaims:
 class Book:
     """A node with a session of 30 % and 1 GiB, and one of 50 % and 2 of 4 GiB."""
 
-    def __init__(self) -> None:
-        self.state = NodeState("n", {0: 4 * GIB}, 2, lambda: "key")
+    def __init__(self, *, slices_are_fixed: bool = False) -> None:
+        self.state = NodeState(
+            "n", {0: 4 * GIB}, 2, lambda: "key", slices_are_fixed=slices_are_fixed
+        )
         for instruction in self.feed(NodeStarted()):
             assert isinstance(instruction, StartWorker)
             ready = WorkerReady("tcp://w:1", 1, "light")
@@ -95,6 +97,15 @@ def test_more_than_is_free_waits_for_nothing_and_is_refused() -> None:
     assert book.change(2, 30, 2 * GIB + 1) == [ReportSoon()]
     assert "4 GiB" in book.session.refusal
     assert book.slice() == (30, GIB, "elastic", "normal")
+
+
+def test_under_mps_a_slice_may_only_give_memory_back() -> None:
+    book = Book(slices_are_fixed=True)
+    for share, nbytes in ((31, GIB), (29, GIB), (30, GIB + 1)):
+        assert book.change(share, share, nbytes) == [ReportSoon()]
+        assert "MPS" in book.session.refusal
+        book.session.slice_number = 0
+    assert book.change(9, 30, GIB // 2)[0] == SetTerms(FIRST)
 
 
 def test_what_the_worker_refuses_changes_nothing() -> None:

@@ -1,0 +1,42 @@
+"""Which processors of a CPU server are its devices', and who keeps off them.
+
+A device with ``cores=N`` has these processors to itself: operations run there, and
+what a server does besides (its node, workers that start, threads that move bytes) runs
+on the others, as long as there are others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+
+_elsewhere: set[int] = set()
+"""Of this worker; empty: its device has no processors of its own."""
+
+
+def leave_to_devices(cores: Iterable[int]) -> None:
+    """Keep this thread, and what it starts, off the devices' processors."""
+    rest = os.sched_getaffinity(0) - set(cores)
+    if rest:
+        os.sched_setaffinity(0, rest)
+
+
+def run_on(cores: Iterable[int]) -> None:
+    """Hold this thread, which runs operations, to its device's processors."""
+    _elsewhere.clear()
+    _elsewhere.update(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, set(cores))
+
+
+def start_helper(run: Callable[[], object], name: str) -> threading.Thread:
+    """Start a thread that moves bytes: not on the device's processors."""
+
+    def go() -> None:
+        if _elsewhere:
+            os.sched_setaffinity(0, _elsewhere)
+        run()
+
+    thread = threading.Thread(target=go, name=name, daemon=True)
+    thread.start()
+    return thread
