@@ -155,9 +155,9 @@ CASES: dict[str, tuple[Record, ...]] = {
     ),
     "a wrong dtype": (put(1, 3), call("cupy.add", (2, BOOL, (3,)), Handle(1), 1.0)),
     "what raises": (
-        put(1, 2, 2),
-        call("cupy.linalg.cholesky", (2, FLOAT32, (2, 2)), Handle(1)),
-        call("cupy.add", (3, FLOAT32, (2, 2)), Handle(2), 1),
+        put(1, 2, 3),  # not square: an error whatever errstate says
+        call("cupy.linalg.cholesky", (2, FLOAT32, (2, 3)), Handle(1)),
+        call("cupy.add", (3, FLOAT32, (2, 3)), Handle(2), 1),
     ),
     "what raises poisons what it writes": (
         put(1, 3),
