@@ -179,7 +179,7 @@ def _of_state(name: str) -> Callable[..., Any]:
         if name == "randint":
             values = _whole(values)
             kind = int if dtype is None else dtype
-            return np.asarray(self.randint(*values, **rest, dtype=kind))
+            return _cast(self.randint(*values, **rest, dtype=kind), kind)
         if dtype is not None and np.dtype(dtype).kind == "f":
             small = np.dtype(dtype).itemsize < 4
             if small and name in _ONLY_32_AND_64:
@@ -211,7 +211,8 @@ def _of_generator(name: str) -> Callable[..., Any]:
         values, rest, dtype = signature.split(args, kwargs)
         values = _prepared(name, values, signature)
         if name in _DTYPES_OF_GENERATOR and dtype is not None:
-            return np.asarray(getattr(self, name)(*values, **rest, dtype=dtype))
+            # One number comes as Python's own, which has forgotten the dtype.
+            return _cast(getattr(self, name)(*values, **rest, dtype=dtype), dtype)
         return _cast(getattr(self, name)(*values, **rest), dtype)
 
     return method

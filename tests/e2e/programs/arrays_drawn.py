@@ -58,6 +58,19 @@ def case_draws_do_not_wait():
     assert sorted(drawn[3].get()) == list(range(6))
 
 
+def case_one_number_has_the_dtype_that_is_asked_for():
+    generator, state = cp.random.default_rng(1), cp.random.RandomState(1)
+    for name in ("random", "standard_normal", "standard_exponential"):
+        for kind in (np.float32, np.float64):
+            drawn = getattr(generator, name)(dtype=kind)
+            assert (drawn.shape, drawn.get().dtype) == ((), kind), name
+    for kind in (np.int8, np.int32, np.int64):
+        for drawn in (generator.integers(5, dtype=kind), state.randint(5, dtype=kind)):
+            assert (drawn.shape, drawn.get().dtype) == ((), kind)
+    assert state.poisson(3.0, dtype=np.int32).get().dtype == np.int32
+    assert state.uniform(dtype=np.float32).get().dtype == np.float32
+
+
 def case_seeds_repeat():
     for make in (cp.random.RandomState, cp.random.default_rng):
         first, second = make(7).uniform(size=5).get(), make(7).uniform(size=5).get()
