@@ -8,7 +8,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Final
 from xpool_protocol.control.routing import addresses_from_text
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text, share_from_text
+from xpool_protocol.settings_file import SERVER_TABLE, settings_file
 
 from xpool import room
 
-CONFIG_VARIABLE: Final = "XPOOL_CONFIG"
-CONFIG_FILE: Final = "xpool.toml"
 MODES: Final = ("elastic", "capped")
 PRIORITIES: Final = ("high", "normal", "low")
 PLACES: Final = ("auto", "pack", "spread")
@@ -193,16 +191,8 @@ def resolve(
 def _texts_of_file(
     environment: Mapping[str, str], folder: Path | None
 ) -> dict[str, str]:
-    named = environment.get(CONFIG_VARIABLE)
-    path = Path(named).expanduser() if named else (folder or Path()) / CONFIG_FILE
-    try:
-        values = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        if not named:
-            return {}
-        raise UsageError(f"{CONFIG_VARIABLE} names {path}, which is missing") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the settings in {path}: {error}") from error
+    path, values = settings_file(environment, folder)
+    values.pop(SERVER_TABLE, None)
     for key, value in values.items():
         if key not in SETTINGS:
             known = ", ".join(SETTINGS)

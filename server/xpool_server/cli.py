@@ -20,8 +20,10 @@ from xpool_server.arbiter.tenant import NS_PER_MS, Settings
 from xpool_server.devices.mps import CudaSharing
 from xpool_server.executors import ExecutorKind
 from xpool_server.log import LogFormat
+from xpool_server.settings_table import WithTable
 
 server_app = typer.Typer(
+    cls=WithTable,
     invoke_without_command=True,
     subcommand_metavar="",
     add_completion=False,

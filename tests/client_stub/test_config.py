@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from xpool.config import CONFIG_VARIABLE, FOREVER_MS, JobSettings, job_settings
+from xpool.config import FOREVER_MS, JobSettings, job_settings
 from xpool_protocol.errors import UsageError
+from xpool_protocol.settings_file import CONFIG_VARIABLE
 
 
 def test_defaults(tmp_path: Path) -> None:
