@@ -112,6 +112,14 @@ class Demand:
             fitting &= allowed[rows]
         return fitting
 
+    def shortage(self, fleet: Fleet, spot: Spot) -> tuple[int, int]:
+        """Thousandths and bytes that a device lacks for one part; negative: spare."""
+        needs = int(self.needs_nbytes(fleet.total_nbytes[spot]))
+        return (
+            self.share_milli - int(fleet.free_milli[spot]),
+            needs - int(fleet.free_nbytes[spot]),
+        )
+
     def mask(self, fleet: Fleet) -> Bools | None:
         """Devices that the constraints admit; None: all of them."""
         if not self.constraints:
@@ -132,3 +140,9 @@ class Spot(NamedTuple):
 
     row: int
     column: int
+
+    @classmethod
+    def of(cls, fleet: Fleet, node_name: str, device_index: int) -> Spot:
+        """The device that a node calls so."""
+        row = fleet.row_of[node_name]
+        return cls(row, fleet.column(row, device_index))

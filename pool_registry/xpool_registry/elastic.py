@@ -109,8 +109,7 @@ def _by_spot(
         lease = state.leases[lease_id]
         if RANKS[lease.priority] > highest or lease_id in shrunk:
             continue
-        row = state.fleet.row_of[lease.node_name]
-        spot = Spot(row, state.fleet.column(row, lease.device_index))
+        spot = Spot.of(state.fleet, lease.node_name, lease.device_index)
         found.setdefault(spot, []).append(lease)
     return found
 
@@ -121,9 +120,7 @@ def _way(
     """Free one device: of the lowest priority first, of few rather than of many."""
     fleet = state.fleet
     total = int(fleet.total_nbytes[spot])
-    needs = demand.memory_nbytes or total * demand.share_milli // 1000
-    short_milli = demand.share_milli - int(fleet.free_milli[spot])
-    short_nbytes = needs - int(fleet.free_nbytes[spot])
+    short_milli, short_nbytes = demand.shortage(fleet, spot)
     is_at_once = short_nbytes <= 0
     # What was asked back before is on its way, and is not asked for twice.
     short_nbytes -= sum(state.unsettled.get(one.lease_id, 0) for one in leases)
@@ -238,8 +235,7 @@ def growth(state: State, at: Moment) -> list[LeaseResized]:
             report is None or report.slice_number != lease.slice_number
         ):
             continue
-        row = fleet.row_of[lease.node_name]
-        spot = Spot(row, fleet.column(row, lease.device_index))
+        spot = Spot.of(fleet, lease.node_name, lease.device_index)
         milli, nbytes = free.get(
             spot, (int(fleet.free_milli[spot]), int(fleet.free_nbytes[spot]))
         )

@@ -121,8 +121,7 @@ def _ways(
             continue
         if wall_s - lease.at_s < settings.min_run_ms / 1000:
             continue
-        row = fleet.row_of[lease.node_name]
-        spot = Spot(row, fleet.column(row, lease.device_index))
+        spot = Spot.of(fleet, lease.node_name, lease.device_index)
         by_spot.setdefault(spot, []).append(lease)
     ways = []
     for row, column in np.argwhere(usable):
@@ -141,10 +140,7 @@ def _way(
     wall_s: float,
 ) -> _Way | None:
     fleet = state.fleet
-    total = int(fleet.total_nbytes[spot])
-    needs = demand.memory_nbytes or total * demand.share_milli // 1000
-    short_milli = demand.share_milli - int(fleet.free_milli[spot])
-    short_nbytes = needs - int(fleet.free_nbytes[spot])
+    short_milli, short_nbytes = demand.shortage(fleet, spot)
     if short_milli <= 0 and short_nbytes <= 0:
         return _Way(0.0, 0, spot, ())
     if len(candidates) > MAX_ENUMERATED:

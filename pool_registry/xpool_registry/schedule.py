@@ -236,10 +236,9 @@ class _Pass:
             return None
         for one in found.resized:
             lease = state.leases[one.lease_id]
-            row = state.fleet.row_of[lease.node_name]
-            spot = Spot(row, state.fleet.column(row, lease.device_index))
+            spot = Spot.of(state.fleet, lease.node_name, lease.device_index)
             milli = 10 * (one.share_percent - lease.share_percent)
-            state.fleet.take(row, [spot.column], milli)
+            state.fleet.take(spot.row, [spot.column], milli)
             self.taken.append((spot, milli, 0))
             self.shrunk.add(one.lease_id)
         self.plan.facts += found.resized

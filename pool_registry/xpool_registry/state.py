@@ -404,12 +404,8 @@ class State:
     def _promise(self, event: StartPromised, now_ns: int) -> None:
         wait_ms = int((event.starts_at_s - event.at_s) * 1000)
         left_ms = wait_ms - self._elapsed_ms(event.at_s)
-        spots = []
-        for name, index in event.devices:
-            row = self.fleet.row_of[name]
-            spots.append(Spot(row, self.fleet.column(row, index)))
         self.promises[event.request_id] = Promise(
-            spots=tuple(spots),
+            spots=tuple(Spot.of(self.fleet, *device) for device in event.devices),
             starts_ns=now_ns + left_ms * NS_PER_MS if event.is_firm else None,
             starts_at_s=event.starts_at_s if event.is_firm else 0.0,
         )
