@@ -70,6 +70,8 @@ class Child:
         self.pidfd = os.pidfd_open(process.pid)
         self.lines: deque[str] = deque(maxlen=MAX_LINES)
         self.partial = b""
+        self.is_ready = False
+        """Has said so; its line may be gone by now."""
 
     @property
     def status(self) -> int | None:

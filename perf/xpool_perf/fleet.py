@@ -21,7 +21,7 @@ from xpool_perf.children import Children
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.path_scenarios import PROGRAMS
 from xpool_perf.pool import RunFailed, last_words, start_ready
-from xpool_perf.programs.fleet_load import Load
+from xpool_perf.programs.fleet_load import HEARTBEAT_S, Load
 from xpool_perf.scenario import Say, Scenario, Settings
 
 LEASES_PER_NODE: Final = 10
@@ -161,7 +161,7 @@ def measure(settings: Settings, say: Say) -> Samples:
 _PLAYED: Final = (
     f"{ACQUIRES_PER_S:.0f} requests a second at random moments, as many releases,"
     f" {LEASES_PER_NODE} leases a server held and renewed with a TTL of {TTL_S:.0f} s,"
-    " a heartbeat a second from each server"
+    f" a heartbeat from each server {HEARTBEAT_S:g} s after the last one's answer"
 )
 
 FLEET: Final = Scenario(

@@ -228,9 +228,21 @@ def start_ready(
         RunFailed: it ended, or said nothing in time.
     """
     child = children.start(name, argv, env, folder)
+    wait_ready(children, child, ready)
+    return child
+
+
+def wait_ready(children: Children, child: Child, ready: re.Pattern[str]) -> None:
+    """Wait for the line that says that a child is ready, if it has not come yet.
+
+    Raises:
+        RunFailed: it ended, or said nothing in time.
+    """
+    name = child.name
 
     def is_ready_or_over() -> bool:
-        return any(map(ready.search, child.lines)) or child.status is not None
+        child.is_ready = child.is_ready or any(map(ready.search, child.lines))
+        return child.is_ready or child.status is not None
 
     try:
         children.pump(is_ready_or_over, READY_TIMEOUT_S, f"the {name} to be ready")
@@ -240,4 +252,3 @@ def start_ready(
         raise RunFailed(
             f"the {name} ended with status {child.status}: {last_words(child)}"
         )
-    return child

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from xpool_perf import etcd
 from xpool_perf.children import Child, Children, ChildTimeout
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.path_scenarios import PROGRAMS
-from xpool_perf.pool import RunFailed, last_words, repository, start_ready
+from xpool_perf.pool import RunFailed, last_words, repository, wait_ready
 from xpool_perf.scenario import Say, Scenario, Settings
 
 KILLS_PER_RUN: Final = 10
@@ -34,6 +35,9 @@ READY: Final = re.compile(r"registry ready on ")
 LEADING: Final = re.compile(r"\]\s+leading\s+term=")
 GRANT: Final = re.compile(r"grant (\d+) (\d+)")
 PATIENCE_S: Final = 60.0
+SAY_EVERY: Final = 10
+"""Kills."""
+
 MAX_CALM_S: Final = 0.5
 """Between two grants after a start and the next kill: drawn below this."""
 
@@ -66,26 +70,28 @@ class Watch:
 class Trial:
     """One storm over one kind of store."""
 
-    def __init__(self, children: Children, watch: Watch, folder: Path) -> None:
+    def __init__(
+        self, children: Children, watch: Watch, folder: Path, say: Say
+    ) -> None:
         self.children = children
+        self.say = say
         self.watch = watch
         self.folder = folder
         self.registries: dict[str, Child] = {}
         self.failovers_s: list[float] = []
 
     def start_registry(self, name: str, port: int, store: str) -> None:
-        """Start one, also after it was killed; wait until it answers calls."""
-        self.registries[name] = start_ready(
-            self.children,
-            name,
-            [
-                *(sys.executable, "-m", "xpool_registry", "--store", store),
-                *("--listen", f"127.0.0.1:{port}"),
-            ],
-            READY,
-            os.environ,
-            self.folder,
-        )
+        """Start one, also after it was killed."""
+        argv = [
+            *(sys.executable, "-m", "xpool_registry", "--store", store),
+            *("--listen", f"127.0.0.1:{port}"),
+        ]
+        self.registries[name] = self.children.start(name, argv, os.environ, self.folder)
+
+    def wait_ready(self) -> None:
+        """Until all that were started answer calls."""
+        for child in self.registries.values():
+            wait_ready(self.children, child, READY)
 
     def wait(self, until: Callable[[], bool], what: str) -> None:
         """Pass lines on until something is so.
@@ -124,10 +130,13 @@ class Trial:
         storm = self.children.start("storm", argv, os.environ, self.folder)
         chance = random.Random(kills)  # noqa: S311  a schedule
         for _ in range(kills):
+            self.wait_ready()
             self.next_grant_s(time.monotonic_ns())
             calm_until_s = time.monotonic() + MAX_CALM_S * chance.random()
             self.wait(lambda: time.monotonic() > calm_until_s, "a moment")  # noqa: B023
             self.failovers_s.append(once())
+            if len(self.failovers_s) % SAY_EVERY == 0:
+                self.say(f"{len(self.failovers_s)} of {kills} kills")
         storm.process.terminate()
         status = self.children.wait(storm, 2 * PATIENCE_S)
         if status != 0 or not self.watch.verdict:
@@ -139,10 +148,12 @@ def over_file(trial: Trial, kills: int) -> None:
     [port] = etcd.free_ports(1)
     store = str(trial.folder / "registry.db")
     trial.start_registry("registry", port, store)
+    trial.wait_ready()
 
     def once() -> float:
         moment_ns = trial.kill("registry")
         trial.start_registry("registry", port, store)
+        trial.wait_ready()
         return trial.next_grant_s(moment_ns)
 
     trial.storm(f"127.0.0.1:{port}", kills, once)
@@ -160,6 +171,7 @@ def over_etcd(trial: Trial, kills: int) -> None:
     names = {f"registry-{one}": one for one in ports}
     for name, one in names.items():
         trial.start_registry(name, one, store)
+    trial.wait_ready()
 
     def once() -> float:
         leader, trial.watch.leader = trial.watch.leader, ""
@@ -169,6 +181,11 @@ def over_etcd(trial: Trial, kills: int) -> None:
 
     address = ",".join(f"127.0.0.1:{one}" for one in ports)
     trial.storm(address, kills, once)
+
+
+def say_of(say: Say, kind: str, text: str) -> None:
+    """One line of progress, of one kind of store."""
+    say(f"{kind}: {text}")
 
 
 def measure(settings: Settings, say: Say) -> Samples:
@@ -185,7 +202,7 @@ def measure(settings: Settings, say: Say) -> Samples:
             tempfile.TemporaryDirectory(prefix="xpool-faults-") as folder,
             Children(watch.line) as children,
         ):
-            trial = Trial(children, watch, Path(folder))
+            trial = Trial(children, watch, Path(folder), partial(say_of, say, kind))
             course(trial, kills)
         found = watch.verdict
         say(

@@ -45,7 +45,7 @@ def test_a_kill_loses_nothing(
         pytest.skip(etcd.MISSING)
     watch = Watch()
     with Children(watch.line) as children:
-        trial = Trial(children, watch, tmp_path)
+        trial = Trial(children, watch, tmp_path, lambda text: None)
         course(trial, 1)
     assert watch.verdict["granted"] > 0
     assert (watch.verdict["lost"], watch.verdict["twice"]) == (0, 0)

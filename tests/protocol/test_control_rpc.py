@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
+import grpc
 import pytest
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import (
@@ -49,6 +55,8 @@ class Refuser:
         return pb.JoinReply(registry_id=f"{request.node_name} {len(request.devices)}")
 
     def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatReply:
+        if request.boot_id == "busy":
+            time.sleep(1.0)  # as a machine does that has other things to do
         return pb.HeartbeatReply(must_rejoin=request.boot_id == "old")
 
     def acquire(self, request: pb.AcquireRequest) -> pb.Lease:
@@ -179,6 +187,68 @@ def test_somebody_who_never_answers() -> None:
             pytest.raises(RegistryUnreachable, match="xpool registry"),
         ):
             client.list_nodes()
+
+
+def test_a_busy_registry_answers_late_and_drops_nobody() -> None:
+    """A thousand servers and their clients, after a second's pause."""
+    calls, channels = 3000, 40
+    server = RegistryServer("127.0.0.1", 0)
+    server.start(Refuser())
+
+    async def ask_at_once() -> Counter[str]:
+        ends: Counter[str] = Counter()
+        open_ = [
+            grpc.aio.insecure_channel(
+                f"127.0.0.1:{server.port}",
+                options=[("grpc.use_local_subchannel_pool", 1)],
+            )
+            for _ in range(channels)
+        ]
+        methods: list[Any] = [
+            one.unary_unary("/xpool.registry.v1.PoolRegistry/Heartbeat")
+            for one in open_
+        ]
+
+        async def ask(number: int, boot_id: str) -> None:
+            request = pb.HeartbeatRequest(boot_id=boot_id).SerializeToString()
+            try:
+                await methods[number % channels](request, timeout=30)
+                ends["answered"] += 1
+            except grpc.aio.AioRpcError as error:
+                ends[error.code().name] += 1
+
+        await asyncio.gather(*(ask(number, "") for number in range(channels)))
+        busy = asyncio.ensure_future(ask(0, "busy"))
+        await asyncio.gather(busy, *(ask(number, "") for number in range(calls)))
+        for one in open_:
+            await one.close()
+        return ends
+
+    ends = asyncio.run(ask_at_once())
+    server.stop()
+    assert ends == {"answered": calls + channels + 1}
+
+
+def test_a_call_that_is_dropped_may_be_made_again() -> None:
+    class Dropping(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no types
+        def service(self, call_details: Any) -> Any:
+            del call_details
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: context.cancel() or request
+            )
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Dropping(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with (
+            RegistryClient(f"127.0.0.1:{port}") as client,
+            pytest.raises(RegistryUnreachable, match="dropped the call"),
+        ):
+            client.list_nodes()
+    finally:
+        server.stop(None).wait()
 
 
 def test_after_close() -> None:

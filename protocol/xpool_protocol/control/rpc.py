@@ -60,7 +60,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),
     # A registry that comes back must be found well within the shortest usual TTL.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
     # Otherwise a new client would wait out the backoff of an earlier one.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -123,6 +123,11 @@ def error_from_rpc(error: Any, address: str) -> PoolError:
         return RegistryUnreachable(
             f"the registry at {address} did not answer in time: if it is not running,"
             ' start one with "xpool registry" or "xpool up"'
+        )
+    if status is grpc.StatusCode.CANCELLED:  # not by us: we only close
+        return RegistryUnreachable(
+            f"the registry at {address} dropped the call: more calls wait there than it"
+            " can keep; try again"
         )
     return PeerError(f"the registry at {address} broke the call: {status}, {details}")
 

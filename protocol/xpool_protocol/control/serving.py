@@ -15,7 +15,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -41,8 +41,14 @@ _QUICK = frozenset(
 
 T = TypeVar("T")
 
+MAX_PENDING: Final = 16_384
+"""Calls that have come and are not read yet. gRPC's own limit is 1,000, and beyond it
+calls end as cancelled: a thousand servers reach that while it pauses for a second."""
+
 _OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_OPTIONS,
+    ("grpc.server.max_pending_requests", MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
     # Otherwise Linux lets two registries share one port, each with half the calls.
     ("grpc.so_reuseport", 0),
 )
