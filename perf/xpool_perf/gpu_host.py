@@ -28,6 +28,8 @@ PACKAGES: Final = {
     "cryptography": "cryptography",
     "structlog": "structlog",
     "psutil": "psutil",
+    "blake3": "blake3",
+    "prometheus_client": "prometheus_client",
     "pytest": "pytest",
     "hypothesis": "hypothesis",
 }

@@ -78,6 +78,9 @@ def parsed() -> argparse.Namespace:
         help=f"comma-separated: {', '.join(NAMES)}",
     )
     parser.add_argument("--parts", type=int, default=2, help="suites side by side")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of the server"
+    )
     parser.add_argument("--no-audit", action="store_true", help="predict unwatched")
     parser.add_argument("--lines", type=Path, help="keep every line in this folder")
     parser.add_argument(
@@ -188,13 +191,20 @@ def start(
 
 
 def run(
-    folder: Path, names: list[str], out: Path, parts: int, *, is_audited: bool
+    folder: Path,
+    names: list[str],
+    out: Path,
+    parts: int,
+    *,
+    device: str,
+    is_audited: bool,
 ) -> None:
     """Run suites, some at a time."""
     waiting, running = list(names), dict[str, subprocess.Popen[bytes]]()
     with Pool(out, ttl="30s") as pool:
         pool.start_registry()
-        server = ("--threads", "1", "--devices", f"cpu,memory={2 * parts}GiB")
+        devices = "cuda:0" if device == "cuda" else f"cpu,memory={2 * parts}GiB"
+        server = ("--threads", "1", "--devices", devices)
         pool.start_server("suites", *server, light=False)
         deadline = time.monotonic() + TIMEOUT_S * len(names)
         try:
@@ -298,7 +308,11 @@ def main() -> int:
         if options.judge:
             names = [name for name in names if (out / f"{name}.jsonl").exists()]
         else:
-            run(folder, names, out, options.parts, is_audited=is_audited)
+            run(
+                *(folder, names, out, options.parts),
+                device=options.device,
+                is_audited=is_audited,
+            )
         sums = {name: summed(out, name) for name in names}
         wrong = judged(out, names)
     if options.docs:
