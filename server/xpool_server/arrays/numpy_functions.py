@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 RETURNS_ARRAY: Final = frozenset(
-    {"cupy.allclose", "cupy.array_equal", "cupy.array_equiv"}
+    {"cupy.allclose", "cupy.array_equal", "cupy.array_equiv", "cupy.count_nonzero"}
 )
-"""A bool in NumPy."""
+"""A bool or an int in NumPy."""
 
 
 RETURNS_PYTHON: Final = frozenset(
@@ -124,6 +124,13 @@ def make_array(
     return np.ndarray(shape, dtype, strides=strides, order=order)
 
 
+def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
+    """Items by number; numbers out of bounds wrap around."""
+    if isinstance(indices, np.ndarray):
+        return np.take(a, indices, axis, out, "wrap")
+    return np.take(a, indices, axis, out)
+
+
 def rsqrt(x: Any, out: Any = None) -> Any:
     """One over the square root."""
     return np.divide(1, np.sqrt(x), out=out)
@@ -194,6 +201,8 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "ndarray.diagonal": _writable(np.ndarray.diagonal),
     "cupy.copyto": copyto,
     "cupy.ndarray": make_array,
+    "cupy.take": take,
+    "ndarray.take": take,
     "cupyx.rsqrt": rsqrt,
     "cupy.argmin": _argument_of_extreme("argmin"),
     "cupy.argmax": _argument_of_extreme("argmax"),

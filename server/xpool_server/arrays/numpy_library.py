@@ -17,6 +17,7 @@ from xpool_protocol.values import HostTensor
 
 from xpool_server.arrays import (
     kernel_calls,
+    numpy_linalg,
     numpy_random,
     numpy_sparse,
     scipy_filters,
@@ -25,13 +26,12 @@ from xpool_server.arrays import (
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
-from xpool_server.arrays.numpy_linalg import NAMES as LINALG_NAMES
-from xpool_server.arrays.numpy_linalg import ignoring
 from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
 _OWN: Final[dict[str, Callable[..., Any]]] = {
     **OWN,
+    **numpy_linalg.OWN,
     **numpy_random.OWN,
     **numpy_sparse.OWN,
     **scipy_filters.OWN,
@@ -59,7 +59,7 @@ class NumpyLibrary(ArrayLibrary):
         if name.startswith("cupy.linalg."):
             found = self._linalg(name)
             last = name.removeprefix("cupy.linalg.")
-            return ignoring(found) if last in LINALG_NAMES else found
+            return numpy_linalg.ignoring(found) if last in numpy_linalg.NAMES else found
         own = _OWN.get(name)
         if own is not None:
             return own

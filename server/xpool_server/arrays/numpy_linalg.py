@@ -1,4 +1,6 @@
-"""Matrices that can't be inverted or decomposed: what CuPy does with them.
+"""Linear algebra: where CuPy's ways differ from NumPy's.
+
+Of matrices that can't be inverted or decomposed:
 
 CuPy raises for them only in a block of ``cupyx.errstate(linalg="raise")``; otherwise
 the result means nothing. Here it is NaN, and other matrices of a stack have theirs.
@@ -51,6 +53,20 @@ def ignoring(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return called
 
+
+def einsum(*operands: Any, **kwargs: Any) -> Any:
+    """All operands become of the result's dtype first, whatever is multiplied first."""
+    kinds = [one.dtype for one in operands if isinstance(one, np.ndarray | np.generic)]
+    if len(set(kinds)) > 1 and kwargs.get("dtype") is None:
+        kind = np.result_type(*kinds)
+        operands = tuple(
+            one.astype(kind) if isinstance(one, np.ndarray | np.generic) else one
+            for one in operands
+        )
+    return np.einsum(*operands, **kwargs)
+
+
+OWN: Final[dict[str, Callable[..., Any]]] = {"cupy.einsum": einsum}
 
 NAMES: Final = (
     *("inv", "solve", "cholesky", "eigh", "eigvalsh", "svd", "pinv", "lstsq"),

@@ -18,6 +18,7 @@ from xpool.cupy.modules import (
     random,
     scipy,
     scipy_backend,
+    shaping,
     testing,
     toplevel,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "rules",
     "scipy",
     "scipy_backend",
+    "shaping",
     "testing",
     "toplevel",
 ]

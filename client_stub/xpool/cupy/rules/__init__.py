@@ -2,6 +2,9 @@
 
 from xpool.cupy.rules import (
     creation,
+    decompositions,
+    items,
+    joining,
     linalg,
     random,
     reductions,
@@ -12,6 +15,9 @@ from xpool.cupy.rules import (
 
 __all__ = [
     "creation",
+    "decompositions",
+    "items",
+    "joining",
     "linalg",
     "random",
     "reductions",

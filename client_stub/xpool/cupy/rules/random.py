@@ -17,6 +17,7 @@ from xpool.cupy.functions import RULES, signature_of
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ufunc import result_shape
 
 _NUMBERS: Final = (int, float, bool, np.bool, np.integer, np.floating)
 _OPTIONS: Final = frozenset(("self", "size", "dtype", "out", "method", "endpoint"))
@@ -45,6 +46,15 @@ STRICTER: Final[dict[str, Callable[..., bool]]] = {
 }
 """Where CuPy refuses parameters that NumPy takes."""
 
+CHECKED: Final = frozenset(
+    f"RandomState.{name}"
+    for name in (
+        *("exponential", "logseries", "negative_binomial", "noncentral_chisquare"),
+        *("noncentral_f", "power", "rayleigh", "triangular", "weibull", "zipf"),
+    )
+)
+"""Where CuPy looks at each item of an array of parameters, and waits for it, too."""
+
 _state: Final = np.random.RandomState(0)
 _generator: Final = np.random.Generator(np.random.PCG64(0))
 
@@ -66,6 +76,7 @@ def _distribution(owner: str, name: str, local: Any) -> Callable[..., Geometry]:
     assert signature is not None
     parameters = [one for one in signature.parameters if one not in _OPTIONS]
     draw, is_stricter = getattr(local, name), STRICTER.get(name)
+    is_checked = f"{owner}.{name}" in CHECKED
     kinds = "ld" if name in INTEGERS else "fd"
 
     def predict(*args: Any, **kwargs: Any) -> Geometry:
@@ -74,20 +85,48 @@ def _distribution(owner: str, name: str, local: Any) -> Callable[..., Geometry]:
         bound.apply_defaults()
         given = bound.arguments
         values = [given[one] for one in parameters]
-        if given.get("out") is not None or not all(
-            isinstance(one, _NUMBERS) and math.isfinite(one) for one in values
+        if given.get("out") is not None:
+            raise NoRule
+        shape = size_of(given["size"])
+        if any(type(one) is ndarray for one in values):
+            if is_checked or is_stricter is not None:
+                raise NoRule
+            shape = _shape_over(values, None if given["size"] is None else shape)
+        elif not all(map(_is_number, values)) or (
+            is_stricter is not None and not is_stricter(*values)
         ):
             raise NoRule
-        if is_stricter is not None and not is_stricter(*values):
-            raise NoRule
-        draw(*values, size=0)  # raises where a parameter is none
+        else:
+            draw(*values, size=0)  # raises where a parameter is none
         default = _INT64 if name in INTEGERS else _FLOAT64
         dtype = check_dtype(given["dtype"]) if is_given else default
         if dtype.char not in ("il" if name in INTEGERS else kinds):
             raise NoRule
-        return geometry(size_of(given["size"]), dtype)
+        return geometry(shape, dtype)
 
     return predict
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, _NUMBERS) and math.isfinite(value)
+
+
+def _shape_over(values: list[Any], size: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of what is drawn with arrays of parameters.
+
+    Raises:
+        NoRule: one is no array of real numbers, or does not fit the size.
+    """
+    shapes = [one._geo.shape for one in values if type(one) is ndarray]
+    for one in values:
+        if type(one) is not ndarray and not _is_number(one):
+            raise NoRule
+        if type(one) is ndarray and one._geo.dtype.char not in "ilfd":
+            raise NoRule
+    found = result_shape(shapes if size is None else [*shapes, size])
+    if size is not None and found != size:
+        raise NoRule
+    return found
 
 
 for _name in DISTRIBUTIONS:

@@ -21,7 +21,7 @@ def _arrays(given: Any) -> list[ndarray]:
     return list(given)
 
 
-@rule("cupy.concatenate")
+@rule("cupy.concatenate", "cupy.concat")
 def concatenate(
     tup: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = None
 ) -> Geometry:

@@ -15,10 +15,10 @@ from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
 
-_REAL: Final[dict[str, np.dtype[Any]]] = {"F": np.dtype("f"), "D": np.dtype("d")}
+REAL: Final[dict[str, np.dtype[Any]]] = {"F": np.dtype("f"), "D": np.dtype("d")}
 
 
-def _matrix(a: Any, *, is_square: bool = False) -> Geometry:
+def matrix(a: Any, *, is_square: bool = False) -> Geometry:
     """A matrix's geometry, or a stack's, of a dtype that nothing converts.
 
     Raises:
@@ -37,7 +37,7 @@ def _matrix(a: Any, *, is_square: bool = False) -> Geometry:
 @rule("cupy.linalg.det")
 def det(a: Any) -> Geometry:
     """A determinant for each matrix."""
-    geo = _matrix(a, is_square=True)
+    geo = matrix(a, is_square=True)
     return geometry(geo.shape[:-2], geo.dtype)
 
 
@@ -49,7 +49,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Ge
     geo = x._geo
     if geo.dtype.char not in "fdFD" or not geo.size:
         raise NoRule
-    dtype = _REAL.get(geo.dtype.char, geo.dtype)
+    dtype = REAL.get(geo.dtype.char, geo.dtype)
     if ord is None and axis is None:
         return geometry((1,) * geo.ndim if keepdims else (), dtype)
     if ord not in (None, 1, 2) or type(axis) is not int:
@@ -64,7 +64,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Ge
 @rule("cupy.linalg.matrix_power")
 def matrix_power(M: Any, n: Any) -> Geometry:  # noqa: N803  CuPy's name
     """A power that needs no inverse."""
-    geo = _matrix(M, is_square=True)
+    geo = matrix(M, is_square=True)
     if type(n) is not int or n < 0:
         raise NoRule
     return geo
@@ -73,7 +73,7 @@ def matrix_power(M: Any, n: Any) -> Geometry:  # noqa: N803  CuPy's name
 @rule("cupy.trace")
 def trace(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Geometry:
     """The sum of a diagonal."""
-    geo = _matrix(a)
+    geo = matrix(a)
     if type(offset) is not int or (axis1, axis2) != (0, 1):
         raise NoRule
     return geometry(geo.shape[2:], geo.dtype)
@@ -87,8 +87,8 @@ def einsum(*operands: Any, **kwargs: Any) -> Geometry:
     subscripts, *arrays = operands
     if type(subscripts) is not str or any(type(one) is not ndarray for one in arrays):
         raise NoRule
-    if len({one._geo.dtype for one in arrays}) != 1 or "." in subscripts:
-        raise NoRule  # mixed dtypes depend on the order of the products
+    if "." in subscripts:
+        raise NoRule
     terms, arrow, result = subscripts.replace(" ", "").partition("->")
     inputs = terms.split(",")
     sizes: dict[str, int] = {}
@@ -109,19 +109,19 @@ def einsum(*operands: Any, **kwargs: Any) -> Geometry:
     if len(arrays) == 1 and len(result) == len(sizes):
         raise NoRule  # a view, where nothing is summed
     shape = tuple([sizes[one] for one in result])
-    return geometry(shape, arrays[0]._geo.dtype)
+    return geometry(shape, np.result_type(*[one._geo.dtype for one in arrays]))
 
 
 @rule("cupy.linalg.inv", "cupy.linalg.cholesky")
 def same_matrix(a: Any) -> Geometry:
     """As large as what is given."""
-    return _matrix(a, is_square=True)
+    return matrix(a, is_square=True)
 
 
 @rule("cupy.linalg.solve")
 def solve(a: Any, b: Any) -> Geometry:
     """One right side, or the columns of a matrix of them."""
-    geo = _matrix(a, is_square=True)
+    geo = matrix(a, is_square=True)
     if type(b) is not ndarray or b._geo.dtype != geo.dtype or geo.ndim != 2:
         raise NoRule
     if b._geo.ndim not in (1, 2) or b._geo.shape[0] != geo.shape[0] or not b._geo.size:
@@ -132,10 +132,10 @@ def solve(a: Any, b: Any) -> Geometry:
 @rule("cupy.linalg.eigvalsh")
 def eigvalsh(a: Any, UPLO: Any = "L") -> Geometry:  # noqa: N803  CuPy's name
     """Real values, one for each row."""
-    geo = _matrix(a, is_square=True)
+    geo = matrix(a, is_square=True)
     if UPLO not in ("L", "U"):
         raise NoRule
-    return geometry(geo.shape[:-1], _REAL.get(geo.dtype.char, geo.dtype))
+    return geometry(geo.shape[:-1], REAL.get(geo.dtype.char, geo.dtype))
 
 
 @rule("cupy.linalg.eigh")
@@ -147,7 +147,7 @@ def eigh(a: Any, UPLO: Any = "L") -> list[Geometry]:  # noqa: N803  CuPy's name
 @rule("cupy.linalg.qr")
 def qr(a: Any, mode: Any = "reduced") -> list[Geometry]:
     """Both factors, as small as they may be."""
-    geo = _matrix(a)
+    geo = matrix(a)
     if mode != "reduced":
         raise NoRule
     *batch, rows, columns = geo.shape
@@ -163,12 +163,12 @@ def svd(
     a: Any, full_matrices: Any = True, compute_uv: Any = True
 ) -> Geometry | list[Geometry]:
     """Singular values, and both bases."""
-    geo = _matrix(a)
+    geo = matrix(a)
     if type(full_matrices) is not bool or type(compute_uv) is not bool:
         raise NoRule
     *batch, rows, columns = geo.shape
     least = min(rows, columns)
-    values = geometry((*batch, least), _REAL.get(geo.dtype.char, geo.dtype))
+    values = geometry((*batch, least), REAL.get(geo.dtype.char, geo.dtype))
     if not compute_uv:
         return values
     left, right = (rows, columns) if full_matrices else (least, least)

@@ -1,0 +1,89 @@
+"""Functions that only call the method of the same name, which does not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from xpool.cupy.functions import BY_METHOD, call, own, without_host
+from xpool.cupy.ndarray import ndarray
+
+
+def _method(name: str, positional: Callable[..., tuple[Any, ...]]) -> None:
+    """Let a function be an array's method.
+
+    Args:
+        name: of both.
+        positional: gives the method's arguments for the function's own.
+    """
+    full = f"cupy.{name}"
+
+    def function(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(a) is ndarray:
+            given = positional(*args, **kwargs)
+            return getattr(a, name)(*given[0], **given[1])
+        if full in BY_METHOD and isinstance(a, np.ndarray):
+            return getattr(np, name)(a, *args, **kwargs)
+        return call(full, (without_host(a), *args), kwargs)
+
+    own(full)(function)
+
+
+def _reshape(newshape: Any, order: Any = "C", *, copy: Any = None) -> Any:
+    return (newshape,), {"order": order, "copy": copy}
+
+
+def _ravel(order: Any = "C") -> Any:
+    return (order,), {}
+
+
+def _transpose(axes: Any = None) -> Any:
+    return (() if axes is None else (axes,)), {}
+
+
+def _swapaxes(axis1: Any, axis2: Any) -> Any:
+    return (axis1, axis2), {}
+
+
+def _squeeze(axis: Any = None) -> Any:
+    return (axis,), {}
+
+
+for _name, _positional in (
+    ("reshape", _reshape),
+    ("ravel", _ravel),
+    ("transpose", _transpose),
+    ("swapaxes", _swapaxes),
+    ("squeeze", _squeeze),
+):
+    _method(_name, _positional)
+
+
+@own("cupy.permute_dims")
+def permute_dims(a: Any, axes: Any = None) -> Any:
+    """As ``transpose``."""
+    if type(a) is ndarray:
+        return a.transpose() if axes is None else a.transpose(axes)
+    return call("cupy.permute_dims", (without_host(a),), {"axes": axes})
+
+
+def _at_least(ndim: int, shape_of: Callable[[tuple[int, ...]], Any]) -> None:
+    name = f"cupy.atleast_{ndim}d"
+
+    def function(*arys: Any) -> Any:
+        if any(type(one) is not ndarray for one in arys) or not arys:
+            return call(name, tuple(map(without_host, arys)), {})
+        found = [
+            one if one.ndim >= ndim else one.reshape(shape_of(one.shape))
+            for one in arys
+        ]
+        return found[0] if len(found) == 1 else found
+
+    own(name)(function)
+
+
+_at_least(1, lambda shape: (1,))
+_at_least(2, lambda shape: (1, *(shape or (1,))))
+_at_least(3, lambda shape: (*((1, *shape) if len(shape) == 1 else shape or (1, 1)), 1))
