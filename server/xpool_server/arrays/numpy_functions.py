@@ -96,7 +96,7 @@ def _writable(function: Callable[..., Any]) -> Callable[..., Any]:
 def _broadcast_arrays(*arrays: Any) -> Any:
     broadcast = _writable(np.broadcast_to)
     shape = np.broadcast_shapes(*(one.shape for one in arrays))
-    return [broadcast(one, shape) for one in arrays]
+    return tuple(broadcast(one, shape) for one in arrays)
 
 
 def _bits(function: Callable[..., Any]) -> Callable[..., Any]:
