@@ -38,6 +38,9 @@ PATIENCE_S: Final = 60.0
 SAY_EVERY: Final = 10
 """Kills."""
 
+COMPACT_AFTER: Final = 100
+"""Writes: so few that logs are put into short again and again, and kills come in it."""
+
 MAX_CALM_S: Final = 0.5
 """Between two grants after a start and the next kill: drawn below this."""
 
@@ -86,7 +89,8 @@ class Trial:
             *(sys.executable, "-m", "xpool_registry", "--store", store),
             *("--listen", f"127.0.0.1:{port}"),
         ]
-        self.registries[name] = self.children.start(name, argv, os.environ, self.folder)
+        env = os.environ | {"XPOOL_COMPACT_AFTER": str(COMPACT_AFTER)}
+        self.registries[name] = self.children.start(name, argv, env, self.folder)
 
     def wait_ready(self) -> None:
         """Until all that were started answer calls."""

@@ -69,6 +69,15 @@ def registry(
             " TTL: 1s to 24h."
         ),
     ] = "15s",
+    compact_after: Annotated[
+        int,
+        typer.Option(
+            envvar="XPOOL_COMPACT_AFTER",
+            min=10,
+            help="Put the log into short when so many writes have come since the last"
+            " time: with etcd meanwhile, with a file at the start.",
+        ),
+    ] = 10_000,
     metrics: Annotated[
         str,
         typer.Option(
@@ -125,7 +134,10 @@ def registry(
         serve(
             listen,
             store,
-            Settings(default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl))),
+            Settings(
+                default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl)),
+                compact_after=compact_after,
+            ),
             is_insecure=insecure,
             advertise=advertise,
             tls=tls_from_files(tls_certificate, tls_key),

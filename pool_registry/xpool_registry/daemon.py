@@ -15,12 +15,13 @@ from pathlib import Path
 
 import structlog
 from xpool_protocol.control.serving import RegistryServer, TlsFiles
-from xpool_protocol.errors import UsageError
+from xpool_protocol.errors import BrokenError, UsageError
 
 from xpool_registry import access
 from xpool_registry.admin_service import AdminService
+from xpool_registry.compaction import compacted, in_short
 from xpool_registry.keys import SigningKey
-from xpool_registry.registry import Registry
+from xpool_registry.registry import Registry, system_clock
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS, held_back
@@ -100,6 +101,7 @@ def serve(
             return
         file = SqliteStore(Path(store).expanduser())
         try:
+            keep_short(file, settings, system_clock().wall_s)
             usage = SqliteUsage(file.path.with_name(f"{file.path.name}.usage"))
             registry = Registry(
                 file, _key_of(file), settings, new_id, usage_store=usage
@@ -117,6 +119,26 @@ def serve(
             registry.close()
         finally:
             file.close()
+
+
+def keep_short(store: SqliteStore, settings: Settings, wall_s: float) -> None:
+    """Put a log that has become long into short, before it is read.
+
+    Raises:
+        UsageError: the store is damaged.
+    """
+    if store.count() < settings.compact_after:
+        return
+    past = store.load()
+    if len(past) - in_short(past) < settings.compact_after:
+        return
+    short = compacted(past, wall_s, settings)
+    try:
+        store.replace(short)
+    except BrokenError as error:  # a full disk: the long log will do
+        _log.warning("the log was not compacted", error=str(error))
+    else:
+        _log.info("log compacted", events=len(past), short=len(short))
 
 
 def calm_collector() -> None:

@@ -13,6 +13,7 @@ import structlog
 from xpool_protocol.control.serving import AT_ONCE, Answering
 
 from xpool_registry.commands import Moment
+from xpool_registry.compaction import count_of, in_short
 from xpool_registry.events import RegistryEvent
 from xpool_registry.grouped_store import GroupedStore
 from xpool_registry.recovery import recovered
@@ -21,7 +22,7 @@ from xpool_registry.state import State
 from xpool_registry.store import Store
 
 RECENT_EVENTS = 10_000
-"""Remembered for ``events --follow``; the log has all of them."""
+"""Remembered for ``events --follow``; the log has more of them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -68,10 +69,11 @@ class Durability:
         _log.warning("state made anew from the log", events=len(past))
 
     def _recall(self, past: Sequence[RegistryEvent]) -> None:
-        self._sequence = len(past)
-        first = max(0, len(past) - RECENT_EVENTS)
+        self._sequence = count_of(past)
+        told = past[in_short(past) :][-RECENT_EVENTS:]
+        first = self._sequence - len(told) + 1
         self._recent.clear()
-        self._recent.extend(enumerate(past[first:], first + 1))
+        self._recent.extend(enumerate(told, first))
 
     def _announce(self, events: Sequence[RegistryEvent]) -> None:
         for event in events:

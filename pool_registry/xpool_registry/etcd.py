@@ -174,6 +174,39 @@ class Etcd:
 
         self._read(delete)
 
+    def delete_span_if(
+        self, first: str, end: str, created_at: Sequence[tuple[str, int]]
+    ) -> bool:
+        """Remove all keys from ``first`` on that are below ``end``.
+
+        Args:
+            first: in it.
+            end: not in it.
+            created_at: keys that must exist since these revisions.
+
+        Returns:
+            False if a condition did not hold, and nothing was removed.
+        """
+
+        def delete(one: Any) -> Awaitable[tuple[bool, object]]:
+            rules = one.transactions
+            conditions = [rules.create(key.encode()) == at for key, at in created_at]
+            away = rules.delete(first.encode(), end.encode())
+            return one.transaction(  # type: ignore[no-any-return]
+                compare=conditions, success=[away], failure=[]
+            )
+
+        return bool(self._read(delete)[0])
+
+    def revision(self) -> int:
+        """Of the whole cluster: counts what was ever written."""
+        key = f"{self.place.prefix}/leader".encode()  # any that a user may read
+        return int(self._read(lambda one: one.revision(key)))
+
+    def forget_history(self, revision: int) -> None:
+        """What keys held before that revision, and do no more, takes room no longer."""
+        self._read(lambda one: one.forget(revision))
+
     def grant(self, ttl_s: int) -> int:
         """A new lease of the cluster's."""
         return int(self._read(lambda one: one.lease(ttl_s)).id)

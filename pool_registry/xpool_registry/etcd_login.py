@@ -107,6 +107,32 @@ class LoggedInClient(aetcd.Client):  # type: ignore[misc]  # it has no types
                         f"it does not let us in ({error.details()})"
                     ) from error
 
+    async def revision(self, key: bytes) -> int:
+        """The newest of the cluster's, as the answer about any key tells it."""
+        await self.connect()
+        try:
+            answer = await self.kvstub.Range(
+                rpc.RangeRequest(key=key, count_only=True),
+                timeout=self._timeout,
+                metadata=self.metadata,
+            )
+        except rpc.AioRpcError as error:
+            raise aetcd.ClientError(str(error.details())) from error
+        return int(answer.header.revision)
+
+    async def forget(self, revision: int) -> None:
+        """Let go of what was overwritten before that revision; again does no harm."""
+        await self.connect()
+        try:
+            await self.kvstub.Compact(
+                rpc.CompactionRequest(revision=revision),
+                timeout=self._timeout,
+                metadata=self.metadata,
+            )
+        except rpc.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.OUT_OF_RANGE:  # it is gone already
+                raise aetcd.ClientError(str(error.details())) from error
+
     async def _open(self) -> None:
         target, login = f"{self._host}:{self._port}", self._login
         options = list(self._options.items())

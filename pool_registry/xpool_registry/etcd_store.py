@@ -1,9 +1,12 @@
 """The event log in etcd: what several registries share, and one of them writes.
 
-Each append is one key, ``PREFIX/log/NUMBER``, written by one transaction that holds
-only if the writer still leads (its leader key is the one that it made) and nobody has
-written that number. So a leader that was cut off can write nothing more, whatever it
-believes, and what ``append`` has returned from has a majority of the cluster.
+Each append is one page, a key ``PREFIX/log/NUMBER``, written by one transaction that
+holds only if the writer still leads (its leader key is the one that it made) and nobody
+has written that number. So a leader that was cut off can write nothing more, whatever
+it believes, and what ``append`` has returned from has a majority of the cluster.
+
+The first pages may have been put into short (``etcd_compaction``): then ``PREFIX/base``
+says up to which, and where the short form is.
 """
 
 from __future__ import annotations
@@ -45,6 +48,23 @@ class _Page(msgspec.Struct, frozen=True):
     events: msgspec.Raw
 
 
+class Base(msgspec.Struct, frozen=True):
+    """What stands in the place of the first pages."""
+
+    format: int
+    last: int
+    """The number of the last page that it stands for."""
+
+    parts: int
+    """Pages of the short form, numbered from 1."""
+
+    name: str
+    """Of its folder under ``PREFIX/base/``."""
+
+
+NO_BASE: Final = Base(FORMAT, 0, 0, "")
+
+
 class EtcdStore:
     """A pool's log as its leader sees it."""
 
@@ -73,32 +93,95 @@ class EtcdStore:
         """
         if not events:
             return
-        body = msgspec.json.encode(list(events))
-        page = _Page(FORMAT, self.term.revision, zlib.crc32(body), msgspec.Raw(body))
         try:
-            self._write(self._key(self._next), msgspec.json.encode(page))
+            self._write(self.page_key(self._next), self.page_of(events))
         except BrokenError:
             self._on_lost()
             raise
         self._next += 1
 
     def load(self) -> list[RegistryEvent]:
-        """Every event ever appended, in order.
+        """What the log says of all that has happened, in order.
 
         Raises:
             UsageError: the log is damaged or of another format.
             BrokenError: the cluster does not answer.
         """
+        events, self._next = self.read()
+        return events
+
+    @property
+    def page_count(self) -> int:
+        """Pages ever written, as far as this registry knows."""
+        return self._next - 1
+
+    def base(self) -> Base:
+        """Up to where the log was put into short.
+
+        Raises:
+            UsageError: another format, or damaged.
+            BrokenError: the cluster does not answer.
+        """
+        entry = self._etcd.get(self.base_key)
+        if entry is None:
+            return NO_BASE
+        try:
+            base = msgspec.json.decode(entry.value, type=Base)
+        except msgspec.MsgspecError as error:
+            raise self._damaged(entry, error) from error
+        self._check_format(base.format)
+        return base
+
+    def read(self, last: int | None = None) -> tuple[list[RegistryEvent], int]:
+        """The log, in short as far as it is, and the number of the page after it.
+
+        Args:
+            last: the last page to read; None: the newest.
+
+        Raises:
+            UsageError: the log is damaged or of another format.
+            BrokenError: the cluster does not answer.
+        """
+        base = self.base()
+        events, _ = self._pages(lambda number: self.part_key(base, number), base.parts)
+        if last is None:
+            more, count = self._pages(lambda number: self.page_key(base.last + number))
+        else:
+            wanted = max(0, last - base.last)
+            more, count = self._pages(
+                lambda number: self.page_key(base.last + number), wanted
+            )
+        return events + more, base.last + count + 1
+
+    def _pages(
+        self, key: Callable[[int], str], wanted: int | None = None
+    ) -> tuple[list[RegistryEvent], int]:
+        """Pages 1 to ``wanted``, or all that there are; and how many."""
         events: list[RegistryEvent] = []
         number = 1
-        while entries := self._etcd.span(self._key(number), self._key(number + SPAN)):
+        while wanted is None or number <= wanted:
+            end = number + SPAN if wanted is None else min(number + SPAN, wanted + 1)
+            entries = self._etcd.span(key(number), key(end))
             for entry in entries:
-                if entry.key != self._key(number):
-                    raise self._damaged(entry, f"page {number} is missing before it")
+                if entry.key != key(number):
+                    missing = key(number).rpartition("/")[2].lstrip("0")
+                    raise self._damaged(entry, f"page {missing} is missing before it")
                 events += self._events_of(entry)
                 number += 1
-        self._next = number
-        return events
+            if wanted is not None and number < end:
+                raise UsageError(
+                    f"{key(number)} is missing in {self._etcd.place}: restore a"
+                    " snapshot of etcd; it was left as it is"
+                )
+            if not entries:
+                break
+        return events, number - 1
+
+    def page_of(self, events: Sequence[RegistryEvent]) -> bytes:
+        """What a key holds for these."""
+        body = msgspec.json.encode(list(events))
+        page = _Page(FORMAT, self.term.revision, zlib.crc32(body), msgspec.Raw(body))
+        return msgspec.json.encode(page)
 
     def _write(self, key: str, value: bytes) -> None:
         """Write a page once, however often it takes to learn that it is written."""
@@ -124,19 +207,32 @@ class EtcdStore:
     def _events_of(self, entry: Entry) -> list[StoredEvent]:
         try:
             page = msgspec.json.decode(entry.value, type=_Page)
-            if page.format != FORMAT:
-                raise UsageError(
-                    f"the log in {self._etcd.place} has format {page.format}, this"
-                    f" registry reads {FORMAT}: use the matching release"
-                )
+            self._check_format(page.format)
             if zlib.crc32(bytes(page.events)) != page.crc32:
                 raise self._damaged(entry, "it fails its checksum")
             return msgspec.json.decode(bytes(page.events), type=list[StoredEvent])
         except msgspec.MsgspecError as error:
             raise self._damaged(entry, error) from error
 
-    def _key(self, number: int) -> str:
+    def _check_format(self, found: int) -> None:
+        if found != FORMAT:
+            raise UsageError(
+                f"the log in {self._etcd.place} has format {found}, this"
+                f" registry reads {FORMAT}: use the matching release"
+            )
+
+    def page_key(self, number: int) -> str:
+        """Of one append."""
         return f"{self._etcd.place.prefix}/log/{number:016d}"
+
+    @property
+    def base_key(self) -> str:
+        """Says what stands in the place of the first pages."""
+        return f"{self._etcd.place.prefix}/base"
+
+    def part_key(self, base: Base, number: int) -> str:
+        """Of one page of the short form."""
+        return f"{self.base_key}/{base.name}/{number:016d}"
 
     def _damaged(self, entry: Entry, what: object) -> UsageError:
         return UsageError(

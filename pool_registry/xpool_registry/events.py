@@ -304,6 +304,43 @@ class TenantRemoved(RegistryEvent, frozen=True, kw_only=True, tag="tenant_remove
     at_s: float
 
 
+class UseCarried(RegistryEvent, frozen=True, kw_only=True, gc=False, tag="use_carried"):
+    """What a tenant holds and has held, in the place of the events that say so."""
+
+    tenant: str
+    held_milli: float
+    held_nbytes: float
+    recent_milli: float
+    recent_nbytes: float
+    until_s: float
+    """The moment of all that; as ``fairshare.Book``."""
+
+    at_s: float
+
+
+class LogCompacted(RegistryEvent, frozen=True, kw_only=True, tag="log_compacted"):
+    """What stands before it says in short what many more events had said."""
+
+    event_count: int
+    """How many those were: events are numbered on from there."""
+
+    last_epoch: int
+    began_s: float
+    """When the first lease was granted."""
+
+    has_had_tokens: bool
+    forms: tuple[tuple[int, int], ...]
+    """Of the last requests that were granted: devices, thousandths of each."""
+
+    preempted_s: tuple[tuple[str, tuple[float, ...]], ...]
+    """When requests of each tenant made others leave, of the last hour."""
+
+    unsettled: tuple[tuple[str, int], ...]
+    """Memory that leases have been told to give up and may still use."""
+
+    at_s: float
+
+
 StoredEvent = (
     RegistryCreated
     | NodeJoined
@@ -322,6 +359,8 @@ StoredEvent = (
     | TokenRevoked
     | TenantSet
     | TenantRemoved
+    | UseCarried
+    | LogCompacted
 )
 """Every kind of event, for the store's decoder."""
 

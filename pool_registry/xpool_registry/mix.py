@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final
 
 from xpool_registry.demand import Demand
@@ -46,6 +47,11 @@ class Mix:
             self._since = 0
         return is_due and len(self._recent) >= MIN_REQUESTS
 
+    @property
+    def forms(self) -> tuple[tuple[int, int], ...]:
+        """Devices and thousandths of each, of the requests remembered, in order."""
+        return tuple(self._recent)
+
     def classes(self) -> list[DemandClass]:
         """The most frequent forms, until they cover ``COVERED`` of the requests."""
         total, covered = self._forms.total(), 0
@@ -86,6 +92,17 @@ class Learning:
             self._fragmentation = Fragmentation(self._mix.classes())
         else:
             self._fragmentation.set_mix(self._mix.classes())
+
+    @property
+    def forms(self) -> tuple[tuple[int, int], ...]:
+        """See ``Mix``."""
+        return self._mix.forms
+
+    def relearn(self, demands: Iterable[Demand]) -> None:
+        """Forget all, and note these."""
+        self._mix, self._fragmentation = Mix(), None
+        for demand in demands:
+            self.learn(demand)
 
     def rank(
         self, fleet: Fleet, demand: Demand, rows: Ints, allowed: Bools | None

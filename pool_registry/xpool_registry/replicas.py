@@ -18,9 +18,10 @@ from xpool_protocol.errors import NotLeader, PoolError
 from xpool_registry.admin_service import AdminService
 from xpool_registry.election import Candidate
 from xpool_registry.etcd import Etcd, place_from_text
+from xpool_registry.etcd_compaction import Compaction, Upkeep
 from xpool_registry.etcd_login import login_from_environment
 from xpool_registry.etcd_store import EtcdStore, Term, shared_key
-from xpool_registry.registry import Registry
+from xpool_registry.registry import Registry, system_clock
 from xpool_registry.service import RegistryService
 from xpool_registry.settings import Settings
 from xpool_registry.stop_signals import STOP_SIGNALS
@@ -38,6 +39,7 @@ class Replica:
         candidate: Candidate,
         store_of: Callable[[Term, Callable[[], None]], EtcdStore],
         registry_of: Callable[[EtcdStore], Registry],
+        upkeep_of: Callable[[EtcdStore], Upkeep],
     ) -> None:
         """Nothing runs yet.
 
@@ -45,10 +47,12 @@ class Replica:
             candidate: this registry in the elections.
             store_of: opens the log for a term; told whom to call when it is lost.
             registry_of: the registry over a log; reads it.
+            upkeep_of: keeps a log short from then on.
         """
         self._candidate = candidate
         self._store_of = store_of
         self._registry_of = registry_of
+        self._upkeep_of = upkeep_of
         self._stopping = threading.Event()
         self._registry: Registry | None = None
         self._thread = threading.Thread(
@@ -103,6 +107,7 @@ class Replica:
             self._stopping.wait(1.0)
             return
         ticker = Ticker(registry)
+        upkeep = self._upkeep_of(store)
         self._registry = registry
         _log.info("leading", term=term.revision)
         holding = threading.Thread(
@@ -116,6 +121,7 @@ class Replica:
         over.set()
         holding.join()
         ticker.stop()
+        upkeep.stop()
         registry.close()
         self._candidate.resign(term)
         _log.info("no longer leading", term=term.revision)
@@ -194,6 +200,9 @@ def serve_replica(
             Candidate(etcd, address, new_id()),
             store_of=lambda term, on_lost: EtcdStore(etcd, term, on_lost),
             registry_of=registry_of,
+            upkeep_of=lambda log: Upkeep(
+                etcd, Compaction(etcd, log, settings, lambda: system_clock().wall_s)
+            ),
         )
         watch(replica.leading)
         server.start(replica.handler, replica.admin_handler)

@@ -83,6 +83,10 @@ class Settings:
 
     Shorter than a day, a morning of one's own would be forgiven by the evening."""
 
+    compact_after: int = 10_000
+    """A log is put into short when so many appends have come since the last time;
+    reading it at a start then takes half a second."""
+
     hold_after_ms: int = 120_000
     """A request that heads the queue so long, with no end of those before it known,
     has devices kept free for it."""

@@ -28,6 +28,7 @@ from xpool_registry.events import (
     LeaseNoticed,
     LeaseRenewed,
     LeaseResized,
+    LogCompacted,
     NodeCordoned,
     NodeHeard,
     NodeJoined,
@@ -46,6 +47,7 @@ from xpool_registry.events import (
     TenantSet,
     TokenCreated,
     TokenRevoked,
+    UseCarried,
 )
 from xpool_registry.fairshare import Amount, Book, Past, Shares
 from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
@@ -274,8 +276,33 @@ class State:
                 self.tokens.pop(fact.token_id, None)
             case RegistryRestored():
                 self.last_epoch = max(self.last_epoch, fact.last_epoch)
+            case UseCarried():
+                self.books[fact.tenant] = Book(
+                    held=Amount(fact.held_milli, fact.held_nbytes),
+                    recent=Amount(fact.recent_milli, fact.recent_nbytes),
+                    at_s=fact.until_s,
+                )
+            case LogCompacted():
+                self._carry(fact)
             case _:
                 raise TypeError(f"no rule to apply a {type(fact).__name__}")
+
+    def _carry(self, fact: LogCompacted) -> None:
+        """What the events before it, which are left out, had come to."""
+        self.last_epoch = max(self.last_epoch, fact.last_epoch)
+        self.began_s = fact.began_s
+        self.has_had_tokens = fact.has_had_tokens
+        self.learning.relearn(
+            Demand(share_milli=share, device_count=count) for count, share in fact.forms
+        )
+        self.preempted_s = {
+            tenant: deque(times, maxlen=MAX_PAID) for tenant, times in fact.preempted_s
+        }
+        for lease_id, nbytes in fact.unsettled:
+            lease = self.leases[lease_id]
+            self._book(lease, -1)
+            self.unsettled[lease_id] = nbytes
+            self._book(lease, 1)
 
     def _join(self, event: NodeJoined, now_ns: int) -> None:
         self.nodes[event.node_name] = event
@@ -357,7 +384,7 @@ class State:
             self.of_request[lease.request_id][lease.lease_id] = lease
 
     def _charge(self, lease: LeaseGranted, factor: int, at_s: float) -> None:
-        if not self.books:
+        if not self.began_s:
             self.began_s = at_s
         book = self.books.setdefault(lease.tenant, Book())
         book.advance(at_s, self._settings.half_life_s)

@@ -24,10 +24,10 @@ from xpool_protocol.errors import BrokenError, UsageError
 
 from xpool_registry.events import RegistryEvent, StoredEvent
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-# Everything that version 1 could hold means the same in version 2.
-_READABLE = (1, SCHEMA_VERSION)
+# Everything that earlier versions could hold means the same in this one.
+_READABLE = (1, 2, SCHEMA_VERSION)
 
 # "xprg": tells our files from another program's (PRAGMA application_id).
 APPLICATION_ID = 0x78707267
@@ -59,7 +59,7 @@ class Store(Protocol):
         """
 
     def load(self) -> list[RegistryEvent]:
-        """Every event ever appended, in order.
+        """What has happened, in order; the beginning may be in short.
 
         Raises:
             UsageError: the store is damaged.
@@ -97,18 +97,39 @@ class SqliteStore:
 
     def append(self, events: Sequence[RegistryEvent]) -> None:
         """Keep all of ``events``, in order, or none."""
-        bodies = [msgspec.json.encode(event) for event in events]
-        rows = [(zlib.crc32(body), body) for body in bodies]
         try:
             with self._database:  # commits, or rolls back if anything is raised
-                self._database.executemany(_INSERT, rows)
+                self._database.executemany(_INSERT, _rows(events))
         except sqlite3.Error as error:
-            raise BrokenError(
-                f"the registry cannot write its store {self.path}: {error}"
-            ) from error
+            raise self._unwritten(error) from error
+
+    def replace(self, events: Sequence[RegistryEvent]) -> None:
+        """Keep ``events`` in the place of all that is kept, or change nothing.
+
+        Raises:
+            BrokenError: they could not be written.
+        """
+        try:
+            with self._database:
+                self._database.execute("DELETE FROM events")
+                self._database.executemany(_INSERT, _rows(events))
+        except sqlite3.Error as error:
+            raise self._unwritten(error) from error
+
+    def count(self) -> int:
+        """How many events are kept.
+
+        Raises:
+            UsageError: the store is damaged.
+        """
+        try:
+            [(count,)] = self._database.execute("SELECT count(*) FROM events")
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+        return int(count)
 
     def load(self) -> list[RegistryEvent]:
-        """Every event ever appended, in order."""
+        """Every event that is kept, in order."""
         decoder = msgspec.json.Decoder(StoredEvent)
         events: list[RegistryEvent] = []
         try:
@@ -161,6 +182,9 @@ class SqliteStore:
         if verdicts != ["ok"]:
             raise self._damaged(verdicts[0])
 
+    def _unwritten(self, error: sqlite3.Error) -> BrokenError:
+        return BrokenError(f"the registry cannot write its store {self.path}: {error}")
+
     def _damaged(self, what: object) -> UsageError:
         return UsageError(
             f"{self.path} cannot be read as a registry's store ({what}): restore a"
@@ -182,6 +206,11 @@ class MemoryStore:
     def load(self) -> list[RegistryEvent]:
         """Every event ever appended, in order."""
         return list(self._events)
+
+
+def _rows(events: Sequence[RegistryEvent]) -> list[tuple[int, bytes]]:
+    bodies = [msgspec.json.encode(event) for event in events]
+    return [(zlib.crc32(body), body) for body in bodies]
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:

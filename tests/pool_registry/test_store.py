@@ -17,9 +17,11 @@ from xpool_registry.events import (
     Device,
     LeaseEnded,
     LeaseGranted,
+    LogCompacted,
     NodeJoined,
     RegistryCreated,
     RegistryEvent,
+    UseCarried,
 )
 from xpool_registry.keys import SigningKey, verifier_from_public_key
 from xpool_registry.registry import Registry
@@ -51,6 +53,25 @@ EVENTS: list[RegistryEvent] = [
     ),
     GRANTED,
     LeaseEnded(lease_id="l", epoch=1, reason="expired", at_s=3.0),
+    UseCarried(
+        tenant="t",
+        held_milli=0.0,
+        held_nbytes=0.0,
+        recent_milli=1e-3,
+        recent_nbytes=1e12,
+        until_s=3.0,
+        at_s=4.0,
+    ),
+    LogCompacted(
+        event_count=7,
+        last_epoch=1,
+        began_s=2.25,
+        has_had_tokens=False,
+        forms=((1, 1000),),
+        preempted_s=(("t", (3.0, 3.5)),),
+        unsettled=(("l", 1 << 40),),
+        at_s=4.0,
+    ),
 ]
 
 
