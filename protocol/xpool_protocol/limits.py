@@ -85,6 +85,24 @@ MAX_READ_AHEAD_NBYTES: Final = 64
 MAX_ARRAY_RESULTS: Final = 64
 """Results of an array operation that a client has predicted."""
 
+FIRST_ARRAY_DTYPE: Final = 128
+"""Code of the first dtype that a client describes; those below are built in."""
+
+MAX_ARRAY_DTYPES: Final = 1024
+"""Dtypes that a session describes."""
+
+MAX_DTYPE_FIELDS: Final = 1024
+"""Fields of a described dtype, those within others included."""
+
+MAX_SESSION_FIELDS: Final = 32_768
+"""Fields of all that a session describes: each is an object of the server's."""
+
+MAX_DTYPE_DEPTH: Final = 8
+"""Dtypes within dtypes."""
+
+MAX_DTYPE_NBYTES: Final = 1 << 30
+"""An item of a described dtype; NumPy's own limit is twice this."""
+
 MAX_BIG_INT_NBYTES: Final = 64
 """An integer argument beyond 64 bits; no dtype holds more than 8 bytes of it, and seeds
 are cut to as many."""

@@ -17,6 +17,7 @@ from xpool_protocol.arrays.records import (
     ARRAY_CALL,
     ARRAY_OVER_STORAGE,
     ARRAY_REQUEST,
+    DEFINE_ARRAY_DTYPE,
     DEFINE_ARRAY_OPERATION,
     FREE_ARRAYS,
     PUT_ARRAY,
@@ -24,6 +25,7 @@ from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayOverStorage,
     ArrayRequest,
+    DefineArrayDtype,
     DefineArrayOperation,
     FreeArrays,
     PutArray,
@@ -31,6 +33,7 @@ from xpool_protocol.arrays.records import (
     read_array_call,
     read_array_over_storage,
     read_array_request,
+    read_define_array_dtype,
     read_define_array_operation,
     read_free_arrays,
     read_put_array,
@@ -319,6 +322,7 @@ Record: TypeAlias = (
     | ListKnown
     | UploadKnown
     | DefineArrayOperation
+    | DefineArrayDtype
     | ArrayCall
     | ArrayRequest
     | FreeArrays
@@ -638,6 +642,7 @@ _READERS: Final[dict[int, Callable[[Reader], Record]]] = {
     LIST_KNOWN: lambda reader: ListKnown(_request(reader)),
     UPLOAD_KNOWN: read_upload_known,
     DEFINE_ARRAY_OPERATION: read_define_array_operation,
+    DEFINE_ARRAY_DTYPE: read_define_array_dtype,
     ARRAY_CALL: read_array_call,
     ARRAY_REQUEST: lambda reader: read_array_request(reader, _request(reader)),
     FREE_ARRAYS: read_free_arrays,

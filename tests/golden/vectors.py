@@ -9,17 +9,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from xpool_protocol import values
+from xpool_protocol.arrays.described import DtypeField, FieldsDtype
 from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayOverStorage,
     ArrayRequest,
     ArrayResult,
+    DefineArrayDtype,
     DefineArrayOperation,
     FreeArrays,
     PutArray,
     StorageOverArray,
 )
-from xpool_protocol.arrays.values import ArrayMeta, Handle, NamedTuple, ObjectMeta
+from xpool_protocol.arrays.values import (
+    ArrayMeta,
+    DescribedDType,
+    DescribedItems,
+    Handle,
+    NamedTuple,
+    ObjectMeta,
+)
 from xpool_protocol.kernel_records import (
     ArrayArgument,
     BytesArgument,
@@ -179,6 +188,24 @@ RECORDS: dict[str, Record] = {
     "list_known": ListKnown(14),
     "upload_known": UploadKnown(7, 1 << 20, 3 << 20, bytes(range(32))),
     "define_array_operation": DefineArrayOperation(0, "cupy.add"),
+    "define_array_dtype": DefineArrayDtype(
+        128,
+        FieldsDtype(
+            24,
+            True,
+            (
+                DtypeField("id", "", 0, (), "<i4"),
+                DtypeField("at", "place", 8, (2,), "<f8"),
+            ),
+        ),
+    ),
+    "put_described_array": PutArray(9, 129, 0, (2,), bytes(range(6))),
+    "array_call_with_described": ArrayCall(
+        0,
+        (ArrayResult(16384, 128, (2,)),),
+        (DescribedDType(128), DescribedItems(129, (), b"abc")),
+        {},
+    ),
     "array_call": ArrayCall(
         0, (ArrayResult(16384, 6, (2, 3)),), (Handle(7), 2.0), {"out": Handle(300)}
     ),
@@ -222,6 +249,7 @@ RECORDS: dict[str, Record] = {
 
 ARRAY_VALUES: dict[str, object] = {
     "array": ArrayMeta(1 << 40, 7, 1, (2, 3), (24, -8), 7),
+    "described_array": ArrayMeta(1 << 40, "|V3", 1, (2,), (3,), 7),
     "object": ObjectMeta(7, "RandomState"),
     "named_tuple": NamedTuple("EighResult", ("w", "v"), (Handle(1), Handle(2))),
     "dict": {"a": (1, 2), "b": {}},

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from xpool_protocol import limits
-from xpool_protocol.arrays import records, values
+from xpool_protocol.arrays import described, records, values
 from xpool_protocol.values import ITEM_NBYTES, DType, HostTensor
 from xpool_protocol.wire import INT64_MAX, INT64_MIN
 
@@ -18,7 +18,30 @@ NUMBERS = st.one_of(
     st.integers(0, limits.MAX_STORAGE_ID),
 )
 DTYPES = st.sampled_from(sorted(values.ARRAY_DTYPES))
+CODES = st.integers(limits.FIRST_ARRAY_DTYPE, values.LAST_ARRAY_DTYPE)
 SIZES = st.lists(st.integers(0, 300), max_size=5).map(tuple)
+
+
+PLAIN_DTYPES = st.sampled_from(["<f8", ">i4", "|S10", "<U3", "<M8[us]", "|V16", "|b1"])
+
+
+@st.composite
+def described_dtypes(draw: st.DrawFn, depth: int = 0) -> described.Description:
+    """A dtype with fields one behind the other, with gaps here and there."""
+    fields, end = [], 0
+    for name in draw(st.lists(NAMES, max_size=3)):
+        is_plain = depth >= 2 or draw(st.booleans())
+        inner = draw(PLAIN_DTYPES if is_plain else described_dtypes(depth + 1))
+        sizes = tuple(draw(st.lists(st.integers(0, 3), max_size=2)))
+        offset = end + draw(st.integers(0, 2))
+        title = draw(NAMES)
+        fields.append(described.DtypeField(name, title, offset, sizes, inner))
+        end = offset + described.item_nbytes(inner) * math.prod(sizes)
+    itemsize = end + draw(st.integers(1, 3))
+    return described.FieldsDtype(itemsize, draw(st.booleans()), tuple(fields))
+
+
+DESCRIPTIONS = st.one_of(described_dtypes(), st.just("|V16"))
 
 
 @st.composite
@@ -34,7 +57,8 @@ def metas(draw: st.DrawFn) -> values.ArrayMeta:
     extents = draw(SIZES)
     strides = draw(st.tuples(*[st.integers(-(1 << 40), 1 << 40)] * len(extents)))
     return values.ArrayMeta(
-        *(draw(NUMBERS), draw(DTYPES), draw(st.integers(0, 7)), extents, strides),
+        *(draw(NUMBERS), draw(st.one_of(DTYPES, DESCRIPTIONS))),
+        *(draw(st.integers(0, 7)), extents, strides),
         draw(st.just(-1) | NUMBERS),
     )
 
@@ -66,6 +90,8 @@ LEAVES: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(values.SCALAR_TYPES),
     host_arrays(),
     metas(),
+    st.builds(values.DescribedDType, CODES),
+    st.builds(values.DescribedItems, CODES, SIZES, st.binary(max_size=40)),
 )
 
 
@@ -88,7 +114,7 @@ ARRAY_VALUES: st.SearchStrategy[Any] = _nested(3)
 ARGUMENTS = st.lists(ARRAY_VALUES, max_size=3).map(tuple)
 KEYWORDS = st.dictionaries(NAMES, ARRAY_VALUES, max_size=2)
 RESULTS = st.lists(
-    st.builds(records.ArrayResult, NUMBERS, DTYPES, SIZES), max_size=3
+    st.builds(records.ArrayResult, NUMBERS, DTYPES | CODES, SIZES), max_size=3
 ).map(tuple)
 
 
@@ -96,4 +122,7 @@ RESULTS = st.lists(
 def put_arrays(draw: st.DrawFn) -> records.PutArray:
     host = draw(host_arrays())
     order = draw(st.integers(0, 1))
+    if draw(st.booleans()):
+        data = draw(st.binary(max_size=40))
+        return records.PutArray(*(draw(NUMBERS), draw(CODES), order, (3,), data))
     return records.PutArray(draw(NUMBERS), host.dtype, order, host.sizes, host.data)

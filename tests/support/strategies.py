@@ -14,6 +14,7 @@ import msgspec
 from hypothesis import strategies as st
 from support import array_strategies
 from xpool_protocol import kernel_records, limits, messages, records, values
+from xpool_protocol.arrays.values import LAST_ARRAY_DTYPE
 from xpool_protocol.group_records import COLLECTIVES, REDUCTIONS
 from xpool_protocol.messages import Message
 from xpool_protocol.records import Record
@@ -45,6 +46,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "root": (0, limits.MAX_RANKS - 1),
     "tag": (0, limits.MAX_TAG),
     "array_operation": (0, limits.MAX_OPERATIONS - 1),
+    "array_dtype": (limits.FIRST_ARRAY_DTYPE, LAST_ARRAY_DTYPE),
     "number": (0, limits.MAX_STORAGE_ID),
     "first_number": (0, limits.MAX_STORAGE_ID),
 }
@@ -254,6 +256,7 @@ FIELDS: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (records.RunGraph, "parameters"): _numbers(limits.MAX_STORAGE_ID),
     (records.RunGraph, "results"): _numbers(limits.MAX_STORAGE_ID),
     (records.DefineArrayOperation, "name"): NAMES,
+    (records.DefineArrayDtype, "description"): array_strategies.DESCRIPTIONS,
     (records.ArrayCall, "results"): array_strategies.RESULTS,
     **{
         (kind, name): drawn

@@ -28,7 +28,7 @@ def _check(value: Any) -> None:
 
 def _key(args: Any) -> Key:
     return tuple(
-        one._geo.dtype.char if isinstance(one, ndarray) else _kind(one) for one in args
+        one._geo.code if isinstance(one, ndarray) else _kind(one) for one in args
     )
 
 

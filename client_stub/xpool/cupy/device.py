@@ -29,6 +29,7 @@ from xpool_protocol.wire import Reader
 
 from xpool.cupy.encoding import encode, new_block, uvarint
 from xpool.cupy.faults import OutOfMemoryError, raise_local
+from xpool.cupy.geometry import dtype_of_meta
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
@@ -373,10 +374,11 @@ class Audit:
             wrong.append(text)
             return
         for meta, (_, predicted) in zip(found, results, strict=True):
-            if meta.sizes != predicted.shape or meta.dtype != predicted.code:
+            dtype = dtype_of_meta(meta)
+            if meta.sizes != predicted.shape or dtype != predicted.dtype:
                 self.mismatches.append(
-                    f"{name}: {meta.sizes} {meta.dtype}, not {predicted.shape}"
-                    f" {predicted.code}"
+                    f"{name}: {meta.sizes} {dtype}, not {predicted.shape}"
+                    f" {predicted.dtype}"
                 )
 
 

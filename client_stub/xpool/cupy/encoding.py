@@ -13,10 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 from xpool_protocol import limits
-from xpool_protocol.arrays.values import write_array_value
+from xpool_protocol.arrays.values import (
+    DescribedDType,
+    DescribedItems,
+    write_array_value,
+)
 from xpool_protocol.wire import Writer
 
-from xpool.cupy.geometry import CODE_OF_CHAR
+from xpool.cupy.geometry import CODE_OF_CHAR, check_dtype, code_of
 
 _FLOAT: Final = struct.Struct("<Bd")
 _COMPLEX: Final = struct.Struct("<Bdd")
@@ -128,7 +132,7 @@ def _dict(value: dict[str, Any]) -> bytes:
 def _dtype(value: np.dtype[Any]) -> bytes:
     code = CODE_OF_CHAR.get(value.char)
     if code is None:
-        raise ValueError(f"Unsupported dtype {value}")
+        return by_definition(DescribedDType(code_of(check_dtype(value))))
     return bytes((11, code))
 
 
@@ -136,7 +140,8 @@ def _host(value: np.ndarray[Any, Any] | np.generic) -> bytes:
     """A NumPy scalar or a small array, by value."""
     code = CODE_OF_CHAR.get(value.dtype.char)
     if code is None:
-        raise ValueError(f"Unsupported dtype {value.dtype}")
+        code = code_of(check_dtype(value.dtype))
+        return by_definition(DescribedItems(code, value.shape, value.tobytes()))
     if value.nbytes > limits.MAX_HOST_TENSOR_NBYTES:
         raise ValueError("a NumPy array is too large to be an argument: upload it")
     sizes = b"".join([uvarint(size) for size in value.shape])

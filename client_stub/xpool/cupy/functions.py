@@ -18,6 +18,7 @@ import numpy as np
 
 from xpool.cupy import ndarray as arrays
 from xpool.cupy import transfer
+from xpool.cupy.described import UnsupportedDtype
 from xpool.cupy.device import device
 from xpool.cupy.geometry import Geometry, check_dtype
 from xpool.cupy.indexing import NoRule
@@ -100,6 +101,8 @@ def call(full: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if predict is not None:
         try:
             found = predict(*args, **kwargs)
+        except UnsupportedDtype:
+            raise
         except (NoRule, TypeError, ValueError, IndexError, AttributeError):
             pass  # the server says what is wrong with it, if anything is
         else:

@@ -8,8 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 from xpool_protocol import limits
-from xpool_protocol.arrays.values import write_geometry
+from xpool_protocol.arrays.numpy_dtypes import dtype_of
+from xpool_protocol.arrays.values import ArrayMeta, write_geometry
 from xpool_protocol.wire import Writer
+
+from xpool.cupy import described
 
 CODE_OF_CHAR: Final[dict[str, int]] = {
     "B": 0,
@@ -53,7 +56,7 @@ class Geometry:
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape = shape
         self.dtype = dtype
-        self.code = CODE_OF_CHAR[dtype.char]
+        self.code = code_of(dtype)
         self.ndim = len(shape)
         self.size = math.prod(shape)
         self.nbytes = self.size * dtype.itemsize
@@ -83,12 +86,26 @@ class Geometry:
         return bytes(writer.buffer)
 
 
-_KEPT: dict[tuple[tuple[int, ...], str], Geometry] = {}
+def code_of(dtype: np.dtype[Any]) -> int:
+    """The code of a dtype on the wire; one with fields is described first."""
+    found = CODE_OF_CHAR.get(dtype.char)
+    return described.code_of(dtype) if found is None else found
+
+
+def dtype_of_meta(meta: ArrayMeta) -> np.dtype[Any]:
+    """The dtype of an array that the server tells of."""
+    if isinstance(meta.dtype, int):
+        return DTYPE_OF_CODE[meta.dtype]
+    return dtype_of(meta.dtype, np.dtype)
+
+
+_KEPT: dict[tuple[tuple[int, ...], str | int], Geometry] = {}
 
 
 def geometry(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Geometry:
     """The one object for a shape and a dtype."""
-    key = (shape, dtype.char)
+    char = dtype.char
+    key = (shape, char if char != "V" else described.code_of(dtype))
     found = _KEPT.get(key)
     if found is None:
         if len(_KEPT) >= MAX_KEPT:
@@ -105,8 +122,12 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         TypeError: it is no dtype.
     """
     found = np.dtype(dtype)
-    if found.char not in CODE_OF_CHAR:
-        raise ValueError(f"Unsupported dtype {found}")
+    if found.char == "V":
+        described.check_stored(found)
+    elif found.char not in CODE_OF_CHAR:
+        raise described.UnsupportedDtype(f"Unsupported dtype {found}")
     if not found.isnative:
-        raise ValueError(f"Unsupported dtype {found} with non-native byte-order")
+        raise described.UnsupportedDtype(
+            f"Unsupported dtype {found} with non-native byte-order"
+        )
     return found

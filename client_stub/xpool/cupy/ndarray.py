@@ -23,7 +23,7 @@ from xpool_protocol.arrays.values import (
 )
 from xpool_protocol.values import DType, HostTensor
 
-from xpool.cupy import transfer
+from xpool.cupy import described, transfer
 from xpool.cupy.device import (
     FREED_AT_ONCE_NBYTES,
     ArrayDevice,
@@ -31,7 +31,13 @@ from xpool.cupy.device import (
     encode_arguments,
 )
 from xpool.cupy.encoding import ENCODERS, encode, new_number, uvarint
-from xpool.cupy.geometry import DTYPE_OF_CODE, Geometry, check_dtype, geometry
+from xpool.cupy.geometry import (
+    DTYPE_OF_CODE,
+    Geometry,
+    check_dtype,
+    dtype_of_meta,
+    geometry,
+)
 from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
 from xpool.cupy.known_calls import KnownCalls, key_of
 
@@ -374,6 +380,8 @@ class ndarray:  # noqa: N801  CuPy's name
         try:
             shape = view_shape(geo.shape, key)
         except NoRule:
+            if geo.dtype.names is not None and described.is_field_key(key):
+                return field_of(self, key)
             return device().call("ndarray.__getitem__", (self, index_of(key)), {})
         return posted_view(self, "ndarray.__getitem__", shape, (self, key))
 
@@ -383,6 +391,9 @@ class ndarray:  # noqa: N801  CuPy's name
             if kind is np.ndarray and type(key) is slice and key == slice(None):
                 check_same(self, value)
             value = as_operand(value)
+        if self._geo.dtype.char == "V":
+            set_described(self, key, value)
+            return
         where = device()
         try:
             shape = view_shape(self._geo.shape, key)
@@ -448,6 +459,13 @@ class ndarray:  # noqa: N801  CuPy's name
                 np.exceptions.ComplexWarning,
                 stacklevel=2,
             )
+        if "V" in (self.dtype.char, wanted.char):
+            described.check_computed(self.dtype)
+            described.check_computed(wanted)
+            given = (self, wanted, order or "K", "unsafe")
+            found = device().call("ndarray.astype", given, {})
+            assert isinstance(found, ndarray)
+            return found
         return posted(
             "ndarray.astype",
             geometry(self._geo.shape, wanted),
@@ -542,6 +560,11 @@ class ndarray:  # noqa: N801  CuPy's name
         """
         if isinstance(value, ndarray | np.ndarray) and value.ndim:
             raise ValueError("fill takes one value, not an array with dimensions")
+        if self._geo.dtype.char == "V" and not isinstance(value, ndarray):
+            value = np.asarray(value, self._geo.dtype)
+            if value.ndim:
+                raise ValueError("fill takes one value, not an array with dimensions")
+            value = value[()]
         self[...] = value
 
     def view(self, dtype: Any = None, array_class: Any = None) -> ndarray:
@@ -784,7 +807,7 @@ def adopted(meta: ArrayMeta) -> ndarray:
     assert where is not None
     array = object.__new__(ndarray)
     array._number, array._ref = meta.number, b"\x21" + uvarint(meta.number)
-    array._geo = geometry(meta.sizes, DTYPE_OF_CODE[meta.dtype])
+    array._geo = geometry(meta.sizes, dtype_of_meta(meta))
     array._layout, array._base = (meta.strides, meta.layout), None
     array._charge = array._geo.charge_nbytes if meta.layout & LAYOUT_OWN else 0
     where.allocated_nbytes += array._charge
@@ -839,6 +862,39 @@ def connect(where: ArrayDevice) -> None:
     global _device
     _device = where
     where.revive = revived
+
+
+def field_of(array: ndarray, key: Any) -> ndarray:
+    """A view of a field, or of the named fields, of each item.
+
+    Raises:
+        ValueError: there is no such field, or a GPU could not read its items.
+    """
+    geo = array._geo
+    dtype, offset = described.field_dtype(geo.dtype, key)
+    if dtype.char != "V":
+        is_whole = array._base is None
+        strides = (geo.dtype.itemsize,) * geo.ndim if is_whole else array.strides
+        described.check_field_aligned(dtype, offset, geo.shape, strides)
+    view = geometry(geo.shape, dtype)
+    made = posted("ndarray.__getitem__", view, (array, key), charge=0)
+    made._base = array if array._base is None else array._base
+    return made
+
+
+def set_described(array: ndarray, key: Any, value: Any) -> None:
+    """Assign to an array whose dtype has fields, or is plain bytes.
+
+    Raises:
+        ValueError: no kernel can be launched with its dtype.
+    """
+    if array._geo.dtype.names is not None and described.is_field_key(key):
+        array, key = field_of(array, key), ...
+        if array._geo.dtype.char != "V":
+            array[...] = value
+            return
+    described.check_computed(array._geo.dtype)
+    device().call("ndarray.__setitem__", (array, index_of(key), value), {})
 
 
 def attribute(array: ndarray, name: str) -> Any:

@@ -39,14 +39,19 @@ def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
 
 def upload(host: np.ndarray[Any, Any]) -> ndarray:
     """An array on the device with a host array's items; Fortran order is kept."""
-    if not host.dtype.isnative:
+    if not host.dtype.isnative and host.dtype.char != "V":
         host = host.astype(host.dtype.newbyteorder("="))
     dtype = check_dtype(host.dtype)
     is_fortran = host.flags.f_contiguous and not host.flags.c_contiguous
     dense = host.T if is_fortran else np.ascontiguousarray(host).reshape(host.shape)
     geo = geometry(host.shape, dtype)
-    array = arrays.made(geo, geo.charge_nbytes)
     where = device()
+    if dtype.char == "V" and dense.nbytes > INLINE_NBYTES:
+        # Its bytes, seen as what they are.
+        flat = upload(_flat(dense)).view(dtype)
+        found = flat.reshape(dense.shape)
+        return found.transpose() if is_fortran else found
+    array = arrays.made(geo, geo.charge_nbytes)
     number = array._ref[1:]
     if dense.nbytes <= INLINE_NBYTES:
         order = b"\x01" if is_fortran else b"\x00"
@@ -68,8 +73,12 @@ def upload(host: np.ndarray[Any, Any]) -> ndarray:
     return array
 
 
+def _flat(dense: Any) -> Any:
+    return dense.reshape(-1).view(np.uint8)
+
+
 def _bytes_of(dense: Any) -> memoryview:
-    return memoryview(dense.reshape(-1).view(np.uint8))
+    return memoryview(_flat(dense))
 
 
 def download(
@@ -121,8 +130,7 @@ def host_array(value: Any, dtype: Any = None, order: str = "K", ndmin: int = 0) 
         ValueError: arrays can't have its dtype.
     """
     host = np.array(value, dtype=dtype, order=order, ndmin=ndmin, copy=None)  # type: ignore[call-overload]
-    if host.dtype.kind in "OVSUmM":
-        raise ValueError(f"Unsupported dtype {host.dtype}")
+    check_dtype(host.dtype if host.dtype.kind in "OVSUmM" else np.uint8)
     return host
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from xpool_protocol.arrays.api import UFUNC_METHODS
 
+from xpool.cupy import described
 from xpool.cupy import ndarray as arrays
 from xpool.cupy.device import device, encode_arguments
 from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, uvarint
@@ -122,6 +123,8 @@ class ufunc:  # noqa: N801  CuPy's name
             ValueError: the shapes can't be broadcast.
         """
         if self._local is None:
+            return None
+        if any(type(one) is Geometry and one.dtype.char == "V" for one in key):
             return None
         operands = [one.dtype if type(one) is Geometry else one for one in key]
         dtypes = self.result_dtypes(
@@ -236,6 +239,8 @@ class ufunc:  # noqa: N801  CuPy's name
     ) -> Any:
         if self._local is None or keywords or None in map(_kind_of, inputs):
             raise NoRule
+        if any(getattr(one, "dtype", _BOOL).char == "V" for one in inputs):
+            return self._of_described(inputs, outs)
         if any(one is None for one in outs):
             raise NoRule
         operands = tuple([operand_dtype(one) for one in inputs])
@@ -250,6 +255,26 @@ class ufunc:  # noqa: N801  CuPy's name
         if len(geos) == 1:
             return arrays.posted(self.full_name, geos[0], inputs)
         return tuple(arrays.posted_many(self.full_name, geos, inputs, {}))
+
+    def _of_described(self, inputs: Sequence[Any], outs: Sequence[Any]) -> Any:
+        """Compare items that have fields, or are plain bytes: nothing else is done.
+
+        Raises:
+            TypeError: it is no comparison, or they have no common dtype.
+        """
+        dtypes = [
+            np.asarray(one).dtype if not isinstance(one, ndarray) else one.dtype
+            for one in inputs
+        ]
+        if self.__name__ not in ("equal", "not_equal"):
+            given = ", ".join(map(str, dtypes))
+            raise TypeError(f"Wrong type ({given}) of arguments for {self.name}")
+        described.comparable(*dtypes)
+        found = device().call(f"xpool.{self.__name__}", inputs, {})
+        if outs:
+            outs[0][...] = found
+            return outs[0]
+        return found
 
     def _into(
         self,

@@ -11,8 +11,14 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from xpool_protocol import limits
+from xpool_protocol.arrays.described import (
+    Description,
+    read_description,
+    write_description,
+)
 from xpool_protocol.arrays.values import (
     read_array_value,
+    read_described,
     read_geometry,
     write_array_value,
     write_geometry,
@@ -28,8 +34,10 @@ FREE_ARRAYS: Final = 47
 PUT_ARRAY: Final = 48
 ARRAY_OVER_STORAGE: Final = 49
 STORAGE_OVER_ARRAY: Final = 50
+DEFINE_ARRAY_DTYPE: Final = 54
 
 ARRAY_KINDS: Final = frozenset(range(DEFINE_ARRAY_OPERATION, STORAGE_OVER_ARRAY + 1))
+"""Those that come in rows, which a server may execute in another language."""
 
 ORDER_C: Final = 0
 ORDER_F: Final = 1
@@ -105,8 +113,16 @@ class StorageOverArray(msgspec.Struct, frozen=True, gc=False):
     number: int
 
 
+class DefineArrayDtype(msgspec.Struct, frozen=True, gc=False):
+    """Describes a dtype once; its code then stands for it."""
+
+    array_dtype: int
+    description: Description
+
+
 ArrayRecord: TypeAlias = (
     DefineArrayOperation
+    | DefineArrayDtype
     | ArrayCall
     | ArrayRequest
     | FreeArrays
@@ -142,6 +158,10 @@ def write_array_record(writer: Writer, record: ArrayRecord) -> None:
             writer.uint8(DEFINE_ARRAY_OPERATION)
             writer.uvarint(record.array_operation)
             writer.text(record.name)
+        case DefineArrayDtype():
+            writer.uint8(DEFINE_ARRAY_DTYPE)
+            writer.uvarint(record.array_dtype)
+            write_description(writer, record.description)
         case FreeArrays():
             writer.uint8(FREE_ARRAYS)
             writer.uvarint(len(record.numbers))
@@ -203,6 +223,15 @@ def read_define_array_operation(reader: Reader) -> DefineArrayOperation:
     )
 
 
+def read_define_array_dtype(reader: Reader) -> DefineArrayDtype:
+    """The fields of a ``DefineArrayDtype``, or ``PeerError``."""
+    code = read_described(reader)
+    description = read_description(reader)
+    if isinstance(description, str) and not description.startswith("|V"):
+        raise PeerError(f"dtype {description} needs no description")
+    return DefineArrayDtype(code, description)
+
+
 def read_array_call(reader: Reader) -> ArrayCall:
     """The fields of an ``ArrayCall``, or ``PeerError``."""
     operation = _operation(reader)
@@ -234,10 +263,11 @@ def read_put_array(reader: Reader) -> PutArray:
     if order not in (ORDER_C, ORDER_F):
         raise PeerError(f"order {order} is unknown")
     data = reader.sized(limits.INLINE_NBYTES, "array")
-    nbytes = ITEM_NBYTES[dtype]
+    nbytes = ITEM_NBYTES.get(dtype, 0)
     for size in sizes:
         nbytes *= size
-    if nbytes != len(data):
+    # Of a described dtype only the session knows the itemsize.
+    if dtype in ITEM_NBYTES and nbytes != len(data):
         raise PeerError(f"an array of {nbytes} bytes came with {len(data)} bytes")
     return PutArray(number, dtype, order, sizes, data)
 

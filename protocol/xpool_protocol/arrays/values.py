@@ -13,6 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from xpool_protocol import limits
+from xpool_protocol.arrays.described import (
+    Description,
+    read_description,
+    write_description,
+)
 from xpool_protocol.errors import PeerError
 from xpool_protocol.values import (
     TAG_COMPLEX,
@@ -44,6 +49,9 @@ ARRAY_TAG_ARRAY: Final = 39
 ARRAY_TAG_OBJECT: Final = 40
 ARRAY_TAG_NAMED_TUPLE: Final = 41
 ARRAY_TAG_SCALAR_TYPE: Final = 42
+ARRAY_TAG_DESCRIBED_DTYPE: Final = 43
+ARRAY_TAG_DESCRIBED_ITEMS: Final = 44
+ARRAY_TAG_DESCRIBED_ARRAY: Final = 45
 
 SCALAR_TYPES: Final = (bool, int, float, complex)
 """Python's numeric types where an operation takes a dtype."""
@@ -78,7 +86,8 @@ class ArrayMeta(msgspec.Struct, frozen=True, gc=False):
     """An array that an operation returned: its number and what it looks like."""
 
     number: int
-    dtype: int
+    dtype: int | Description
+    """A code, or what a described dtype looks like."""
     layout: int
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
@@ -92,6 +101,21 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False):
 
     number: int
     type_name: str
+
+
+class DescribedDType(msgspec.Struct, frozen=True, gc=False):
+    """A dtype that ``DefineArrayDtype`` has described, by its code."""
+
+    code: int
+
+
+class DescribedItems(msgspec.Struct, frozen=True, gc=False):
+    """A small array of a described dtype, by value."""
+
+    dtype: int
+    sizes: tuple[int, ...]
+    data: bytes
+    """The items in row-major order: as many bytes as they take, or the call fails."""
 
 
 class NamedTuple(msgspec.Struct, frozen=True, gc=False):
@@ -144,8 +168,20 @@ def write_array_value(  # noqa: C901  one case per tag
                 _write_name(writer, key)
                 write_array_value(writer, item, depth + 1)
         case ArrayMeta():
-            writer.uint8(ARRAY_TAG_ARRAY)
+            is_plain = isinstance(value.dtype, int)
+            writer.uint8(ARRAY_TAG_ARRAY if is_plain else ARRAY_TAG_DESCRIBED_ARRAY)
             _write_meta(writer, value)
+        case DescribedDType():
+            writer.uint8(ARRAY_TAG_DESCRIBED_DTYPE)
+            writer.uvarint(value.code)
+        case DescribedItems():
+            if len(value.data) > limits.MAX_HOST_TENSOR_NBYTES:
+                raise ValueError(
+                    f"{len(value.data)} bytes are too many for an argument"
+                )
+            writer.uint8(ARRAY_TAG_DESCRIBED_ITEMS)
+            write_geometry(writer, value.dtype, value.sizes)
+            writer.sized(value.data)
         case ObjectMeta():
             writer.uint8(ARRAY_TAG_OBJECT)
             writer.uvarint(value.number)
@@ -214,7 +250,10 @@ def _write_name(writer: Writer, name: str) -> None:
 
 def _write_meta(writer: Writer, meta: ArrayMeta) -> None:
     writer.uvarint(meta.number)
-    writer.uint8(meta.dtype)
+    if isinstance(meta.dtype, int):
+        writer.uint8(meta.dtype)
+    else:
+        write_description(writer, meta.dtype)
     writer.uint8(meta.layout)
     writer.uvarint(len(meta.sizes))
     for size in meta.sizes:
@@ -225,14 +264,16 @@ def _write_meta(writer: Writer, meta: ArrayMeta) -> None:
 
 
 def read_geometry(reader: Reader) -> tuple[int, tuple[int, ...]]:
-    """A dtype code and sizes, each number bounded."""
-    code = _read_dtype(reader)
+    """A dtype code and sizes, each number bounded; the dtype may be a described one."""
+    code = reader.uvarint(LAST_ARRAY_DTYPE, "dtype code")
+    if code < limits.FIRST_ARRAY_DTYPE and code not in ARRAY_DTYPES:
+        raise PeerError(f"dtype code {code} is none of an array")
     return code, read_sizes(reader, "an array")
 
 
 def write_geometry(writer: Writer, dtype: int, sizes: tuple[int, ...]) -> None:
     """The inverse of ``read_geometry``."""
-    writer.uint8(dtype)
+    writer.uvarint(dtype)
     writer.uvarint(len(sizes))
     for size in sizes:
         writer.uvarint(size)
@@ -240,6 +281,9 @@ def write_geometry(writer: Writer, dtype: int, sizes: tuple[int, ...]) -> None:
 
 ARRAY_DTYPES: Final = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 27, 28, 29})
 """Codes of the dtypes that arrays have, of those in SPEC.md section 4."""
+
+LAST_ARRAY_DTYPE: Final = limits.FIRST_ARRAY_DTYPE + limits.MAX_ARRAY_DTYPES - 1
+"""Code of the last dtype that a session can describe."""
 
 
 def _read_dtype(reader: Reader) -> int:
@@ -305,7 +349,17 @@ def _read_dict(reader: Reader, depth: int) -> dict[str, Any]:
 
 def _read_meta(reader: Reader, depth: int) -> ArrayMeta:
     number = reader.uvarint(limits.MAX_STORAGE_ID, "handle")
-    dtype = _read_dtype(reader)
+    return _read_rest_of_meta(reader, number, _read_dtype(reader))
+
+
+def _read_described_meta(reader: Reader, depth: int) -> ArrayMeta:
+    number = reader.uvarint(limits.MAX_STORAGE_ID, "handle")
+    return _read_rest_of_meta(reader, number, read_description(reader))
+
+
+def _read_rest_of_meta(
+    reader: Reader, number: int, dtype: int | Description
+) -> ArrayMeta:
     layout = reader.uint8()
     if layout & ~(LAYOUT_C | LAYOUT_F | LAYOUT_OWN):
         raise PeerError(f"layout bits {layout:#x} are unknown")
@@ -313,6 +367,25 @@ def _read_meta(reader: Reader, depth: int) -> ArrayMeta:
     strides = tuple([reader.svarint("stride") for _ in sizes])
     base = reader.uvarint(limits.MAX_STORAGE_ID + 1, "base") - 1
     return ArrayMeta(number, dtype, layout, sizes, strides, base)
+
+
+def read_described(reader: Reader) -> int:
+    """The code of a described dtype, or ``PeerError``."""
+    code = reader.uvarint(LAST_ARRAY_DTYPE, "dtype code")
+    if code < limits.FIRST_ARRAY_DTYPE:
+        raise PeerError(f"dtype code {code} is none of a described dtype")
+    return code
+
+
+def _read_described_dtype(reader: Reader, depth: int) -> DescribedDType:
+    return DescribedDType(read_described(reader))
+
+
+def _read_described_items(reader: Reader, depth: int) -> DescribedItems:
+    code = read_described(reader)
+    sizes = read_sizes(reader, "an array")
+    data = reader.sized(limits.MAX_HOST_TENSOR_NBYTES, "array")
+    return DescribedItems(code, sizes, data)
 
 
 def _read_object(reader: Reader, depth: int) -> ObjectMeta:
@@ -350,6 +423,9 @@ _READERS: Final[dict[int, Callable[[Reader, int], Any]]] = {
     ARRAY_TAG_OBJECT: _read_object,
     ARRAY_TAG_NAMED_TUPLE: _read_named_tuple,
     ARRAY_TAG_SCALAR_TYPE: _read_scalar_type,
+    ARRAY_TAG_DESCRIBED_DTYPE: _read_described_dtype,
+    ARRAY_TAG_DESCRIBED_ITEMS: _read_described_items,
+    ARRAY_TAG_DESCRIBED_ARRAY: _read_described_meta,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,11 +12,14 @@ import msgspec
 import numpy as np
 from xpool_protocol import limits
 from xpool_protocol.arrays.api import readable
+from xpool_protocol.arrays.described import Description
+from xpool_protocol.arrays.numpy_dtypes import describe
 from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayOverStorage,
     ArrayRequest,
     ArrayResult,
+    DefineArrayDtype,
     DefineArrayOperation,
     FreeArrays,
     PutArray,
@@ -26,6 +30,8 @@ from xpool_protocol.arrays.values import (
     LAYOUT_F,
     LAYOUT_OWN,
     ArrayMeta,
+    DescribedDType,
+    DescribedItems,
     Handle,
     NamedTuple,
     ObjectMeta,
@@ -33,10 +39,11 @@ from xpool_protocol.arrays.values import (
 )
 from xpool_protocol.errors import ArgumentInvalid, OperationUnknown, PeerError
 from xpool_protocol.messages import Fault, Reply
-from xpool_protocol.values import ITEM_NBYTES, DType, HostTensor
+from xpool_protocol.values import DType, HostTensor
 from xpool_protocol.wire import Writer
 
-from xpool_server.arrays.dtypes import CODE_OF, DTYPE_OF
+from xpool_server.arrays.described import DtypeTable
+from xpool_server.arrays.dtypes import CODE_OF
 from xpool_server.arrays.library import ArrayLibrary
 from xpool_server.arrays.strides import check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
@@ -110,6 +117,7 @@ class ArrayCalls:
         self._opened: ArrayLibrary | None = None
         self._arrays: ArrayTable | None = None
         self._names: dict[int, str] = {}
+        self._dtypes = DtypeTable()
         self._objects: list[int] = []
         """Numbers of the call's arguments that are no arrays: it may change them."""
         self._named: dict[int, tuple[int, Any]] | None = None
@@ -122,6 +130,8 @@ class ArrayCalls:
             "xpool.attribute": self._attribute,
             "xpool.set_attribute": self._set_attribute,
             "xpool.object_attribute": self._object_attribute,
+            "xpool.equal": lambda a, b: self._compare(operator.eq, a, b),
+            "xpool.not_equal": lambda a, b: self._compare(operator.ne, a, b),
             "cupy.lib.stride_tricks.as_strided": self._as_strided,
         }
 
@@ -150,6 +160,11 @@ class ArrayCalls:
                 f"array operation {record.array_operation} is defined out of turn"
             )
         self._names[record.array_operation] = record.name
+        return NOTHING
+
+    def define_dtype(self, record: DefineArrayDtype) -> Answers:
+        """Give a described dtype its code."""
+        self._dtypes.define(record)
         return NOTHING
 
     @property
@@ -233,8 +248,9 @@ class ArrayCalls:
         def run() -> None:
             self.arrays.check_new(record.number)
             self._storages.check_room(charged_nbytes(len(record.data)))
+            dtype = self._dtypes.checked(record.dtype, record.sizes, record.data)
             array = self.library.from_bytes(
-                record.dtype, record.sizes, "CF"[record.order], record.data
+                dtype, record.sizes, "CF"[record.order], record.data
             )
             self.arrays.add(record.number, array)
 
@@ -350,7 +366,8 @@ class ArrayCalls:
         for result in record.results:
             self.arrays.check_new(result.number)
             if not is_view:
-                nbytes = math.prod(result.sizes) * ITEM_NBYTES[result.dtype]
+                itemsize = self._dtypes.dtype(result.dtype).itemsize
+                nbytes = math.prod(result.sizes) * itemsize
                 needed += charged_nbytes(nbytes)
         if needed:
             self._storages.check_room(needed)
@@ -358,9 +375,10 @@ class ArrayCalls:
     def _bind(self, result: ArrayResult, array: Any) -> None:
         if not isinstance(array, self.library.array_type):
             raise ArgumentInvalid(f"predicted an array, got a {type(array).__name__}")
-        if array.shape != result.sizes or array.dtype != DTYPE_OF[result.dtype]:
+        dtype = self._dtypes.dtype(result.dtype)
+        if array.shape != result.sizes or array.dtype != dtype:
             raise ArgumentInvalid(
-                f"predicted shape {result.sizes} and dtype {DTYPE_OF[result.dtype]},"
+                f"predicted shape {result.sizes} and dtype {dtype},"
                 f" got {array.shape} and {array.dtype}"
             )
         self.arrays.add(result.number, array)
@@ -396,10 +414,11 @@ class ArrayCalls:
             return tuple([self._argument(one) for one in value])
         if kind is list:
             return [self._argument(one) for one in value]
-        if kind is HostTensor:
-            return self.library.argument(value)
-        if kind is DType:
-            return DTYPE_OF[value.code]
+        if kind in (HostTensor, DescribedItems):
+            dtype = self._dtypes.checked(value.dtype, value.sizes, value.data)
+            return self.library.argument(dtype, value.sizes, value.data)
+        if kind in (DType, DescribedDType):
+            return self._dtypes.dtype(value.code)
         if kind is slice:
             return slice(
                 self._argument(value.start),
@@ -468,9 +487,18 @@ class ArrayCalls:
             raise ArgumentInvalid("only an array has items")
         if array.nbytes > limits.MAX_HOST_TENSOR_NBYTES:
             raise ArgumentInvalid("the array is too large to be read at once")
-        return HostTensor(
-            CODE_OF[array.dtype], array.shape, self.library.to_bytes(array)
-        )
+        data = self.library.to_bytes(array)
+        code = CODE_OF.get(array.dtype)
+        if code is None:  # its bytes: the client knows what they mean
+            return HostTensor(CODE_OF[np.dtype(np.uint8)], (len(data),), data)
+        return HostTensor(code, array.shape, data)
+
+    def _compare(self, compare: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+        """Compare items of dtypes with fields, for which no ufunc has a loop."""
+        found = compare(a, b)
+        if not isinstance(found, self.library.array_type | np.bool):
+            raise TypeError(f"cannot compare {a.dtype} with {b!r}")
+        return found
 
     def _describe_all(self, arrays: Any) -> Any:
         return tuple(arrays)
@@ -521,6 +549,20 @@ def _written_answer(name: str, value: Any) -> bytes:
     return bytes(writer.buffer)
 
 
+def _described(dtype: np.dtype[Any]) -> Description:
+    """What a dtype with fields, or of plain bytes, looks like.
+
+    Raises:
+        ValueError: clients have no arrays of it.
+    """
+    try:
+        if dtype.kind == "V" and dtype.itemsize:
+            return describe(dtype)
+    except ValueError:
+        pass  # it holds objects
+    raise ValueError(f"Unsupported dtype {dtype}: its arrays stay on the server")
+
+
 class _Describer:
     """Turns a result into what is sent: plain values, and numbers for the rest."""
 
@@ -546,7 +588,10 @@ class _Describer:
         if isinstance(found, self._library.array_type):
             return self._array(found)
         if isinstance(found, np.dtype):
-            return DType(CODE_OF[found])
+            code = CODE_OF.get(found)
+            if code is None:
+                raise ArgumentInvalid(f"the dtype {found} stays on the server")
+            return DType(code)
         if isinstance(found, tuple) and hasattr(found, "_fields"):
             items = tuple([self.describe(one) for one in found])
             return NamedTuple(type(found).__name__, tuple(found._fields), items)
@@ -573,10 +618,7 @@ class _Describer:
 
     def _array(self, array: Any) -> ArrayMeta:
         code = CODE_OF.get(array.dtype)
-        if code is None:
-            raise ArgumentInvalid(
-                f"an array of dtype {array.dtype} stays on the server"
-            )
+        dtype = _described(array.dtype) if code is None else code
         flags = array.flags
         layout = (
             LAYOUT_C * bool(flags.c_contiguous)
@@ -585,7 +627,7 @@ class _Describer:
         )
         number = self._number(array)
         base = -1 if layout & LAYOUT_OWN else self._base(array)
-        return ArrayMeta(number, code, layout, array.shape, array.strides, base)
+        return ArrayMeta(number, dtype, layout, array.shape, array.strides, base)
 
     def _base(self, array: Any) -> int:
         owner = owner_of(array)

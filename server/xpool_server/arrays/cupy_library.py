@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
-from xpool_protocol.values import HostTensor
 
-from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
 from xpool_server.kernel_sources import check_options, check_source
 
@@ -118,9 +116,9 @@ class CupyLibrary(ArrayLibrary):
         return self._cupy.asarray(found) if isinstance(found, np.generic) else found
 
     def from_bytes(
-        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], order: str, data: bytes
     ) -> Any:
-        flat = np.frombuffer(data, DTYPE_OF[code])
+        flat = np.frombuffer(data, dtype)
         return self._cupy.array(flat.reshape(sizes, order=order), order="K")  # type: ignore[call-overload]
 
     def to_bytes(self, array: Any) -> bytes:
@@ -142,11 +140,11 @@ class CupyLibrary(ArrayLibrary):
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
 
-    def argument(self, value: HostTensor) -> Any:
-        flat = np.frombuffer(value.data, DTYPE_OF[value.dtype])
-        if not value.sizes:
-            return flat[0]
-        return self._cupy.asarray(flat.reshape(value.sizes))
+    def argument(
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], data: bytes
+    ) -> Any:
+        flat = np.frombuffer(data, dtype)
+        return self._cupy.asarray(flat.reshape(sizes)) if sizes else flat[0]
 
 
 def _allocate(nbytes: int, device: int) -> int:

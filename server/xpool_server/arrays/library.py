@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import torch
 from xpool_protocol.arrays.api import is_allowed
 from xpool_protocol.errors import OperationUnknown
@@ -83,7 +84,7 @@ class ArrayLibrary(ABC):
 
     @abstractmethod
     def from_bytes(
-        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], order: str, data: bytes
     ) -> Any:
         """A new array of these bytes."""
 
@@ -115,7 +116,9 @@ class ArrayLibrary(ABC):
         """Where an array's first item lies."""
 
     @abstractmethod
-    def argument(self, value: Any) -> Any:
+    def argument(
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], data: bytes
+    ) -> Any:
         """A small array that came by value, as calls want it."""
 
 

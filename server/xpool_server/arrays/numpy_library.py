@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from xpool_protocol.arrays.api import api
 from xpool_protocol.errors import ArgumentInvalid
-from xpool_protocol.values import HostTensor
 
 from xpool_server.arrays import (
     kernel_calls,
@@ -23,7 +22,6 @@ from xpool_server.arrays import (
     scipy_filters,
     scipy_functions,
 )
-from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
 from xpool_server.arrays.table import owner_of
@@ -103,13 +101,15 @@ class NumpyLibrary(ArrayLibrary):
         return found
 
     def from_bytes(
-        self, code: int, sizes: tuple[int, ...], order: str, data: bytes
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], order: str, data: bytes
     ) -> Any:
-        flat = np.frombuffer(bytearray(data), DTYPE_OF[code])
+        flat = np.frombuffer(bytearray(data), dtype)
         # A copy, so that the array owns its memory as any other.
         return np.array(flat.reshape(sizes, order=order), order="K", copy=True)  # type: ignore[call-overload]
 
     def to_bytes(self, array: Any) -> bytes:
+        if array.dtype.kind == "V":
+            return bytes(array.tobytes())
         return bytes(np.ascontiguousarray(array).data) if array.size else b""
 
     def over(self, tensor: torch.Tensor) -> Any:
@@ -142,9 +142,11 @@ class NumpyLibrary(ArrayLibrary):
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)
 
-    def argument(self, value: HostTensor) -> Any:
-        flat = np.frombuffer(bytearray(value.data), DTYPE_OF[value.dtype])
-        return flat.reshape(value.sizes) if value.sizes else flat[0]
+    def argument(
+        self, dtype: np.dtype[Any], sizes: tuple[int, ...], data: bytes
+    ) -> Any:
+        flat = np.frombuffer(bytearray(data), dtype)
+        return flat.reshape(sizes) if sizes else flat[0]
 
 
 def _method(name: str) -> Callable[..., Any]:

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from support.executor_desk import bytes_from, make_executor
+from xpool_protocol.arrays.numpy_dtypes import describe
 from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayRequest,
     ArrayResult,
+    DefineArrayDtype,
     DefineArrayOperation,
     FreeArrays,
     PutArray,
 )
-from xpool_protocol.arrays.values import Handle
+from xpool_protocol.arrays.values import DescribedDType, Handle
 from xpool_protocol.records import Record
 from xpool_protocol.values import DType, HostTensor
 from xpool_server.executor import Executor
@@ -130,6 +132,18 @@ CASES: dict[str, tuple[Record, ...]] = {
         call("ndarray.astype", (8, INT64, (4, 3)), Handle(1), int),
         call("ndarray.reshape", (9, FLOAT32, (12,)), Handle(1), (-1,), order="F"),
         call("cupy.arange", (10, FLOAT64, (4,)), 0.0, 2.0, 0.5),
+    ),
+    "a described dtype among a row": (
+        put(1, 4, 3),
+        call("cupy.add", (2, FLOAT32, (4, 3)), Handle(1), 1.0),
+        DefineArrayDtype(128, describe(np.dtype("i4,f4"))),
+        PutArray(3, 128, 0, (2,), bytes(range(16))),
+        call("ndarray.__getitem__", (4, 128, (1,)), Handle(3), slice(1, None)),
+        call("ndarray.__getitem__", (5, FLOAT32, (2,)), Handle(3), "f1"),
+        call("cupy.add", (6, FLOAT32, (2,)), Handle(5), 1.0),
+        call("ndarray.__getitem__", (7, 129, (1,)), Handle(3), slice(1, None)),
+        call("ndarray.astype", (8, 128, (4, 3)), Handle(1), DescribedDType(128)),
+        FreeArrays((3, 5)),
     ),
     "a scalar by value": (
         put(1, 3),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from xpool_protocol.arrays.api import api, cupy_version
 
-from xpool.cupy import interop, methods, transfer
+from xpool.cupy import described, interop, methods, transfer
 from xpool.cupy.device import device
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
@@ -184,6 +184,21 @@ def _like(name: str) -> Any:
 empty_like = own("cupy.empty_like")(_like("empty"))
 zeros_like = own("cupy.zeros_like")(_like("zeros"))
 ones_like = own("cupy.ones_like")(_like("ones"))
+
+
+@own("cupy.ones")
+def ones(shape: Any, dtype: Any = float, order: Any = "C") -> Any:
+    """An array of ones."""
+    found = np.dtype(float if dtype is None else dtype)
+    if found.char == "V":
+        described.check_computed(check_dtype(found))
+    return call("cupy.ones", (shape, found, order), {})
+
+
+@own("cupy.make_aligned_dtype")
+def make_aligned_dtype(dtype: Any, *, alignment: int = -1, recurse: bool = True) -> Any:
+    """A dtype with its fields laid out as a GPU wants them."""
+    return described.make_aligned(dtype, alignment=alignment, recurse=recurse)
 
 
 @own("cupy.full")
