@@ -14,15 +14,14 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from xpool_protocol.errors import PoolError, UsageError
 
 import xpool
-from xpool import main_module
+from xpool import main_module, signals
 from xpool.lease_pipe import LeasePipe
-from xpool.native.device import NativeDevice
 from xpool.native.library import INTERRUPTED
 from xpool.waits import EXPLAIN_VARIABLE
 
@@ -38,8 +37,7 @@ EXIT_REFUSED = 1
 
 def main(arguments: list[str]) -> NoReturn:
     """Run ``SCRIPT ARGS…``, ``-m MODULE ARGS…`` or ``-c CODE ARGS…``."""
-    signal.signal(signal.SIGTERM, _on_signal)
-    signal.signal(signal.SIGINT, _on_signal)
+    signals.install()
     if not arguments:
         _fail(UsageError("no program was named: xpool run SCRIPT [ARGS…]"))
     try:
@@ -72,19 +70,6 @@ def _run_interruptibly(arguments: list[str]) -> None:
         except KeyboardInterrupt:
             raise _Interrupted(f"KeyboardInterrupt{place}") from None
         raise
-
-
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    """SIGTERM is an ordinary exit, so that the session is closed in good order."""
-    for remote in xpool.current_remotes()[:1]:
-        device = remote.library
-        if isinstance(device, NativeDevice) and device.process.defer_signal(
-            number, frame
-        ):
-            return
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
 
 
 def _prepare(pipe: LeasePipe) -> list[Remote]:

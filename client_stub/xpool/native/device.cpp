@@ -1,4 +1,5 @@
 // Loaded before `import torch`, which caches the hooks: guard, hooks and pinned memory of the remote device.
+#include "at_fork.h"
 #include "capturing.h"
 
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -21,6 +22,7 @@ namespace xpool {
 namespace {
 
 std::mutex pinned_mutex;
+const bool pinned_survives = survives_fork<pinned_mutex>();  // a loader's worker frees pinned tensors
 
 std::unordered_set<const void *> &pinned() {
   static auto *addresses = new std::unordered_set<const void *>;

@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include "replay.h"
@@ -26,6 +27,12 @@ Log &Log::of(int device) {
     auto *made = new std::array<Log *, kMaxDevices>;
     for (int i = 0; i < kMaxDevices; i++)
       (*made)[i] = new Log(i);
+    // A child records nothing: what its parent was about to write under a mutex does not matter there.
+    pthread_atfork(nullptr, nullptr, [] {
+      for (int i = 0; i < kMaxDevices; i++)
+        new (&of(i).mutex_) std::mutex;
+      close_all();
+    });
     return made;
   }();
   return *(*logs)[device];

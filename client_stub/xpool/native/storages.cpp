@@ -1,6 +1,7 @@
 // Storages on the server under addresses that are only names, and the ledger of the slice's memory.
 #include "addresses.h"
 #include "ahead.h"
+#include "at_fork.h"
 #include "capture.h"
 
 #include <c10/util/Exception.h>
@@ -167,6 +168,7 @@ c10::DataPtr share_storage(int device, uint64_t id, uint64_t nbytes) {
 namespace {
 
 std::mutex addresses_mutex;
+const bool addresses_survive = survives_fork<addresses_mutex>();
 
 std::unordered_map<const void *, StorageName *> &addresses() {
   static auto *all = new std::unordered_map<const void *, StorageName *>;
