@@ -17,6 +17,7 @@ from xpool_protocol.errors import PoolError, UsageError
 
 from xpool_server.arbiter.policies import PolicyName
 from xpool_server.arbiter.tenant import NS_PER_MS, Settings
+from xpool_server.devices.device_info import DeviceInfo
 from xpool_server.devices.mps import CudaSharing
 from xpool_server.executors import ExecutorKind
 from xpool_server.log import LogFormat
@@ -51,11 +52,31 @@ def server(
     devices: Annotated[
         str,
         typer.Option(
-            help="What to offer, for instance 'cuda', 'cpu' or"
+            help="What to offer, for instance 'cuda', 'npu:0,1', 'cpu' or"
             " 'cpu:2,memory=4GiB,cores=8'.",
-            show_default="every CUDA device, otherwise the CPU",
+            show_default="every device of the accelerator, otherwise the CPU",
         ),
     ] = "",
+    accelerator: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            envvar="XPOOL_ACCELERATOR",
+            help="This machine's accelerator, by torch's name of the device type, for"
+            " instance npu or xpu.",
+            show_default="what torch finds, CUDA first",
+        ),
+    ] = "",
+    accelerator_module: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            envvar="XPOOL_ACCELERATOR_MODULE",
+            help="Python module that brings the accelerator to torch; may be repeated."
+            " None but these is imported.",
+            show_default="its vendor's, for instance torch_npu",
+        ),
+    ] = None,
     spares: Annotated[
         int, typer.Option(min=0, max=64, help="Warm workers to keep for each device.")
     ] = 1,
@@ -178,6 +199,7 @@ def server(
         from xpool_server import log
         from xpool_server.addresses import port_range
         from xpool_server.devices.discovery import discover
+        from xpool_server.devices.kinds import check_modules
         from xpool_server.executors import executor_library
         from xpool_server.known_uploads import uploads_folder
         from xpool_server.node import Node, NodeOptions
@@ -186,12 +208,14 @@ def server(
         log.configure(log_format)
         node_name = name or platform.node() or "server"
         is_off = upload_cache.strip() in ("0", "off")
+        modules = check_modules(accelerator_module or [])
+        offered = discover(devices or None, accelerator, modules)
         cached_nbytes = 0 if is_off else nbytes_from_text(upload_cache)
         options = NodeOptions(
             registry=registry,
             listen=listen,
             name=node_name,
-            devices=discover(devices or None),
+            devices=offered,
             spares=spares,
             threads=threads,
             executor_library=executor_library(executor),
@@ -207,13 +231,20 @@ def server(
             arbiter=arbiter,
             metrics=metrics,
             turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
-            labels=labels_from_texts(label or []),
+            accelerator_modules=modules,
+            labels={**vendor_label(offered), **labels_from_texts(label or [])},
         )
         with shared(options, cuda_sharing) as with_sharing:
             Node(with_sharing, on_ready=typer.echo).run()
     except PoolError as error:
         typer.echo(f"xpool: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+
+
+def vendor_label(devices: Sequence[DeviceInfo]) -> dict[str, str]:
+    """Who makes a server's devices, for jobs that ask for ``label.vendor=NAME``."""
+    vendors = {one.vendor for one in devices if one.vendor}
+    return {"vendor": vendors.pop()} if len(vendors) == 1 else {}
 
 
 def labels_from_texts(texts: Sequence[str]) -> dict[str, str]:

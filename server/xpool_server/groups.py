@@ -11,7 +11,6 @@ it listens where the worker does, and a group's entries stand under its secret.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import socket
 from collections import deque
@@ -37,6 +36,7 @@ from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
+from xpool_server.group_backends import made_backend
 from xpool_server.peers import start_thread
 from xpool_server.storages import Storages
 from xpool_server.vouching import Vouching
@@ -275,27 +275,6 @@ def opened_store(host: str) -> tuple[Any, int]:
         master_listen_fd=listener.detach(),
     )
     return store, port
-
-
-def made_backend(
-    kind: str, store: Any, rank: int, size: int, timeout: timedelta, host: str
-) -> Any:
-    """The library's own group; returns when all ranks have met."""
-    if kind == "cuda":
-        # So that a lost peer is an exception here and not the end of this process.
-        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
-        options = dist.ProcessGroupNCCL.Options()
-        options._timeout = timeout
-        return dist.ProcessGroupNCCL(store, rank, size, options)
-    gloo = dist.ProcessGroupGloo
-    options = gloo._Options()
-    options._timeout = timeout
-    options._threads = 1
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104  compared only
-        options._devices = [gloo.create_default_device()]
-    else:
-        options._devices = [gloo.create_device(hostname=host)]
-    return gloo(store, rank, size, options)
 
 
 def _explained(error: Exception, what: str) -> Exception:

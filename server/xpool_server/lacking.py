@@ -15,7 +15,7 @@ from xpool_server.allowed import known_names, refusal
 from xpool_server.devices.base import Backend
 
 
-def lacking(backend: type[Backend]) -> tuple[str, ...]:
+def lacking(backend: Backend) -> tuple[str, ...]:
     """Operations, and ``OPERATION?ARGUMENT`` where only a plain argument is taken.
 
     What a client may not call anyhow is not among them.

@@ -77,7 +77,7 @@ from xpool_server.registry_link import (
 from xpool_server.spares import WorkerCommand, WorkerProcesses
 
 if TYPE_CHECKING:  # at run time it would bring the framework into this process
-    from xpool_server.devices.discovery import DeviceInfo
+    from xpool_server.devices.device_info import DeviceInfo
 
 _log = structlog.get_logger(__name__)
 
@@ -126,6 +126,9 @@ class NodeOptions:
 
     mps_pipe: Path | None = None
     """Of the MPS control daemon that keeps slices apart; None: the arbiter does."""
+
+    accelerator_modules: Sequence[str] = ()
+    """Python modules that bring the devices' kind."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     """What its operator says of it; jobs may ask for them."""
@@ -466,7 +469,12 @@ class Node:
             *(() if ports is None else ("--ports", str(ports))),
             *(() if library is None else ("--executor-library", str(library))),
             *self._uploads_arguments(),
+            *self._module_arguments(),
         ]
+
+    def _module_arguments(self) -> Sequence[str]:
+        names = self._options.accelerator_modules
+        return ("--accelerator-modules", ",".join(names)) if names else ()
 
     def _uploads_arguments(self) -> Sequence[str]:
         folder = self._options.uploads_folder

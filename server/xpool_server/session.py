@@ -244,7 +244,7 @@ class Session:
                 ),
                 **self._properties,
             },
-            lacking=lacking(type(backend)),
+            lacking=lacking(backend),
         )
 
     def _handle(self, message: Message) -> None:

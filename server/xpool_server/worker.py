@@ -49,6 +49,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ports", help="FIRST-LAST: take one of these")
     parser.add_argument("--threads", type=int, default=0, help="of operations on a CPU")
     parser.add_argument("--visible", help="CUDA_VISIBLE_DEVICES of this process")
+    parser.add_argument(
+        "--accelerator-modules", help="that bring the device's kind: A,B"
+    )
     parser.add_argument("--mps-pipe", type=Path, help="of the MPS control daemon")
     parser.add_argument("--cores", help="processors for operations: 2,3")
     parser.add_argument("--executor-library", type=Path, help="run records in C++")
@@ -102,7 +105,9 @@ def _turn(fileno: int | None, library: Path | None, slot: int) -> Turn:
     return NativeTurn(NativeLibrary(library), fileno, slot)
 
 
-def _device(name: str, mps_pipe: Path | None) -> Callable[[OpenSession], Backend]:
+def device_opener(
+    name: str, mps_pipe: Path | None, modules: Sequence[str]
+) -> Callable[[OpenSession], Backend]:
     """Opens the device for a session: now, or under MPS when its slice is known."""
     from xpool_server.devices import open_backend
     from xpool_server.devices.mps import worker_environment
@@ -113,12 +118,14 @@ def _device(name: str, mps_pipe: Path | None) -> Callable[[OpenSession], Backend
         index = int(name.partition(":")[2] or 0)
         slice_ = order.share_percent, order.memory_nbytes
         os.environ.update(worker_environment(mps_pipe, index, *slice_))
-        return open_backend(name)
+        return open_backend(name, modules)
 
     if mps_pipe is not None:
         return open_in_slice
-    backend = open_backend(name)
-    lacking(type(backend))  # now, and not while a client waits for its Welcome
+    backend = open_backend(name, modules)
+    for remark in backend.remarks:
+        print(f"xpool worker: {name}: {remark}", file=sys.stderr)  # noqa: T201  as below
+    lacking(backend)  # now, and not while a client waits for its Welcome
     return lambda _: backend
 
 
@@ -143,7 +150,10 @@ def _serve(options: argparse.Namespace) -> None:
             run_on(map(int, options.cores.split(",")))
         if options.threads > 0:
             torch.set_num_threads(options.threads)
-        open_device = _device(options.device, options.mps_pipe)
+        modules = (options.accelerator_modules or "").split(",")
+        open_device = device_opener(
+            options.device, options.mps_pipe, [one for one in modules if one]
+        )
         ports = None if options.ports is None else port_range(options.ports)
         lane = SocketLane(lane_host(listener.uri), ports)
         make_executor = executor_maker(options.executor_library)

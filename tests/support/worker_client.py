@@ -47,6 +47,9 @@ class WorkerProcess:
     executor_library: ClassVar[Path | None] = None
     """Of the native executor; None: records are executed in Python."""
 
+    further_arguments: ClassVar[Sequence[str]] = ()
+    """Of its command line."""
+
     def __init__(
         self, *, device: str = "cpu", threads: int = 1, python: str = sys.executable
     ) -> None:
@@ -60,6 +63,7 @@ class WorkerProcess:
                     *("--control-fd", str(theirs.fileno()), "--device", device),
                     *("--listen", "tcp://127.0.0.1:0", "--threads", str(threads)),
                     *self._executor(),
+                    *self.further_arguments,
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xpool_protocol.errors import OperationUnknown
+
 from xpool_server.arrays.library import ArrayLibrary
 
 
@@ -11,7 +13,7 @@ def library_opener(device_kind: str) -> Callable[[], ArrayLibrary]:
     """Imports the library for a kind of device; to be called at the first use.
 
     Args:
-        device_kind: ``cpu`` or ``cuda``, as ``Backend.kind`` has it.
+        device_kind: as ``Backend.kind`` has it.
     """
 
     def open_library() -> ArrayLibrary:
@@ -19,6 +21,12 @@ def library_opener(device_kind: str) -> Callable[[], ArrayLibrary]:
             from xpool_server.arrays.cupy_library import CupyLibrary
 
             return CupyLibrary()
+        if device_kind != "cpu":
+            raise OperationUnknown(
+                "CuPy's arrays need a CUDA device or a CPU, and this server's device is"
+                f" of the kind {device_kind}: run the program on a slice of another,"
+                " with --require kind=cuda or kind=cpu"
+            )
         from xpool_server.arrays.numpy_library import NumpyLibrary
 
         return NumpyLibrary()

@@ -46,8 +46,8 @@ class Backend(ABC):
     """One device, used by one thread of one process."""
 
     level: ClassVar[int] = 1
-    kind: ClassVar[str]
-    dispatch_keys: ClassVar[tuple[str, ...]]
+    kind: str
+    dispatch_keys: tuple[str, ...]
     """torch's keys for its tensors, dense first: they decide which kernels it has."""
     plain_arguments: ClassVar[tuple[str, ...]] = ()
     """``OPERATION?ARGUMENT``: its kernels take no other than the plain value there."""
@@ -58,6 +58,9 @@ class Backend(ABC):
 
     context_nbytes: int = 0
     """Device memory that a process takes before its first storage: of each quota."""
+
+    remarks: tuple[str, ...] = ()
+    """What cannot be known of the device or done with it, for its server's log."""
 
     device: torch.device
     """Where storages lie and operations run."""

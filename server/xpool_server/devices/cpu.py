@@ -26,9 +26,9 @@ SLACK_NBYTES: Final = 1 << 30
 class CpuBackend(Backend):
     """Storages are plain memory; every operation has run when its call returns."""
 
-    kind: ClassVar[str] = "cpu"
+    kind = "cpu"
     is_thread_time: ClassVar[bool] = True
-    dispatch_keys: ClassVar[tuple[str, ...]] = ("CPU", "SparseCPU", "SparseCsrCPU")
+    dispatch_keys = ("CPU", "SparseCPU", "SparseCsrCPU")
     plain_arguments: ClassVar[tuple[str, ...]] = (
         # A GPU converts inside these kernels.
         "aten::_softmax?half_to_float",

@@ -1,7 +1,8 @@
 """What ``--devices`` means, and what is there when nobody says.
 
-``cpu``, ``cpu:2``, ``cpu:2,memory=4GiB,cores=1``, ``cuda`` and ``cuda:0,1``. The
-framework is imported only where CUDA is asked about.
+``cpu``, ``cpu:2``, ``cpu:2,memory=4GiB,cores=1``, ``cuda``, ``cuda:0,1``, and the same
+of other accelerators: ``npu:0,1``, ``npu:0,memory=32GiB``. The framework is imported
+only where an accelerator is asked about.
 """
 
 from __future__ import annotations
@@ -10,52 +11,43 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text
 
+from xpool_server.devices.accelerators import accelerator_devices, current_kind
+from xpool_server.devices.device_info import DeviceInfo
+from xpool_server.devices.kinds import KINDS, check_kind
 from xpool_server.devices.mig import Instance, instances
+
+__all__ = ["DeviceInfo", "cpu_name", "discover", "machine_memory_nbytes"]
 
 MAX_CPU_DEVICES: Final = 64
 """A trial pool on one machine; each is a set of processes with the framework in it."""
 
-_EXAMPLES: Final = "cpu, cpu:2,memory=4GiB, cuda or cuda:0,1"
+_EXAMPLES: Final = "cpu, cpu:2,memory=4GiB, cuda, cuda:0,1 or npu:0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceInfo:
-    """One device as the registry learns of it."""
-
-    index: int
-    """Position among the node's devices, from 0."""
-    kind: str
-    """``cpu`` or ``cuda``."""
-    name: str
-    memory_nbytes: int
-    torch_device: str
-    """What a worker is started with: ``cpu``, ``cuda:1``."""
-    visible: str = ""
-    """``CUDA_VISIBLE_DEVICES`` of its workers: an instance of a divided GPU."""
-    cores: tuple[int, ...] = ()
-    """Processors that operations are held to; empty: any."""
-    architecture: str = ""
-    """As its vendor counts: ``sm_90``, ``x86_64``."""
-
-
-def discover(spec: str | None = None) -> list[DeviceInfo]:
+def discover(
+    spec: str | None = None, accelerator: str = "", modules: Sequence[str] = ()
+) -> list[DeviceInfo]:
     """Devices of this machine, in order.
 
     Args:
-        spec: which ones; None takes every CUDA device, or the CPU if there is none.
+        spec: which ones; None takes every device of the accelerator, or the CPU if
+            there is none.
+        accelerator: kind of accelerator of this machine; empty: what torch finds.
+        modules: Python modules that bring it.
 
     Raises:
         UsageError: not a device list, or a device that is not here.
     """
+    if accelerator:
+        check_kind(accelerator)
     if spec is None:
-        return _cuda_devices(None) or _cpu_devices(1, None, 0)
+        return _whatever(accelerator, modules)
     kind, _, rest = spec.strip().partition(":")
     if kind == "cuda":
         devices = _cuda_devices(_indices(rest, spec) if rest else None)
@@ -65,6 +57,9 @@ def discover(spec: str | None = None) -> list[DeviceInfo]:
                 " or serve the CPU with --devices cpu"
             )
         return devices
+    kind = spec.strip().split(",")[0].partition(":")[0]
+    if kind and kind in (accelerator, *KINDS):
+        return _accelerators(spec.strip(), modules)
     kind, *options = spec.strip().split(",")
     name, _, count = kind.partition(":")
     if name != "cpu":
@@ -76,6 +71,46 @@ def discover(spec: str | None = None) -> list[DeviceInfo]:
         None if memory is None else nbytes_from_text(memory),
         _number(chosen.get("cores", "0"), spec),
     )
+
+
+def _whatever(accelerator: str, modules: Sequence[str]) -> list[DeviceInfo]:
+    """What is offered when nobody says."""
+    if accelerator not in ("", "cuda"):
+        return _some(accelerator, None, modules, None)
+    found = _cuda_devices(None)
+    kind = None if found or accelerator else current_kind()
+    if kind is not None:
+        found = accelerator_devices(kind, None, modules)
+    return found or _cpu_devices(1, None, 0)
+
+
+def _accelerators(spec: str, modules: Sequence[str]) -> list[DeviceInfo]:
+    """Of ``npu``, ``npu:0,1`` and ``npu:0,memory=32GiB``."""
+    parts = spec.split(",")
+    numbers = [one for one in parts if "=" not in one]
+    chosen = _options(parts[len(numbers) :], spec)
+    kind, colon, first = numbers[0].partition(":")
+    if "cores" in chosen or (len(numbers) > 1 and not colon):
+        raise _unreadable(spec)
+    indices = _indices(",".join((first, *numbers[1:])), spec) if colon else None
+    memory = chosen.get("memory")
+    nbytes = None if memory is None else nbytes_from_text(memory)
+    return _some(kind, indices, modules, nbytes)
+
+
+def _some(
+    kind: str,
+    indices: list[int] | None,
+    modules: Sequence[str],
+    memory_nbytes: int | None,
+) -> list[DeviceInfo]:
+    devices = accelerator_devices(kind, indices, modules, memory_nbytes)
+    if not devices:
+        raise UsageError(
+            f"the framework sees no {kind.upper()} device here: check the driver, or"
+            " serve the CPU with --devices cpu"
+        )
+    return devices
 
 
 def _unreadable(spec: str) -> UsageError:
@@ -149,29 +184,7 @@ def _cuda_devices(indices: list[int] | None) -> list[DeviceInfo]:
     divided = _divided_devices() if indices is None else []
     if divided:
         return divided
-    import torch
-
-    count = torch.cuda.device_count()
-    chosen = range(count) if indices is None else indices
-    if any(index >= count for index in chosen):
-        raise UsageError(
-            f"the framework sees {count} CUDA devices here, numbered from 0:"
-            f" cuda:{','.join(map(str, chosen))} is out of range"
-        )
-    found = []
-    for position, index in enumerate(chosen):
-        properties = torch.cuda.get_device_properties(index)
-        found.append(
-            DeviceInfo(
-                index=position,
-                kind="cuda",
-                name=properties.name,
-                memory_nbytes=properties.total_memory,
-                torch_device=f"cuda:{index}",
-                architecture=f"sm_{properties.major}{properties.minor}",
-            )
-        )
-    return found
+    return accelerator_devices("cuda", indices)
 
 
 def _divided_devices() -> list[DeviceInfo]:
@@ -196,6 +209,7 @@ def devices_of(found: Sequence[Instance]) -> list[DeviceInfo]:
             memory_nbytes=one.memory_nbytes or 0,
             torch_device="cuda:0",
             visible=one.uuid,
+            vendor="nvidia",
         )
         for index, one in enumerate(one for one in found if one.memory_nbytes)
     ]

@@ -9,9 +9,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from support.device_module import FakeModule
 from xpool_protocol import limits
 from xpool_protocol.errors import UsageError
 from xpool_server.devices import open_backend
+from xpool_server.devices.accelerator import AcceleratorBackend
 from xpool_server.devices.base import Backend
 from xpool_server.lane import PART_NBYTES
 
@@ -222,12 +224,57 @@ class TestCuda(BackendConformance):
         assert backend.allocate(1 << 30).nbytes() == 1 << 30
 
 
+class TestAcceleratorOfTheCpu(BackendConformance):
+    """The general backend over a device module whose time is the test's."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        module = FakeModule()
+        module.cost_ns = 1000
+        return AcceleratorBackend(torch.device("cpu"), module)
+
+
+class TestAcceleratorWithoutEvents(BackendConformance):
+    """What a device module may lack, this one does."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        module = FakeModule(
+            *("Event", "mem_get_info", "get_device_properties", "memory_reserved"),
+            "set_per_process_memory_fraction",
+        )
+        return AcceleratorBackend(torch.device("cpu"), module)
+
+
+@pytest.mark.gpu
+class TestCudaAsAnyAccelerator(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> Backend:
+        if not torch.cuda.is_available():
+            pytest.skip("the framework sees no CUDA device here")
+        return AcceleratorBackend(torch.device("cuda", 0), torch.cuda)
+
+
 @pytest.mark.parametrize(
     "name",
-    ["", "cpu:", "cpu:0", "npu:0", "cuda", "cuda:", "cuda:x", "cuda:0000", "CPU"],
+    [
+        "",
+        "cpu:",
+        "cpu:0",
+        "npu",
+        "npu:",
+        "npu:x",
+        "meta:0",
+        "../x:0",
+        "cuda",
+        "cuda:",
+        "cuda:x",
+        "cuda:0000",
+        "CPU",
+    ],
 )
 def test_what_is_no_device_of_a_worker(name: str) -> None:
-    with pytest.raises(UsageError, match=r"write cpu or cuda:0"):
+    with pytest.raises(UsageError, match=r"write cpu or cuda:0 or npu:0"):
         open_backend(name)
 
 

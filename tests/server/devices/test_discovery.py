@@ -77,7 +77,7 @@ def test_cuda_that_is_not_there(spec: str) -> None:
     [
         *("", "gpu", "cpu:", "cpu:x", "cpu:-1", "cpu:1.5", "cpu:٢", "cpu:9999999999"),
         *("cpu,", "cpu,memory", "cpu,size=1GiB", "cpu,memory=1GiB,memory=1GiB"),
-        *("cpu:2:3", "npu:0", "cuda:x", "cuda:0,", "cuda:0,memory=1GiB", "cpu 2"),
+        *("cpu:2:3", "tpu:0", "cuda:x", "cuda:0,", "cuda:0,memory=1GiB", "cpu 2"),
     ],
 )
 def test_what_is_no_device_list(spec: str) -> None:

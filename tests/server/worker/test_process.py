@@ -247,7 +247,8 @@ def test_a_killed_parent_takes_its_worker_along() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--device", "npu:0"], "'npu:0' is no device of a worker: write cpu or cuda"),
+        (["--device", "tpu"], "'tpu' is no device of a worker: write cpu or cuda"),
+        (["--device", "npu:0"], "no device type 'npu' here"),
         (["--device", "cpu", "--listen", "nowhere"], "nowhere"),
     ],
 )
