@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -55,13 +56,27 @@ def computed(member: Member) -> int:
     return member.said().count("computed")
 
 
-def daemons(pool: Pool) -> list[psutil.Process]:
-    return [one for one in pool.processes() if one.name().startswith(CONTROL[:15])]
+def daemons(pipe: Path | None = None) -> list[psutil.Process]:
+    """Living processes of MPS: with this pipe folder; None: with any."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            folder = one.environ().get(PIPE_VARIABLE)
+            is_control = one.name().startswith(CONTROL[:15])
+            if is_control and one.status() != psutil.STATUS_ZOMBIE:
+                found += [one] if pipe is None or folder == str(pipe) else []
+    return found
+
+
+def pipe_of(pool: Pool) -> Path:
+    """Of the one daemon that belongs to a pool."""
+    mine = {one.pid for one in pool.processes()}
+    (pipe,) = {one.environ()[PIPE_VARIABLE] for one in daemons() if one.pid in mine}
+    return Path(pipe)
 
 
 def test_two_tenants_compute_at_once_each_on_its_part(mps_pool: Pool) -> None:
-    (daemon,) = daemons(mps_pool)
-    pipe = Path(daemon.environ()[PIPE_VARIABLE])
+    pipe = pipe_of(mps_pool)
     assert pipe.is_dir()
     tenants = {
         name: run_tenant(mps_pool, name, share) for name, share in SHARES.items()
@@ -91,23 +106,14 @@ def test_two_tenants_compute_at_once_each_on_its_part(mps_pool: Pool) -> None:
     server = mps_pool.members["one"].process
     server.terminate()
     assert server.wait(60) == 0, mps_pool.members["one"].logged()
-    eventually(lambda: not daemons(mps_pool), "the daemon's end", 30)
+    eventually(lambda: not daemons(pipe), "the daemon's end", 30)
     assert not pipe.exists()
 
 
 def test_the_daemon_alone_starts_and_ends() -> None:
-    def running() -> list[int]:
-        return [
-            one.pid
-            for one in psutil.process_iter(["name"])
-            if (one.info["name"] or "").startswith(CONTROL[:15])
-        ]
-
-    others = running()
     with MpsControl() as control:
         folder = control.pipe.parent
-        (mine,) = set(running()) - set(others)
-        assert psutil.Process(mine).environ()[PIPE_VARIABLE] == str(control.pipe)
+        assert daemons(control.pipe)
         assert folder.stat().st_mode & 0o077 == 0
-    eventually(lambda: mine not in running(), "the daemon's end", 30)
+    eventually(lambda: not daemons(control.pipe), "the daemon's end", 30)
     assert not folder.exists()
