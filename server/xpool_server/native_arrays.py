@@ -1,6 +1,6 @@
 """Rows of array records in C++, and what is left of them for Python.
 
-C++ works on the tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It
+The loop in C++ executes rows by itself, as far as it knows them. C++ works on the tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It
 hands back what it does not know before that has had any effect; an operation is told to
 it once Python has run it.
 """
@@ -43,6 +43,13 @@ class Stop(ctypes.Structure):
     _fields_ = (
         ("position", ctypes.c_uint64),
         ("record_count", ctypes.c_uint64),
+    )
+
+
+class Counts(ctypes.Structure):
+    """What C++ has done since it was last asked."""
+
+    _fields_ = (
         ("executed_ops", ctypes.c_uint64),
         ("reused", ctypes.c_uint64),
         ("charged_nbytes", ctypes.c_int64),
@@ -67,7 +74,10 @@ class NativeArrays:
         native.library.declare_locked(*_FUNCTIONS)
 
     def run(self, records: bytes, position: int) -> ArrayOutcome:
-        """Execute records from a position on, until one is Python's; see ``stop``."""
+        """Execute records from a position on, until one is Python's; see ``stop``.
+
+        Where the loop in C++ has stopped in a row already, this is why.
+        """
         stop = self.stop
         if self._pointer is None and not self._open():
             stop.position, stop.record_count = position, 0
@@ -79,10 +89,17 @@ class NativeArrays:
             )
         except Exception as error:  # noqa: BLE001  a library may raise anything
             self.error, outcome = error, ArrayOutcome.FAILED
-        self._calls.executed_ops += stop.executed_ops
-        self._ledger.charged_elsewhere(stop.charged_nbytes)
-        self.reused += stop.reused
         return ArrayOutcome(outcome)
+
+    def settle(self) -> None:
+        """Take what C++ has counted, in the loop or here, into Python's counters."""
+        if self._pointer is None:
+            return
+        counts = Counts()
+        self._call["xs_arrays_take_counts"](self._pointer, ctypes.byref(counts))
+        self._calls.executed_ops += counts.executed_ops
+        self._ledger.charged_elsewhere(counts.charged_nbytes)
+        self.reused += counts.reused
 
     def take_result(self) -> Any:
         """What the call has returned that ``run`` has stopped at."""
@@ -111,6 +128,7 @@ class NativeArrays:
             *(self._native.pointer, _constants(self._calls.library)),
             *(*table.tables(), storages.MAX_HANDLES),
         )
+        self._call["xs_arrays_lend"](self._native.pointer, self._pointer)
         weakref.finalize(self, self._call["xs_arrays_delete"], self._pointer)
         return True
 
@@ -129,6 +147,8 @@ _OBJECT: Final = ctypes.py_object
 _FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
     ("xs_arrays_new", (_POINTER, _OBJECT, _OBJECT, _OBJECT, _ID), _POINTER),
     ("xs_arrays_delete", (_POINTER,), None),
+    ("xs_arrays_lend", (_POINTER, _POINTER), None),
+    ("xs_arrays_take_counts", (_POINTER, ctypes.POINTER(Counts)), None),
     (
         "xs_arrays_define",
         (_POINTER, _ID, _OBJECT, ctypes.c_int32, ctypes.c_int32),

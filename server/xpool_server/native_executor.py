@@ -175,6 +175,7 @@ class NativeExecutor(Executor):
                     assert isinstance(record, ArrayCall)
                     yield self._finish_array(record, outcome)
             position = reader.position
+        native.settle()
         return position
 
     def _finish_array(self, record: ArrayCall, outcome: ArrayOutcome) -> Answers:
@@ -207,6 +208,7 @@ class NativeExecutor(Executor):
         return answers
 
     def counters(self) -> dict[str, int]:
+        self.native_arrays.settle()
         counters = super().counters()
         counters["executed_ops"] += int(self.native.ledger().executed_ops)
         return counters

@@ -113,14 +113,20 @@ class Turn {
   bool check(bool heeds_calls = false) {
     if (heeds_calls && slot_.is_called.load(std::memory_order_relaxed))
       return false;
-    if (deadline_ns_ == 0 && page_.holder.load(std::memory_order_relaxed) == me_ &&
-        !page_.attention.load(std::memory_order_relaxed))
+    if (is_undisturbed())
       return true;
     heeds_calls_ = heeds_calls;
     if (is_ours_)
       look();
     return !is_called();
   }
+  // The device is ours, and nobody asks for it: `check` would not wait.
+  bool is_undisturbed() const {
+    return deadline_ns_ == 0 && page_.holder.load(std::memory_order_relaxed) == me_ &&
+           !page_.attention.load(std::memory_order_relaxed);
+  }
+  // The node has sent us something.
+  bool is_wanted() const { return slot_.is_called.load(std::memory_order_relaxed); }
 
  private:
   bool is_called() const { return heeds_calls_ && slot_.is_called; }

@@ -6,8 +6,6 @@ namespace xpool_server {
 
 namespace {
 
-enum ArrayRecord : uint8_t { kArrayCall = 45, kFreeArrays = 47, kFirstArrayKind = 44, kLastArrayKind = 50 };
-
 // From here on memory that is warm is worth looking for, as it is to NumPy itself.
 constexpr uint64_t kReusedNbytes = 256 << 10;
 
@@ -23,15 +21,6 @@ void expect(bool is_met) {
 long long number_in(PyObject *list, ssize_t at) { return PyLong_AsLongLong(PyList_GetItem(list, at)); }
 
 void set_number(PyObject *list, ssize_t at, long long value) { PyList_SetItem(list, at, PyLong_FromLongLong(value)); }
-
-// While others may want the device, they get their turn, and other threads get Python's lock.
-void check_turn(Turn *turn) {
-  if (!turn)
-    return;
-  PyThreadState *state = PyEval_SaveThread();
-  turn->check();
-  PyEval_RestoreThread(state);
-}
 
 }  // namespace
 
@@ -49,14 +38,51 @@ void Arrays::define(uint64_t number, Ref callable, bool is_view, bool is_element
 }
 
 ArrayOutcome Arrays::run(const uint8_t *records, size_t nbytes, size_t start) {
+  record_count = 0;
+  if (left_) {
+    const ArrayOutcome left = *left_;
+    left_.reset();
+    if (left == ArrayOutcome::kFailed)
+      PyErr_Restore(std::exchange(raised_.type, nullptr), std::exchange(raised_.value, nullptr),
+                    std::exchange(raised_.traceback, nullptr));
+    return left;
+  }
+  result = Ref();
   Reader from(records, nbytes);
   from.go_to(start);
-  record_count = executed_ops = reused = 0;
-  charged_nbytes = 0;
-  result = Ref();
-  while (!from.is_exhausted() && *from.here() >= kFirstArrayKind && *from.here() <= kLastArrayKind) {
+  return row(from, false);
+}
+
+bool Arrays::serve(const uint8_t *records, size_t nbytes, size_t start) {
+  Reader from(records, nbytes);
+  from.go_to(start);
+  record_count = 0;
+  const PyGILState before = PyGILState_Ensure();
+  const ArrayOutcome outcome = row(from, true);
+  if (outcome == ArrayOutcome::kFailed)
+    PyErr_Fetch(&raised_.type, &raised_.value, &raised_.traceback);
+  if (outcome != ArrayOutcome::kDone)
+    left_ = outcome;
+  PyGILState_Release(before);
+  return outcome == ArrayOutcome::kDone;
+}
+
+// While others may want the device, they get their turn, and other threads get Python's lock.
+void Arrays::check_turn() const {
+  if (!executor_.turn || executor_.turn->is_undisturbed())
+    return;
+  PyThreadState *state = PyEval_SaveThread();
+  executor_.turn->check();
+  PyEval_RestoreThread(state);
+}
+
+// Goes through records as long as they are about arrays; with `heeds_calls`, and as long as the node wants nothing.
+ArrayOutcome Arrays::row(Reader &from, bool heeds_calls) {
+  while (!from.is_exhausted() && is_kind(*from.here())) {
     position = from.position();
-    check_turn(executor_.turn);
+    if (heeds_calls && executor_.turn && executor_.turn->is_wanted())
+      return ArrayOutcome::kDone;
+    check_turn();
     ArrayOutcome outcome = ArrayOutcome::kHandBack;
     try {
       outcome = step(from);
@@ -76,8 +102,8 @@ ArrayOutcome Arrays::run(const uint8_t *records, size_t nbytes, size_t start) {
 
 ArrayOutcome Arrays::step(Reader &from) {
   switch (from.uint8()) {
-    case kArrayCall: return call(from);
-    case kFreeArrays: free(from); return ArrayOutcome::kDone;
+    case kCall: return call(from);
+    case kFree: free(from); return ArrayOutcome::kDone;
     default: return ArrayOutcome::kHandBack;
   }
 }
@@ -168,7 +194,7 @@ ArrayOutcome Arrays::call(Reader &from) {
 // An argument whose memory the result may take: the next record frees it, and it is all alike. Null if there is none.
 PyObject *Arrays::take_memory(const Operation &operation, Reader next) {
   try {
-    if (next.is_exhausted() || next.uint8() != kFreeArrays)
+    if (next.is_exhausted() || next.uint8() != kFree)
       return nullptr;
     freed_.clear();
     for (uint64_t left = next.uvarint(MAX_LIST); left; left--)

@@ -2,6 +2,7 @@
 // results. What it does is what ArrayCalls in xpool_server/arrays/calls.py does, on the same tables; what it does not
 // know, or what breaks a rule, it hands back before it has had any effect.
 #pragma once
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -31,18 +32,35 @@ class Arrays {
   } constants;
   size_t max_handles = 0;
 
-  // Of the last call of `run`.
+  // Of the last call of `run` or `serve`.
   size_t position = 0;
-  uint64_t record_count = 0, executed_ops = 0;
+  uint64_t record_count = 0;
+  Ref result;
+
+  // Since somebody took them.
+  uint64_t executed_ops = 0;
   int64_t charged_nbytes = 0;  // to the ledger, by what was bound and freed
   uint64_t reused = 0;         // results that took the memory of an argument
-  Ref result;
 
   // Takes over what an operation calls; `is_elementwise`: a NumPy ufunc with one result.
   void define(uint64_t number, Ref callable, bool is_view, bool is_elementwise);
+  // What `serve` has left to Python comes out of the next call.
   ArrayOutcome run(const uint8_t *records, size_t nbytes, size_t from);
+  // `run` without Python's lock, which it takes. True if the row is over, or the node has called; false if the record at
+  // `position` is Python's, which gets it by `run`.
+  bool serve(const uint8_t *records, size_t nbytes, size_t from);
+
+  static bool is_kind(uint8_t record) { return record >= kFirstKind && record <= kLastKind; }
 
  private:
+  enum Kind : uint8_t { kCall = 45, kFree = 47, kFirstKind = 44, kLastKind = 50 };
+  // What a call has raised, while Python's error has to be another thread state's.
+  struct Raised {
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  };
+
+  ArrayOutcome row(Reader &from, bool heeds_calls);
+  void check_turn() const;
   struct Operation {
     Ref callable;
     bool is_view, is_elementwise;
@@ -82,6 +100,8 @@ class Arrays {
   size_t positional_ = 0;
   Ref keywords_;
   std::vector<uint64_t> freed_;
+  std::optional<ArrayOutcome> left_;  // by `serve`
+  Raised raised_;
 };
 
 }  // namespace xpool_server

@@ -10,7 +10,12 @@ using namespace xpool_server;
 
 // As `Stop` in native_arrays.py.
 struct XsArraysStop {
-  uint64_t position, record_count, executed_ops, reused;
+  uint64_t position, record_count;
+};
+
+// As `Counts` there.
+struct XsArraysCounts {
+  uint64_t executed_ops, reused;
   int64_t charged_nbytes;
 };
 
@@ -54,13 +59,22 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
 
 API void xs_arrays_delete(Arrays *arrays) { delete arrays; }
 
+// From now on the executor's loop executes rows by itself.
+API void xs_arrays_lend(Executor *executor, Arrays *arrays) { executor->arrays = arrays; }
+
+// What has been done since the last call.
+API void xs_arrays_take_counts(Arrays *arrays, XsArraysCounts *to) {
+  *to = {std::exchange(arrays->executed_ops, 0), std::exchange(arrays->reused, 0),
+         std::exchange(arrays->charged_nbytes, 0)};
+}
+
 API void xs_arrays_define(Arrays *arrays, uint64_t number, PyObject *callable, int32_t is_view, int32_t is_elementwise) {
   arrays->define(number, Ref::to(callable), is_view, is_elementwise);
 }
 
 API int32_t xs_arrays_run(Arrays *arrays, const char *records, uint64_t nbytes, uint64_t from, XsArraysStop *stop) {
   const ArrayOutcome outcome = arrays->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
-  *stop = {arrays->position, arrays->record_count, arrays->executed_ops, arrays->reused, arrays->charged_nbytes};
+  *stop = {arrays->position, arrays->record_count};
   return static_cast<int32_t>(outcome);
 }
 

@@ -15,6 +15,8 @@
 
 namespace xpool_server {
 
+class Arrays;
+
 // Why `Executor::run` has returned. The record at `position` is then Python's to finish.
 enum class Outcome : int32_t {
   kDone,      // the batch is over
@@ -41,6 +43,9 @@ class Executor {
 
   // Asked between two records; null: nobody else uses the device.
   Turn *turn = nullptr;
+
+  // What executes rows of array records for the loop; null: Python does.
+  Arrays *arrays = nullptr;
 
   // Told what is submitted, where the device runs behind; null: it does not.
   Costs *costs = nullptr;

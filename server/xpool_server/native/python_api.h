@@ -8,6 +8,9 @@
 typedef struct _object PyObject;
 typedef struct _ts PyThreadState;
 
+// Whether this thread had Python's lock before; one of two values.
+enum PyGILState : int {};
+
 extern "C" {
 void Py_IncRef(PyObject *);
 void Py_DecRef(PyObject *);
@@ -37,6 +40,10 @@ PyObject *PyUnicode_DecodeUTF8(const char *, ssize_t, const char *errors);
 int PyObject_IsTrue(PyObject *);
 PyObject *PyErr_Occurred();  // borrowed
 void PyErr_Clear();
+void PyErr_Fetch(PyObject **type, PyObject **value, PyObject **traceback);
+void PyErr_Restore(PyObject *type, PyObject *value, PyObject *traceback);  // takes them over
+PyGILState PyGILState_Ensure();
+void PyGILState_Release(PyGILState);
 PyThreadState *PyEval_SaveThread();
 void PyEval_RestoreThread(PyThreadState *);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <ctime>
 
+#include "arrays.h"
+
 namespace xpool_server {
 
 namespace {
@@ -107,9 +109,23 @@ Outcome Serving::run(std::string_view records) {
     const Outcome stopped = executor_.run(data, records.size(), position);
     batch_record_count += executor_.record_count;
     position = executor_.position;
+    if (stopped == Outcome::kHandBack && run_arrays(records, position))
+      continue;
     if (stopped != Outcome::kRead || !answer_read())
       return stopped;
   }
+}
+
+// Executes a row of array records from a position on, if there is one; false if the record there is Python's.
+bool Serving::run_arrays(std::string_view records, size_t &position) {
+  const auto *data = reinterpret_cast<const uint8_t *>(records.data());
+  Arrays *arrays = executor_.arrays;
+  if (!arrays || executor_.expansion.plan || position == records.size() || !Arrays::is_kind(data[position]))
+    return false;
+  const bool is_done = arrays->serve(data, records.size(), position);
+  batch_record_count += arrays->record_count;
+  executor_.position = position = arrays->position;
+  return is_done;
 }
 
 bool Serving::answer_read() {

@@ -55,6 +55,7 @@ class Serving {
   Stop receive_all(int64_t until_ns, bool &is_drained);
   Stop take(bool &is_taken);
   Outcome run(std::string_view records);
+  bool run_arrays(std::string_view records, size_t &position);
   bool answer_read();
   void send(std::string_view first, std::string_view payload = {});
   void acknowledge();

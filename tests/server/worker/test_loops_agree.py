@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.array_cases import CASES, all_once, tables
 from support.executor_desk import bytes_from, library, make_executor
 from support.random_records import LIVE, QUOTA_NBYTES, opening, streams
 from support.worker_client import lease
@@ -80,6 +81,7 @@ class Seen:
     acks: list[int] = field(default_factory=list, compare=False)
     ended: str | None = None
     counters: dict[str, int] = field(default_factory=dict)
+    arrays: dict[int, Any] = field(default_factory=dict)
 
 
 def plain(message: Message) -> object:
@@ -165,6 +167,8 @@ def seen_of(kind: str, messages: Sequence[Sequence[Payload]]) -> tuple[Seen, int
     seen.counters["operations"] = stage.executor.operation_count
     del seen.counters["sent_nbytes"]
     stage.executor.storages.validate()
+    if stage.executor.arrays.is_open:
+        seen.arrays = tables(stage.executor)
     stage.close()
     return seen, stage.served
 
@@ -274,6 +278,21 @@ def test_the_rest_of_a_batch_runs_after_what_failed() -> None:
     assert isinstance(failure, Failure)
     assert failure.request == 0
     assert replies == [(1, b"\x00", [b"2222"]), (2, b"\x00", [b"2222"])]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("is_split", [False, True])
+def test_rows_of_array_records(name: str, is_split: bool) -> None:
+    script = Script()
+    script.batch(bytes_from(*all_once()))
+    write, read = Write(LIVE[0], 0, 4, 0, b"1111"), Read(1, LIVE[0], 0, 4)
+    records = (write, *CASES[name], read)
+    for batch in [(one,) for one in records] if is_split else [records]:
+        script.batch(bytes_from(*batch))
+    python, native = compare(script.messages)
+    assert python.arrays
+    assert (1, b"\x00", [b"1111"]) in python.messages
+    assert native.ended is None
 
 
 def test_a_batch_beyond_the_next_ends_the_session() -> None:
