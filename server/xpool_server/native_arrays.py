@@ -1,8 +1,9 @@
 """Rows of array records in C++, and what is left of them for Python.
 
-The loop in C++ executes rows by itself, as far as it knows them. C++ works on the tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It
-hands back what it does not know before that has had any effect; an operation is told to
-it once Python has run it.
+The loop in C++ executes rows by itself, as far as it knows them. C++ works on the
+tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It hands back what it
+does not know before that has had any effect; an operation is told to it once Python has
+run it.
 """
 
 from __future__ import annotations

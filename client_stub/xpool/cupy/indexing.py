@@ -1,10 +1,12 @@
-"""Basic indexing by hand-written rules: the shape of ``a[key]``, without the server."""
+"""Indexing by hand-written rules: the shape of ``a[key]``, without the server."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from xpool.cupy.geometry import Geometry
 
 INDEX_TYPES = frozenset({int, slice, type(None), type(...)})
 
@@ -73,6 +75,69 @@ def _tuple_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...
             at += 1
     out += shape[at:]
     return tuple(out)
+
+
+def picked_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...]:
+    """Shape of ``a[key]`` where arrays of integers pick items: that can't fail.
+
+    Args:
+        shape: of ``a``.
+        key: arrays in it are their ``Geometry``.
+
+    Raises:
+        NoRule: something else is in the key, or NumPy and CuPy may differ.
+    """
+    at = [place for place, one in enumerate(key) if type(one) is Geometry]
+    if not at or at[-1] - at[0] >= len(at):
+        raise NoRule
+    picking = key[at[0] : at[-1] + 1]
+    if not all(
+        one.dtype.kind in "iu" and one.dtype.char not in "LQ" for one in picking
+    ):
+        raise NoRule
+    others = [one for one in key if type(one) is not Geometry]
+    if any(type(one) is int for one in others) or others.count(...) > 1:
+        raise NoRule  # integers beside arrays are arrays to NumPy
+    consumed = sum(one is not None and one is not Ellipsis for one in key)
+    if consumed > len(shape):
+        raise NoRule
+    before, behind = key[: at[0]], key[at[-1] + 1 :]
+    first = sum(type(one) is slice for one in before)
+    if Ellipsis in before:
+        first = len(shape) - sum(type(one) is slice for one in behind) - len(picking)
+    last = first + len(picking)
+    if 0 in shape[first:last]:
+        raise NoRule
+    picked = broadcast_shape([one.shape for one in picking])
+    return (
+        *view_shape(shape[:first], before),
+        *picked,
+        *view_shape(shape[last:], behind),
+    )
+
+
+def broadcast_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that all of these are broadcast to.
+
+    Raises:
+        NoRule: there is none.
+    """
+    if len(shapes) == 1:
+        return shapes[0]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise NoRule from None
+
+
+def is_mask(shape: tuple[int, ...], key: Any) -> bool:
+    """Whether a key is one array of Booleans that fits the first axes."""
+    return (
+        type(key) is Geometry
+        and key.dtype.kind == "b"
+        and key.ndim > 0
+        and key.shape == shape[: key.ndim]
+    )
 
 
 def _length(key: slice, size: int) -> int:

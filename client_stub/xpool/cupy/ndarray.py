@@ -38,7 +38,13 @@ from xpool.cupy.geometry import (
     dtype_of_meta,
     geometry,
 )
-from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
+from xpool.cupy.indexing import (
+    NoRule,
+    assignment_fits,
+    is_mask,
+    picked_shape,
+    view_shape,
+)
 from xpool.cupy.known_calls import KnownCalls, key_of
 
 Layout = tuple[tuple[int, ...], int]
@@ -382,8 +388,17 @@ class ndarray:  # noqa: N801  CuPy's name
         except NoRule:
             if geo.dtype.names is not None and described.is_field_key(key):
                 return field_of(self, key)
-            return device().call("ndarray.__getitem__", (self, index_of(key)), {})
+            return self._picked(index_of(key))
         return posted_view(self, "ndarray.__getitem__", shape, (self, key))
+
+    def _picked(self, key: Any) -> Any:
+        """``a[key]`` of a key that holds arrays, or what no array takes."""
+        try:
+            shape = picked_shape(self._geo.shape, _geometries(key))
+        except NoRule:
+            return device().call("ndarray.__getitem__", (self, key), {})
+        geo = geometry(shape, self._geo.dtype)
+        return posted("ndarray.__getitem__", geo, (self, key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         kind = type(value)
@@ -395,9 +410,13 @@ class ndarray:  # noqa: N801  CuPy's name
             set_described(self, key, value)
             return
         where = device()
+        given = value._geo.shape if type(value) is ndarray else ()
         try:
-            shape = view_shape(self._geo.shape, key)
-            given = value._geo.shape if type(value) is ndarray else ()
+            try:
+                shape = view_shape(self._geo.shape, key)
+            except NoRule:
+                key = index_of(key)
+                shape = self._assigned_shape(key)
             if not assignment_fits(self._geo.dtype, shape, value, given):
                 raise NoRule
         except NoRule:
@@ -411,6 +430,16 @@ class ndarray:  # noqa: N801  CuPy's name
             + encode(value)
             + b"\x00"
         )
+
+    def _assigned_shape(self, key: Any) -> tuple[int, ...]:
+        """What is assigned to items that arrays pick is broadcast to this.
+
+        How many a mask picks is not known: one value is as good as any number.
+        """
+        parts = _geometries(key)
+        if len(parts) == 1 and is_mask(self._geo.shape, parts[0]):
+            return ()
+        return picked_shape(self._geo.shape, parts)
 
     # ---- copies and views
 
@@ -1011,6 +1040,12 @@ def check_synchronize() -> None:
     """
     if getattr(waiting, "is_forbidden", False):
         raise DeviceSynchronized("the program does not allow to wait for the device")
+
+
+def _geometries(key: Any) -> tuple[Any, ...]:
+    """An index as ``picked_shape`` takes it."""
+    parts = key if type(key) is tuple else (key,)
+    return tuple([one._geo if type(one) is ndarray else one for one in parts])
 
 
 def index_of(key: Any) -> Any:

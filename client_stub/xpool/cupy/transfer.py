@@ -57,11 +57,11 @@ def upload(host: np.ndarray[Any, Any]) -> ndarray:
         order = b"\x01" if is_fortran else b"\x00"
         data = dense.tobytes()
         record = number + geo.wire + order + uvarint(len(data)) + data
-        where.post(bytes((PUT_ARRAY,)) + record)
+        where.post_new(bytes((PUT_ARRAY,)) + record)
         return array
     storage = where.log.next_storage()
     name = uvarint(storage)
-    where.post(bytes((ALLOCATE,)) + name + uvarint(dense.nbytes))
+    where.post_new(bytes((ALLOCATE,)) + name + uvarint(dense.nbytes))
     where.log.write(storage, _bytes_of(dense))
     strides = row_major_strides(host.shape[::-1] if is_fortran else host.shape)
     writer = Writer()
@@ -69,7 +69,8 @@ def upload(host: np.ndarray[Any, Any]) -> ndarray:
         storage, geo.code, host.shape, strides[::-1] if is_fortran else strides
     )
     write_tensor(writer, tensor)
-    where.post(bytes((ARRAY_OVER_STORAGE,)) + number + b"\x01" + bytes(writer.buffer))
+    record = number + b"\x01" + bytes(writer.buffer)
+    where.post_new(bytes((ARRAY_OVER_STORAGE,)) + record)
     return array
 
 

@@ -131,6 +131,16 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
     return np.take(a, indices, axis, out)
 
 
+def power(x1: Any, x2: Any, *args: Any, **kwargs: Any) -> Any:
+    """``x1 ** x2``; a square is a product, as in NumPy's operator: twice as fast."""
+    if type(x2) in (int, float) and x2 == 2 and isinstance(x1, np.ndarray):
+        kind = x1.dtype.kind
+        is_same = kind in "fc" or (kind in "iu" and type(x2) is int)
+        if is_same and kwargs.keys() <= {"out"}:
+            return np.square(x1, *args, **kwargs)
+    return np.power(x1, x2, *args, **kwargs)
+
+
 def rsqrt(x: Any, out: Any = None) -> Any:
     """One over the square root."""
     return np.divide(1, np.sqrt(x), out=out)
@@ -204,6 +214,7 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.take": take,
     "ndarray.take": take,
     "cupyx.rsqrt": rsqrt,
+    "cupy.power": power,
     "cupy.argmin": _argument_of_extreme("argmin"),
     "cupy.argmax": _argument_of_extreme("argmax"),
     "ndarray.argmin": _argument_of_extreme("argmin"),

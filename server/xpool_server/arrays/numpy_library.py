@@ -23,7 +23,7 @@ from xpool_server.arrays import (
     scipy_functions,
 )
 from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
-from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted
+from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted, power
 from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
@@ -89,7 +89,7 @@ class NumpyLibrary(ArrayLibrary):
         return found
 
     def is_elementwise(self, function: Callable[..., Any]) -> bool:
-        return (
+        return function is power or (
             isinstance(function, np.ufunc)
             and function.nout == 1
             and function.signature is None

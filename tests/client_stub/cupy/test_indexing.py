@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
+from xpool.cupy.geometry import geometry
+from xpool.cupy.indexing import (
+    NoRule,
+    assignment_fits,
+    is_mask,
+    picked_shape,
+    view_shape,
+)
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 PART = st.none() | st.integers(-6, 6)
@@ -38,6 +48,57 @@ def test_shapes_and_errors_are_numpys(shape: tuple[int, ...], key: object) -> No
     except NoRule:
         return  # the server is asked
     assert found == expected
+
+
+INTEGERS = st.sampled_from("bhilBHI")
+PICKS = st.builds(
+    lambda shape, char: np.zeros(shape, char),
+    st.lists(st.integers(0, 3), max_size=2).map(tuple),
+    INTEGERS,
+)
+PICKING_KEYS = st.lists(
+    st.one_of(
+        PICKS, PICKS, st.builds(slice, PART, PART, PART), st.none(), st.just(...)
+    ),
+    min_size=1,
+    max_size=5,
+).map(tuple)
+
+
+@given(SHAPES, PICKING_KEYS)
+def test_shapes_of_what_is_picked_are_numpys(
+    shape: tuple[int, ...], key: tuple[Any, ...]
+) -> None:
+    array = np.broadcast_to(np.int8(0), shape)
+    known = tuple(
+        geometry(one.shape, one.dtype) if isinstance(one, np.ndarray) else one
+        for one in key
+    )
+    try:
+        found = picked_shape(shape, known)
+    except NoRule:
+        return  # the server is asked
+    except (IndexError, ValueError) as error:
+        with pytest.raises(type(error)):
+            array[key]
+        return
+    assert found == array[key].shape
+
+
+def test_common_ways_to_pick_are_known() -> None:
+    rows, mask = geometry((5,), np.dtype("q")), geometry((4,), np.dtype("?"))
+    assert picked_shape((4, 3), (rows,)) == (5, 3)
+    assert picked_shape((4, 3), (slice(None), rows)) == (4, 5)
+    assert picked_shape((4, 3), (..., rows)) == (4, 5)
+    assert picked_shape((4, 3), (rows, rows)) == (5,)
+    assert picked_shape((4, 3), (rows, slice(1, 3))) == (5, 2)
+    assert picked_shape((4, 3), (rows, None)) == (5, 1, 3)
+    for key in ((mask,), (rows, slice(None), rows), (rows, 0), (rows, rows, rows)):
+        with pytest.raises(NoRule):
+            picked_shape((4, 3), key)
+    assert is_mask((4, 3), mask)
+    assert not is_mask((3, 4), mask)
+    assert not is_mask((4, 3), rows)
 
 
 @given(SHAPES, SHAPES)

@@ -58,6 +58,42 @@ def case_draws_do_not_wait():
     assert sorted(drawn[3].get()) == list(range(6))
 
 
+def case_what_arrays_pick_does_not_wait():
+    host, rows = np.arange(12.0).reshape(4, 3), np.array([3, 0, 3])
+    x, picks = cp.asarray(host), cp.asarray(rows)
+    mask = cp.asarray(host > 5)
+    with no_round_trip():
+        found = [
+            x[picks],
+            x[rows],
+            x[[2, -1]],
+            x[1:, cp.asarray([0, 2])],
+            x[..., picks % 3, None],
+            x[picks, picks % 3],
+        ]
+        x[picks] = 7
+        x[mask] = cp.asarray(-1.0)
+        x[:, [0]] = x[:, 1:2] * 2
+    expected = [
+        host[rows],
+        host[rows],
+        host[[2, -1]],
+        host[1:, [0, 2]],
+        host[..., rows % 3, None],
+        host[rows, rows % 3],
+    ]
+    for one, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.get(), wanted)
+    wanted = host.copy()
+    wanted[rows] = 7
+    wanted[host > 5] = -1
+    wanted[:, [0]] = wanted[:, 1:2] * 2
+    np.testing.assert_array_equal(x.get(), wanted)
+    assert x[cp.asarray([5])].get().tolist() == [wanted[1].tolist()]  # it wraps around
+    assert x[mask].shape == (6,)
+    refused(ValueError, lambda: x.__setitem__(picks, cp.zeros(2)))
+
+
 def case_one_number_has_the_dtype_that_is_asked_for():
     generator, state = cp.random.default_rng(1), cp.random.RandomState(1)
     for name in ("random", "standard_normal", "standard_exponential"):

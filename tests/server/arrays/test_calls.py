@@ -24,6 +24,7 @@ from xpool_protocol.arrays.values import ArrayMeta, Handle
 from xpool_protocol.errors import PeerError
 from xpool_protocol.messages import Failure, Reply
 from xpool_protocol.values import Tensor
+from xpool_server.arrays.opening import library_opener
 
 
 @pytest.fixture
@@ -241,3 +242,18 @@ def test_whatever_comes_the_outcome_is_an_answer(
     ):
         assert all(isinstance(one, Reply | Failure) for one in answers)
     desk.calls.arrays.validate()
+
+
+@pytest.mark.parametrize("char", "bBhHiIlLefdFD?")
+@pytest.mark.parametrize("exponent", [2, 2.0, 3, 0.5, True])
+def test_powers_are_those_of_numpys_power(char: str, exponent: Any) -> None:
+    items = np.array([[0, 1, 2], [3, 5, 11]]).astype(char)
+    run = library_opener("cpu")().operation("cupy.power")
+    wanted, found = np.power(items, exponent), run(items, exponent)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found, wanted, rtol=1e-6 if char != "e" else 1e-3)
+    out = np.empty_like(found)
+    assert run(items, exponent, out=out) is out
+    np.testing.assert_array_equal(out, found)
+    both = run(items, np.asarray(exponent).astype(char))
+    np.testing.assert_allclose(both, np.power(items, np.asarray(exponent).astype(char)))
