@@ -6,6 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ ARRAYS = Path(__file__).parent / "arrays"
 sys.path[:0] = [str(ARRAYS)]
 
 import array_page
+import outcomes
 import run_array_suites as runner
 
 
@@ -88,6 +90,30 @@ def test_the_page_keeps_what_ran_at_another_time(
     assert found["math"].predictions == 5
 
 
+def test_the_page_says_at_which_commit_a_suite_ran(tmp_path: Path) -> None:
+    write(tmp_path, "math", [PASSED])
+    (tmp_path / "math.commit").write_text("0123abc")
+    rows = array_page.table({"math": runner.summed(tmp_path, "math")})
+    assert rows[2].endswith("| 99 % | 0123abc |")
+
+
+@pytest.mark.parametrize(
+    ("where", "message", "is_inside"),
+    [
+        ("tests/a.py", "AttributeError: 'x' object has no attribute '_from'", True),
+        ("tests/a.py", "AttributeError: 'x' object has no attribute 'row'", False),
+        ("tests/a.py", "ValueError: no\nhas no attribute '_from'", False),
+        ("../ours.py", "AttributeError: 'x' object has no attribute '_from'", False),
+    ],
+)
+def test_a_private_name_is_out_of_scope_where_a_test_asks_for_it(
+    tmp_path: Path, where: str, message: str, is_inside: bool
+) -> None:
+    crash = SimpleNamespace(path=str(tmp_path / where), message=message)
+    assert outcomes.asks_for_insides(crash, tmp_path) is is_inside
+    assert not outcomes.asks_for_insides(crash, None)
+
+
 def test_a_wrong_prediction_is_wrong(tmp_path: Path, known: Path) -> None:
     write(
         tmp_path, "math", [PASSED], "audit: 9 predictions, 2 mismatches, 0 late errors"
@@ -114,4 +140,4 @@ def test_nothing_to_run_is_said(tmp_path: Path) -> None:
 def test_the_table_has_a_row_for_each_suite(tmp_path: Path) -> None:
     write(tmp_path, "math", [PASSED, FAILED])
     rows = array_page.table({"math": runner.summed(tmp_path, "math")})
-    assert rows[2] == "| math | 1 | 1 | 0 | 0 | 50.00 % | 99 % |"
+    assert rows[2] == "| math | 1 | 1 | 0 | 0 | 50.00 % | 99 % | earlier |"

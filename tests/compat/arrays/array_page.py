@@ -32,7 +32,7 @@ AIMS = {
     "examples": 100.0,
     "sklearn": 100.0,
 }
-HEAD = ("suite", "passed", "failed", "out of scope", "skipped", "of those", "aim")
+HEAD = ("suite", "passed", "failed", "out of scope", "skipped", "of those", "aim", "at")
 
 
 def figures(sums: Mapping[str, Sum]) -> dict[str, object]:
@@ -59,7 +59,7 @@ def table(sums: Mapping[str, Sum]) -> list[str]:
             f"| {name} | {counts['passed'] + counts['xfailed']:,} |"
             f" {counts['failed'] + counts['uncollected']:,} |"
             f" {counts['out_of_scope']:,} | {counts['skipped']:,} |"
-            f" {one.percent:.2f} % | {aim} |"
+            f" {one.percent:.2f} % | {aim} | {one.commit or 'earlier'} |"
         )
     return rows
 
@@ -91,7 +91,8 @@ def write(
         "",
         "*Out of scope* are tests that ask for CuPy's insides (`cupy._core`, plans of"
         " cuFFT, CUB) or for the address of device memory; skipped ones skip"
-        " themselves. *Of those* that are neither, so many percent passed.",
+        " themselves. *Of those* that are neither, so many percent passed. *At* is the"
+        " project's commit that ran.",
         "",
         f"**Predictions.** {predictions:,} results were predicted on the client and"
         f" compared with the server's, one by one: {mismatches:,} differed. {late:,}"

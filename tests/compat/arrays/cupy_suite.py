@@ -390,7 +390,7 @@ def fallback(module: types.ModuleType) -> None:
 
 prepare()
 
-_outcomes = Outcomes(Path(os.environ["ARRAY_SUITE_OUT"]), NOT_OURS)
+_outcomes = Outcomes(Path(os.environ["ARRAY_SUITE_OUT"]), NOT_OURS, CHECKOUT)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

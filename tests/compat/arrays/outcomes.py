@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+PRIVATE = re.compile(r"has no attribute '_[a-z]")
+
+
+def asks_for_insides(crash: Any, root: Path | None) -> bool:
+    """Whether a suite's own line asks an object for a private name."""
+    if crash is None or root is None:
+        return False
+    is_theirs = Path(crash.path).resolve().is_relative_to(root.resolve())
+    return is_theirs and PRIVATE.search(crash.message.partition("\n")[0]) is not None
 
 
 def shortened(error: str) -> str:
@@ -24,14 +36,19 @@ def shortened(error: str) -> str:
 class Outcomes:
     """Writes one line a test, at once: a process that dies loses nothing."""
 
-    def __init__(self, path: Path, not_ours: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, not_ours: Sequence[str], root: Path | None = None
+    ) -> None:
         """Append to a file.
 
         Args:
             path: where to.
             not_ours: texts in a failure that say that a test asks for what is out of
                 scope.
+            root: where the suite's own files are: what fails there because an object
+                has no such private name is out of scope, too.
         """
+        self._root = root
         self._file = path.open("a", buffering=1)
         self._not_ours = not_ours
 
@@ -49,7 +66,8 @@ class Outcomes:
             text = f"{report.nodeid} {report.longrepr}"
             crash = getattr(report.longrepr, "reprcrash", None)
             line["error"] = shortened(str(getattr(crash, "message", text)))
-            if any(one in text for one in self._not_ours):
+            is_inside = asks_for_insides(crash, self._root)
+            if is_inside or any(one in text for one in self._not_ours):
                 line["outcome"] = "out_of_scope"
         elif report.outcome == "skipped" and isinstance(report.longrepr, tuple):
             line["error"] = str(report.longrepr[2])[:100]

@@ -53,6 +53,8 @@ class Sum:
     predictions: int = 0
     mismatches: int = 0
     late_errors: int = 0
+    commit: str = ""
+    """Of the project, when it ran."""
 
     @property
     def percent(self) -> float:
@@ -179,6 +181,7 @@ def start(
     }
     if is_audited:
         env["XPOOL_AUDIT"] = "1"
+    (out / f"{name}.commit").write_text(commit_of(HERE))
     log = (out / f"{name}.log").open("wb")
     run = [sys.executable, "-m", "xpool", "run", "--registry", pool.registry]
     return subprocess.Popen(
@@ -239,6 +242,8 @@ def lines_of(out: Path, name: str) -> list[dict[str, str]]:
 def summed(out: Path, name: str) -> Sum:
     """One suite's outcomes; a suite that wrote nothing has failed as a whole."""
     found = Sum(Counter(line["outcome"] for line in lines_of(out, name)))
+    ran_at = out / f"{name}.commit"
+    found.commit = ran_at.read_text() if ran_at.exists() else ""
     if not found.counts:
         found.counts["uncollected"] = 1
     audited = AUDITED.search((out / f"{name}.log").read_text(errors="replace"))
@@ -330,7 +335,12 @@ def kept(sums: dict[str, Sum], began: datetime) -> dict[str, Sum]:
     figures = array_page.figures(sums)
     before = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     now = {
-        name: {**one, "date": f"{began:%Y-%m-%d}", "counts": dict(sums[name].counts)}
+        name: {
+            **one,
+            "date": f"{began:%Y-%m-%d}",
+            "commit": sums[name].commit,
+            "counts": dict(sums[name].counts),
+        }
         for name, one in figures.items()
     }
     every = {
@@ -341,6 +351,7 @@ def kept(sums: dict[str, Sum], began: datetime) -> dict[str, Sum]:
         name: Sum(
             Counter(one["counts"]),
             *(one["predictions"], one["mismatches"], one["late_errors"]),
+            commit=one.get("commit", ""),
         )
         for name, one in every.items()
     }
@@ -348,14 +359,18 @@ def kept(sums: dict[str, Sum], began: datetime) -> dict[str, Sum]:
 
 def versions(folder: Path) -> dict[str, str]:
     """The commits of the checkouts."""
-    found = {}
-    for name in ("cupy", "array-api-tests"):
-        if (folder / name / ".git").exists():
-            argv = ["git", "-C", str(folder / name), "rev-parse", "--short", "HEAD"]
-            found[name] = subprocess.run(
-                argv, capture_output=True, text=True, check=True, env=dict(os.environ)
-            ).stdout.strip()
-    return found
+    return {
+        name: commit_of(folder / name)
+        for name in ("cupy", "array-api-tests")
+        if (folder / name / ".git").exists()
+    }
+
+
+def commit_of(folder: Path) -> str:
+    """What a folder was checked out at, a ``+`` behind it if files were changed."""
+    argv = ["git", "-C", str(folder), "describe", "--always", "--abbrev=9", "--dirty=+"]
+    ran = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
+    return ran.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
