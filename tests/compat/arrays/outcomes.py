@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-
 PRIVATE = re.compile(r"has no attribute '_[a-z]")
 
 
