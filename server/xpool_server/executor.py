@@ -273,7 +273,7 @@ class Executor:
         self.failures.operation = operation
 
     @contextmanager
-    def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[None]:
+    def batch(self, payloads: Sequence[Payload] = ()) -> Iterator[bool]:
         """Around the records of one batch: no autograd, no warnings, time is counted.
 
         Gradients are the client's business, so are a tensor's versions; and what
@@ -281,13 +281,19 @@ class Executor:
 
         Args:
             payloads: payload frames of the message that the records came in.
+
+        Yields:
+            Whether records may run: not if the node has called while we waited.
         """
         with _no_warnings(), torch._C._AutoDispatchBelowADInplaceOrView():
+            if not self.turn.begin(heeds_calls=True):
+                self.turn.end()
+                yield False
+                return
             self._payloads = payloads
-            self.turn.begin()
             self.begin_work()
             try:
-                yield
+                yield True
             finally:
                 self.end_work()
                 self.turn.end()
@@ -322,13 +328,15 @@ class Executor:
         """Run the next record; call within ``batch``.
 
         Returns:
-            What to send; None if the record waits for another worker: it is still
-            the next one, and is to be executed again when there is news.
+            What to send; None if the record waits for another worker, or the node
+            has called: it is still the next one, and is to be executed again when
+            there is news.
 
         Raises:
             PeerError: the session has broken a bound and must end.
         """
-        self.turn.check()
+        if not self.turn.check(heeds_calls=True):
+            return None
         answers = self._handlers[type(record)](record)
         if answers is None:
             return None

@@ -168,7 +168,7 @@ class NativeExecutor(Executor):
             if outcome != ArrayOutcome.DONE:
                 record = read_record(reader)
                 if outcome == ArrayOutcome.HAND_BACK:
-                    yield self.execute(record)
+                    yield from self.retried(record)
                     if isinstance(record, ArrayCall):
                         native.learn(record.array_operation)
                 else:

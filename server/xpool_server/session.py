@@ -281,7 +281,9 @@ class Session:
             self._running = executor.run(batch.records)
         if executor.turn.is_called:
             return False
-        with executor.batch(batch.payloads):
+        with executor.batch(batch.payloads) as may_run:
+            if not may_run:
+                return False
             for answers in self._running:
                 if answers is None:
                     return False

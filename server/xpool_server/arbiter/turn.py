@@ -44,11 +44,23 @@ class Turn:
     def heard(self) -> None:
         """What the node has sent is about to be read."""
 
-    def begin(self) -> None:
-        """Wait until the device is ours."""
+    def begin(self, *, heeds_calls: bool = False) -> bool:
+        """Wait until the device is ours.
 
-    def check(self) -> None:
-        """Between two records: make room for others if it is their turn."""
+        Args:
+            heeds_calls: or until the node has sent something.
+
+        Returns:
+            False if it has: no record may follow before somebody has read that.
+        """
+        return True
+
+    def check(self, *, heeds_calls: bool = False) -> bool:
+        """Between two records: make room for others if it is their turn.
+
+        Args and result are those of ``begin``.
+        """
+        return True
 
     def end(self) -> None:
         """Nothing is to be done for now."""
@@ -87,8 +99,8 @@ class NativeTurn(Turn):
         pointer = ctypes.c_void_p
         library.declare(
             ("xs_turn_new", (ctypes.c_int32, ctypes.c_int32), pointer),
-            ("xs_turn_begin", (pointer,), None),
-            ("xs_turn_check", (pointer,), None),
+            ("xs_turn_begin", (pointer, ctypes.c_int32), None),
+            ("xs_turn_check", (pointer, ctypes.c_int32), ctypes.c_int32),
             ("xs_turn_end", (pointer,), None),
             ("xs_turn_measured", (pointer, ctypes.c_uint64), None),
             ("xs_set_turn", (pointer, pointer), None),
@@ -116,12 +128,13 @@ class NativeTurn(Turn):
         assert isinstance(costs, NativeCosts)
         self._call["xs_turn_estimate_by"](self._pointer, costs.pointer)
 
-    def begin(self) -> None:
-        self._call["xs_turn_begin"](self._pointer)
-        self.is_ours = True
+    def begin(self, *, heeds_calls: bool = False) -> bool:
+        self._call["xs_turn_begin"](self._pointer, heeds_calls)
+        self.is_ours = not (heeds_calls and self.is_called)
+        return self.is_ours
 
-    def check(self) -> None:
-        self._call["xs_turn_check"](self._pointer)
+    def check(self, *, heeds_calls: bool = False) -> bool:
+        return bool(self._call["xs_turn_check"](self._pointer, heeds_calls))
 
     def measured(self, total_ns: int) -> None:
         self._call["xs_turn_measured"](self._pointer, total_ns)
@@ -149,6 +162,7 @@ class PythonTurn(Turn):
         self._held_ns = 0
         self._is_alone = True
         self._has_begun = False
+        self._heeds_calls = False
         self._priority = -1
         self._costs: Costs | None = None
         self._measured_ns: int | None = None
@@ -175,7 +189,16 @@ class PythonTurn(Turn):
             return self._measured_ns + pending_ns
         return time.thread_time_ns()
 
-    def begin(self) -> None:
+    def begin(self, *, heeds_calls: bool = False) -> bool:
+        self._heeds_calls = heeds_calls
+        self._begin()
+        return not self._is_interrupted
+
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._heeds_calls and self.is_called
+
+    def _begin(self) -> None:
         if not self._has_begun and self._measured_ns is None:
             self._used_at_ns = self._used_now()
         self._has_begun = True
@@ -184,10 +207,14 @@ class PythonTurn(Turn):
         if self._policy.arbitrates and self._slot.share_percent and not self.is_ours:
             self._acquire()
 
-    def check(self) -> None:
+    def check(self, *, heeds_calls: bool = False) -> bool:
+        self._heeds_calls = heeds_calls
+        if not self._is_interrupted and self.is_ours:
+            self._make_room()
+        return not self._is_interrupted
+
+    def _make_room(self) -> None:
         page = self._page
-        if not self.is_ours:
-            return
         is_holder = page.holder == self._number + 1
         if is_holder and not page.attention and not self._deadline_ns:
             return
@@ -236,7 +263,7 @@ class PythonTurn(Turn):
                         arrive(slot, self._policy.settings, page.virtual_ns)
                     self._start(began_ns)
                     return
-                if slot.is_leaving:
+                if slot.is_leaving or self._is_interrupted:
                     slot.place = Place.IDLE
                     return
                 if slot.place == Place.PASSED:
@@ -282,7 +309,7 @@ class PythonTurn(Turn):
 
     def _wait_for_tokens(self) -> None:
         slot, page = self._slot, self._page
-        while slot.is_capped and not slot.is_leaving:
+        while slot.is_capped and not slot.is_leaving and not self._is_interrupted:
             now_ns = time.monotonic_ns()
             refill(slot, self._policy.settings, now_ns)
             missing_s = (ready_at_ns(slot, self._policy.settings) - now_ns) / 1e9
@@ -333,7 +360,7 @@ class PythonTurn(Turn):
             if is_holder:
                 self._give_away()
         self.is_ours = False
-        self.begin()
+        self._begin()
 
     def _must_leave(self, now_ns: int) -> bool:
         slot = self._slot

@@ -311,7 +311,7 @@ void Turn::look() {
   const bool is_spent = slot_.is_capped && slot_.tokens_ns <= 0;
   if (is_spent || slot_.share_percent == 0) {
     give_away();
-    begin();
+    begin(heeds_calls_);
     return;
   }
   if (must_yield(page_, index_, held_ns_, next, now)) {

@@ -19,8 +19,9 @@ API Turn *xs_turn_new(int32_t fd, int32_t slot) {
   return new Turn(*static_cast<Page *>(page), slot);
 }
 
-API void xs_turn_begin(Turn *turn) { turn->begin(); }
-API void xs_turn_check(Turn *turn) { turn->check(); }
+API void xs_turn_begin(Turn *turn, int32_t heeds_calls) { turn->begin(heeds_calls); }
+// 0: the node has called, and no record may follow.
+API int32_t xs_turn_check(Turn *turn, int32_t heeds_calls) { return turn->check(heeds_calls); }
 API void xs_turn_end(Turn *turn) { turn->end(); }
 API void xs_turn_measured(Turn *turn, uint64_t total_ns) { turn->measured(total_ns); }
 API void xs_set_turn(Executor *executor, Turn *turn) { executor->turn = turn; }

@@ -6,16 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support import busy_tenant
+from xpool_protocol.native_build import compiler
 from xpool_server.arbiter.desk import Desk, Terms, cpu_ns, is_stopped
+from xpool_server.arbiter.page import Page
 from xpool_server.arbiter.policies import PolicyName
 from xpool_server.arbiter.tenant import Place, Priority
+from xpool_server.arbiter.turn import NativeTurn, PythonTurn, Turn
 from xpool_server.arbiter.watch import Verdict
+from xpool_server.native.build import LIBRARY
+from xpool_server.native.library import NativeLibrary
 
 PATIENCE_S = 60.0
 
@@ -248,3 +254,56 @@ def test_processes_that_are_gone() -> None:
     assert cpu_ns(process.pid) is None
     assert is_stopped(process.pid)
     assert not Path(f"/proc/{process.pid}").exists()
+
+
+# ---- the node's call while a worker waits ----
+
+
+@pytest.fixture(params=["python", "native"])
+def waiting_turn(request: pytest.FixtureRequest, bench: Bench) -> Turn:
+    """Of a worker beside one that keeps the device for seconds."""
+    bench.start(0, terms(50), 20_000.0)
+    bench.until(lambda: bench.desk.page.holder == 1)
+    slot = bench.desk.assign(1)
+    bench.desk.started(1, os.getpid())
+    bench.desk.admit(1, terms(50), time.monotonic_ns())
+    if request.param == "python":
+        return PythonTurn(Page(bench.desk.page.fileno), slot)
+    if compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return NativeTurn(NativeLibrary(LIBRARY.build()), bench.desk.page.fileno, slot)
+
+
+def test_a_call_ends_the_wait_for_a_turn(waiting_turn: Turn, bench: Bench) -> None:
+    threading.Timer(0.2, bench.desk.call, (1,)).start()
+    began_s = time.monotonic()
+    assert not waiting_turn.begin(heeds_calls=True)
+    assert 0.1 < time.monotonic() - began_s < 5, "the other's operation takes 20 s"
+    assert bench.desk.page.holder == 1
+    assert bench.desk.page.slot(1).place == Place.IDLE
+    waiting_turn.end()
+    assert not waiting_turn.check(heeds_calls=True), "nobody has read it yet"
+
+    waiting_turn.heard()
+    bench.kill(0)
+    bench.desk.forget(0)
+    assert waiting_turn.begin(heeds_calls=True)
+    assert waiting_turn.is_ours
+    assert waiting_turn.check(heeds_calls=True)
+    waiting_turn.end()
+
+
+def test_a_call_ends_the_wait_for_tokens(waiting_turn: Turn, bench: Bench) -> None:
+    bench.desk.admit(1, terms(1, is_capped=True), time.monotonic_ns())
+    bench.desk.page.slot(1).tokens_ns = -(10**9)  # 100 s of them at 1 %
+    threading.Timer(0.2, bench.desk.call, (1,)).start()
+    began_s = time.monotonic()
+    assert not waiting_turn.begin(heeds_calls=True)
+    assert 0.1 < time.monotonic() - began_s < 5
+
+
+def test_who_does_not_heed_calls_waits_on(waiting_turn: Turn, bench: Bench) -> None:
+    bench.desk.call(1)
+    threading.Timer(0.3, lambda: (bench.kill(0), bench.desk.forget(0))).start()
+    assert waiting_turn.begin()
+    waiting_turn.end()

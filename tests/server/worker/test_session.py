@@ -39,6 +39,7 @@ from xpool_protocol.records import (
 from xpool_protocol.transport import PeerId
 from xpool_protocol.wire import Writer
 from xpool_server.allowed import known_names, refusal
+from xpool_server.arbiter.turn import Turn
 from xpool_server.control import ResizeSession, SessionResized
 from xpool_server.session import CLIENT_LEFT, Session
 
@@ -352,3 +353,41 @@ def test_any_records_of_the_owner(data: bytes) -> None:
     for message in stage.say(encode(Batch(1, 0, data))):
         assert isinstance(message, Reply | Failure | Ack | Goodbye)
     stage.executor.storages.validate()
+
+
+class CalledTurn(Turn):
+    """The node calls while we wait for the device, or between two records."""
+
+    def __init__(self, grants: list[bool], checks: list[bool]) -> None:
+        self.grants, self.checks = grants, checks
+
+    def begin(self, *, heeds_calls: bool = False) -> bool:
+        assert heeds_calls
+        return self.grants.pop(0) if self.grants else True
+
+    def check(self, *, heeds_calls: bool = False) -> bool:
+        assert heeds_calls
+        return self.checks.pop(0) if self.checks else True
+
+
+def test_a_call_during_the_wait_for_a_turn_is_heard_first(opened: Stage) -> None:
+    """What is queued waits, nothing of it runs, and the resize takes place."""
+    opened.executor.take_turns(CalledTurn([False, True], []))
+    assert opened.batch(1, 0, Allocate(1, 1 << 19)) == []
+    assert opened.executor.storages.live_count == 0
+    assert isinstance(opened.session.resize(ResizeSession(60, 1 << 21)), SessionResized)
+    opened.sent.clear()
+    opened.session.go_on()
+    assert [message for _, message in opened.sent] == [Ack(1, 64 << 20)]
+    assert opened.executor.storages.live_count == 1
+
+
+def test_a_call_between_two_records_loses_none(opened: Stage) -> None:
+    opened.executor.take_turns(CalledTurn([], [False, True, False, True]))
+    messages = opened.batch(1, 0, Allocate(1, 8), Allocate(2, 8), Read(5, 1, 0, 0))
+    for _ in range(4):
+        opened.session.go_on()
+    messages = [message for _, message in opened.sent]
+    assert isinstance(messages[-1], Ack)
+    assert [type(one) for one in messages] == [Reply, Ack]
+    assert opened.executor.storages.live_count == 2
