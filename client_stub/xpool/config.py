@@ -17,6 +17,7 @@ from xpool_protocol.control.routing import addresses_from_text
 from xpool_protocol.errors import UsageError
 from xpool_protocol.quantities import nbytes_from_text, share_from_text
 from xpool_protocol.settings_file import SERVER_TABLE, settings_file
+from xpool_protocol.wishes import require_from_text, rtt_us_from_text
 
 from xpool import room
 
@@ -24,7 +25,6 @@ MODES: Final = ("elastic", "capped")
 PRIORITIES: Final = ("high", "normal", "low")
 PLACES: Final = ("auto", "pack", "spread")
 SWITCH: Final = ("yes", "no")
-REQUIREMENTS: Final = ("kind", "model", "arch", "memory", "server", "apart")
 FOREVER_MS: Final = 30 * 24 * 3600 * 1000
 """The registry keeps nobody in its queue for longer than a month."""
 
@@ -32,8 +32,6 @@ MAX_DEVICES: Final = 64
 """Of one job; the registry has the same bound, and the native library room for it."""
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_UNITS_US: Final = {"us": 1, "ms": 1000, "s": 1_000_000}
-_ROUND_TRIP: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*(us|ms|s)", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,8}(?:\.\d{1,3})?)\s*([smhd])", re.ASCII)
 
 
@@ -101,7 +99,7 @@ class JobSettings:
     place: str = "auto"
     same_server: bool = False
     wanted: dict[str, str] = field(default_factory=dict)
-    """Which devices will do; see ``require_from_text``."""
+    """Which devices will do; see ``wishes.require_from_text``."""
 
     near: bool = False
     """The nearest of what has room."""
@@ -150,7 +148,7 @@ def job_settings(
         same_server=_one_of("same_server", texts["same_server"], SWITCH) == "yes",
         wanted=require_from_text(texts["require"]),
         near=_one_of("near", texts["near"], SWITCH) == "yes",
-        max_rtt_us=_us_from_text(texts["max_rtt"]) if texts["max_rtt"] else 0,
+        max_rtt_us=rtt_us_from_text(texts["max_rtt"]) if texts["max_rtt"] else 0,
         close_by=texts["close_by"],
         on_oom=_on_oom(texts["on_oom"]),
     )
@@ -243,43 +241,6 @@ def ms_from_text(text: str) -> int:
             " for instance 90s, 10m, 2h or 1d"
         )
     return ms
-
-
-def _us_from_text(text: str) -> int:
-    """Microseconds named by a text like ``500us``, ``2ms`` or ``0.1s``."""
-    match = _ROUND_TRIP.fullmatch(text)
-    us = round(float(match[1]) * _UNITS_US[match[2]]) if match else 0
-    if not 0 < us <= 60_000_000:
-        raise UsageError(
-            f"{text!r} is no round trip: write a number and a unit, for instance 500us"
-            " or 2ms"
-        )
-    return us
-
-
-def require_from_text(text: str) -> dict[str, str]:
-    """Which devices will do: ``model=a100,memory=40GiB,label.zone=b``.
-
-    Keys are ``kind``, ``model``, ``arch``, ``memory`` (of the whole device, at
-    least), ``server``, ``apart`` and ``label.NAME``; memory is given back in bytes.
-
-    Raises:
-        UsageError: another key, or no value.
-
-    >>> require_from_text("kind=cuda, memory=1KiB")
-    {'kind': 'cuda', 'memory': '1024'}
-    """
-    wanted = {}
-    for part in filter(None, (one.strip() for one in text.split(","))):
-        key, _, value = part.partition("=")
-        is_label = key.startswith("label.") and len(key) > len("label.")
-        if not value or not (is_label or key in REQUIREMENTS):
-            raise UsageError(
-                f"require {part!r} makes no sense: write KEY=VALUE with a key of"
-                f" {', '.join(REQUIREMENTS)} or label.NAME"
-            )
-        wanted[key] = str(nbytes_from_text(value)) if key == "memory" else value
-    return wanted
 
 
 def _user() -> str:

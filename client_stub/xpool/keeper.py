@@ -102,7 +102,7 @@ class LeaseKeeper:
         request = request_from(self._settings, secrets.token_hex(16), client_text)
         with self._client(ACQUIRE_TIMEOUT_S) as client:
             if self._settings.near or self._settings.max_rtt_us:
-                from xpool.distance import distances_to
+                from xpool_protocol.control.distance import distances_to
 
                 request.distances.extend(distances_to(client.list_nodes()))
             self._leases = leases_when_granted(client, request, is_wanted=is_wanted)

@@ -152,6 +152,7 @@ def request_from(
 ) -> pb.AcquireGroupRequest:
     """A job's wish as it is asked."""
     from xpool_protocol.control import registry_pb2 as pb
+    from xpool_protocol.control.wanted import wanted_from
 
     wanted = settings.wanted
     return pb.AcquireGroupRequest(
@@ -174,16 +175,5 @@ def request_from(
         near=settings.near,
         max_rtt_us=settings.max_rtt_us,
         close_by=settings.close_by,
-        wanted=pb.Wanted(
-            kind=wanted.get("kind", ""),
-            model=wanted.get("model", ""),
-            architecture=wanted.get("arch", ""),
-            min_memory_nbytes=int(wanted.get("memory", "0")),
-            node_name=wanted.get("server", ""),
-            labels={
-                key.removeprefix("label."): value
-                for key, value in wanted.items()
-                if key.startswith("label.")
-            },
-        ),
+        wanted=wanted_from(wanted),
     )

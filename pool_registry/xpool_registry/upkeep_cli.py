@@ -24,6 +24,7 @@ from xpool_registry.cli import (
 
 if TYPE_CHECKING:
     from xpool_protocol.control import admin_pb2 as pb
+    from xpool_protocol.control import registry_pb2 as wire
     from xpool_protocol.control.admin_rpc import AdminClient
 
 NodeArgument = Annotated[
@@ -88,30 +89,66 @@ def whatif(
     place: Annotated[str, typer.Option(metavar="auto|pack|spread")] = "auto",
     kind: Annotated[str, typer.Option(help="Of devices: cuda, npu, cpu.")] = "",
     model: Annotated[str, typer.Option(help="Part of the device's name.")] = "",
+    require: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Which devices will do: kind, model, arch, memory, server, apart,"
+            " label.NAME.",
+        ),
+    ] = "",
+    near: Annotated[
+        bool, typer.Option("--near", help="The nearest to here of what has room.")
+    ] = False,
+    max_rtt: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="Only servers so near to here: 2ms."),
+    ] = "",
+    mode: Annotated[str, typer.Option(metavar="elastic|capped")] = "elastic",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a request would get, without asking for it."""
-    with connected(registry_address) as client:
-        from xpool_protocol.control import registry_pb2 as wire
-        from xpool_protocol.quantities import nbytes_from_text, share_from_text
+    """Say what a request would get, without asking for it.
 
-        request = wire.AcquireGroupRequest(
-            slice=wire.AcquireRequest(
+    The options are those of ``xpool run``. Round trips are measured from here, so for
+    ``--near`` and ``--max-rtt`` call it where the job would start.
+    """
+    with connected(registry_address) as client:
+        from xpool_protocol.control import registry_pb2
+        from xpool_protocol.control.wanted import wanted_from
+        from xpool_protocol.quantities import nbytes_from_text, share_from_text
+        from xpool_protocol.wishes import require_from_text, rtt_us_from_text
+
+        wanted = {"kind": kind, "model": model} | require_from_text(require)
+        request = registry_pb2.AcquireGroupRequest(
+            slice=registry_pb2.AcquireRequest(
                 tenant=tenant,
                 share_percent=share_from_text(slice_),
                 memory_nbytes=nbytes_from_text(memory) if memory else 0,
                 min_share_percent=share_from_text(at_least) if at_least else 0,
-                mode="elastic",
+                mode=mode,
                 priority=priority,
             ),
             device_count=_count(devices),
             policy=place,
             same_node=same_server,
             close_by=close_by,
-            wanted=wire.Wanted(kind=kind, model=model),
+            apart=wanted.get("apart", ""),
+            near=near,
+            max_rtt_us=rtt_us_from_text(max_rtt) if max_rtt else 0,
+            distances=_distances(registry_address) if near or max_rtt else (),
+            wanted=wanted_from(wanted),
         )
         found = client.what_if(request)
     typer.echo(explanation_text(found, as_json=as_json))
+
+
+def _distances(registry_address: str) -> list[wire.Distance]:
+    """Round trips from here to the pool's servers."""
+    from xpool_protocol.control.distance import distances_to
+    from xpool_protocol.control.rpc import RegistryClient
+
+    with RegistryClient(registry_address) as client:
+        return distances_to(client.list_nodes())
 
 
 @admin_app.command()

@@ -6,10 +6,10 @@ import socket
 
 import pytest
 from xpool.config import job_settings
-from xpool.distance import distances_to, rtt_us
 from xpool.launched import environment_of
 from xpool.waiting_turn import request_from
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control.distance import distances_to, rtt_us
 from xpool_protocol.errors import UsageError
 
 

@@ -153,6 +153,27 @@ def test_whatif_answers_and_grants_nothing(admin: Admin) -> None:
     )
 
 
+def test_whatif_takes_what_a_job_may_ask_for(
+    admin: Admin, start_registry: StartRegistry, make_node: type[Node]
+) -> None:
+    """The node that these tests play has no front door, so nobody can measure it."""
+    for arguments, sentence in (
+        (["--require", "arch=sm_90"], "sm_90"),
+        (["--require", "memory=1TiB"], "too little memory in all"),
+        (["--require", "label.zone=b"], "label zone"),
+        (["--require", "server=elsewhere"], "not on node elsewhere"),
+        (["--require", "apart=x"], "it fits now"),
+        (["--near", "--max-rtt", "2ms"], "was not measured"),
+        (["--near"], "it fits now"),
+        (["--mode", "capped", "--slice", "60%"], "it fits now"),
+        (["--at-least", "20%"], "it fits now"),
+    ):
+        told = " ".join(admin("whatif", *arguments).split())
+        assert sentence in told, told
+    assert "is no round trip" in admin("whatif", "--max-rtt", "2", status=2)
+    assert "makes no sense" in admin("whatif", "--require", "colour=red", status=2)
+
+
 def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(admin: Admin) -> None:
     ask(admin, "0")
     assert "still has 1" in admin("cordon", "node-a", "--reason", "a fan is loud")

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as OutOfTime
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from xpool_protocol.control import registry_pb2 as pb
+from xpool_protocol.control import registry_pb2 as pb
 
 TIMEOUT_S: Final = 1.0
 """Of one connection; who is further away is not near."""
@@ -50,8 +49,6 @@ def rtt_us(address: str) -> int | None:
 
 def distances_to(nodes: Sequence[pb.NodeInfo]) -> list[pb.Distance]:
     """Round trips to those that live and can be reached, in a few seconds at most."""
-    from xpool_protocol.control import registry_pb2 as pb
-
     alive = [node for node in nodes if node.alive][:MOST]
     if not alive:
         return []
