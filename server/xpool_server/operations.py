@@ -101,6 +101,8 @@ class Operation:
             torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
             for key in ("SparseCPU", "SparseCsrCPU")
         )
+        # Autograd hands a way back undefined tensors where the schema says Tensor.
+        is_way_back = self._base.endswith("_backward")
         for index, argument in enumerate(schema.arguments):
             is_written = _is_written(argument)
             convert = self._converters.for_type(
@@ -109,6 +111,7 @@ class Operation:
                 reshaped=is_written and self.reshapes,
                 numbers=numbers,
                 sparse=sparse,
+                undefined=is_way_back,
             )
             is_required = not argument.has_default_value()
             if is_required:

@@ -96,6 +96,7 @@ class Converters:
         reshaped: bool,
         numbers: bool,
         sparse: bool = False,
+        undefined: bool = False,
     ) -> Convert:
         """The checker of one argument.
 
@@ -106,6 +107,7 @@ class Converters:
                 gets a tensor object of its own.
             numbers: torch takes a Python number in the place of a tensor here.
             sparse: torch has a kernel of the operation for sparse tensors.
+            undefined: None stands for an undefined tensor.
         """
         name = kind.kind()
         if name in {"OptionalType", "ListType"}:
@@ -121,9 +123,10 @@ class Converters:
                 _optional(element) if name == "OptionalType" else _list(element, text)
             )
         if name == "TensorType":
-            return self._tensor(
+            tensor = self._tensor(
                 written=written, reshaped=reshaped, numbers=numbers, sparse=sparse
             )
+            return _optional(tensor) if undefined and not written else tensor
         return self._plain.get(str(kind)) or _unsupported(str(kind))
 
     def _tensor(

@@ -55,7 +55,10 @@ def assembled(wire: SparseTensor, parts: Sequence[torch.Tensor]) -> torch.Tensor
         layout = LAYOUTS[wire.layout]
         _check_compressed(wire, layout, *parts)
         made = aten._sparse_compressed_tensor_unsafe(
-            *parts, wire.sizes, dtype=parts[2].dtype, layout=layout
+            *(*parts, wire.sizes),
+            dtype=parts[2].dtype,
+            layout=layout,
+            device=parts[2].device,
         )
     return made
 

@@ -67,7 +67,9 @@ def test_kernels_as_far_as_a_cpu_goes(xpool_run: Runner) -> None:
 @pytest.mark.parametrize("mode", ["on", "off"])
 def test_devices_memory_and_streams(xpool_run: Runner, mode: str) -> None:
     program = str(PROGRAMS / "arrays_on_a_device.py")
-    ended = xpool_run("--memory", "256MiB", program, env={"XPOOL_TORCH": mode})
+    ended = xpool_run(
+        "--memory", "256MiB", program, str(256 << 20), env={"XPOOL_TORCH": mode}
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "the device is as it should be\n"
 

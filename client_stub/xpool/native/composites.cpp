@@ -137,9 +137,8 @@ void recorded_convolution(const c10::OperatorHandle &, Stack *stack) {
   dispatch(whole, stack);
 }
 
+// The kernel of cuDNN differs from torch's own in rounding alone, and wants its lengths on the host.
 void use_cudnn_ctc(const c10::OperatorHandle &handle, Stack *stack) {
-  if (!is_lacking(handle, *stack))
-    return dispatch(handle, stack);
   torch::jit::drop(*stack, handle.schema().arguments().size());
   torch::jit::push(*stack, false);
 }

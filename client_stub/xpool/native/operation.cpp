@@ -32,6 +32,8 @@ static const std::unordered_set<std::string> kLearned = {
     "aten::_fft_c2r",
     "aten::_fft_c2c",
     "aten::linalg_eig",
+    "aten::_linalg_svd",
+    "aten::log_sigmoid_forward",
     "aten::max_unpool2d",
     "aten::max_unpool3d",
     "aten::multilabel_margin_loss_forward",

@@ -42,6 +42,8 @@ class CupyLibrary(ArrayLibrary):
             return self._elementwise
         if name == "xpool.reduction":
             return self._reduction
+        if name == "ndarray.astype":
+            return _as_type
         if name.startswith("ndarray."):
             return self._member(self.array_type, name.removeprefix("ndarray."), name)
         owner, _, last = name.rpartition(".")
@@ -71,7 +73,7 @@ class CupyLibrary(ArrayLibrary):
         """Run an ``ElementwiseKernel`` of this source; its output, or a tuple."""
         what = (in_params, out_params, operation)
         kernel = self._kernel("ElementwiseKernel", what, extras)
-        return kernel(*arguments, *out, size=size)
+        return kernel(*arguments, *out, **({} if size is None else {"size": size}))
 
     def _reduction(
         self,
@@ -145,6 +147,13 @@ class CupyLibrary(ArrayLibrary):
     ) -> Any:
         flat = np.frombuffer(data, dtype)
         return self._cupy.asarray(flat.reshape(sizes)) if sizes else flat[0]
+
+
+def _as_type(array: Any, dtype: Any, order: str, casting: str) -> Any:
+    """``ndarray.astype``: CuPy casts unsafely and refuses to be told to."""
+    if casting != "unsafe":
+        raise ArgumentInvalid(f"casting {casting!r} is the client's to check")
+    return array.astype(dtype, order=order)
 
 
 def _allocate(nbytes: int, device: int) -> int:

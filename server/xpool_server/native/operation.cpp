@@ -24,6 +24,12 @@ Kind kind_of(const c10::TypePtr &type) {
   }
 }
 
+// Autograd hands a way back undefined tensors where the schema says Tensor, as for attention without a bias.
+bool is_way_back(const std::string &name) {
+  constexpr std::string_view kEnd = "_backward";
+  return name.size() >= kEnd.size() && name.compare(name.size() - kEnd.size(), kEnd.size(), kEnd) == 0;
+}
+
 Parameter parameter_of(const c10::Argument &argument, size_t order, bool takes_numbers) {
   Parameter made;
   made.order = order;
@@ -55,8 +61,10 @@ Parameter parameter_of(const c10::Argument &argument, size_t order, bool takes_n
 Operation::Operation(const c10::OperatorHandle &op, const std::vector<std::string> &argument_names, bool takes_numbers)
     : handle(op), parameters(argument_names.size()) {
   const auto &declared = handle.schema().arguments();
+  const bool is_back = is_way_back(handle.schema().name());
   for (size_t order = 0; order < declared.size(); order++) {
-    const Parameter made = parameter_of(declared[order], order, takes_numbers);
+    Parameter made = parameter_of(declared[order], order, takes_numbers);
+    made.may_be_undefined = is_back && made.kind == Kind::kTensor && !made.is_list && !made.is_written;
     required_count += made.is_required;
     reshapes |= declared[order].kwarg_only() && made.is_written;
     defaults.push_back(declared[order].default_value().value_or(c10::IValue()));

@@ -33,6 +33,7 @@ struct Parameter {
   bool is_required = false;
   bool is_written = false;
   bool takes_numbers = false;  // a Python number may stand for the tensor
+  bool may_be_undefined = false;  // a way back, where an absent tensor is an undefined one
 };
 
 struct Operation {

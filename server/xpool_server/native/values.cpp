@@ -321,6 +321,8 @@ c10::IValue Values::read_value(Reader &from, const Operation &operation, const P
   const uint8_t tag = from.uint8();
   if (tag == kNone && parameter.is_optional)
     return c10::IValue();
+  if (tag == kNone && parameter.may_be_undefined)
+    return at::Tensor();
   if (parameter.is_list)
     return read_list(from, operation, parameter, tag);
   return read_item(from, operation, parameter, tag);

@@ -1,5 +1,7 @@
 """Devices, memory, streams and events of CuPy. Run by test_arrays_more.py."""
 
+import sys
+
 import cupy as cp
 import cupyx
 import cupyx.profiler
@@ -15,7 +17,7 @@ def refused(kind, run, text):
     raise AssertionError(f"{kind.__name__} was expected")
 
 
-QUOTA = 256 << 20
+QUOTA = int(sys.argv[1])
 assert cp.cuda.runtime.getDeviceCount() == 1
 assert cp.cuda.runtime.getDeviceProperties(0)["totalGlobalMem"] == QUOTA
 assert cp.cuda.runtime.runtimeGetVersion() >= 13000

@@ -22,6 +22,13 @@ def case_names(path: Path) -> list[str]:
     return [line[9:].split("(")[0] for line in lines if line.startswith("def case_")]
 
 
+def is_real_gpu(device: str) -> bool:
+    """Whether a CUDA device executes, where an index out of range ends the process."""
+    import torch
+
+    return device == "cuda" and torch.cuda.get_device_capability()[0] > 0
+
+
 def run(name: str, case: Callable[[str], None], device: str) -> dict[str, object]:
     try:
         case(device)

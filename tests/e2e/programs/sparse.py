@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from cases import is_real_gpu
 from torch import nn
 
 warnings.simplefilter("ignore")
@@ -29,7 +30,8 @@ def same(got: torch.Tensor, want: torch.Tensor) -> None:
     assert got.layout == want.layout, (got.layout, want.layout)
     assert got.dtype == want.dtype
     if want.layout is torch.sparse_coo:
-        assert got.is_coalesced() == want.is_coalesced()
+        if not is_real_gpu("cuda"):  # whose kernels coalesce less often
+            assert got.is_coalesced() == want.is_coalesced()
         assert (got.sparse_dim(), got.dense_dim()) == (
             want.sparse_dim(),
             want.dense_dim(),

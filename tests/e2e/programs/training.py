@@ -25,7 +25,9 @@ Batches = list[tuple[torch.Tensor, torch.Tensor]]
 class Convolutional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        # Without a bias, whose gradient before a norm is what was rounded off.
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
         self.conv2, self.out = nn.Conv2d(8, 16, 3), nn.Linear(16 * 2 * 2, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -314,9 +316,9 @@ def case_several_python_threads(device: str) -> None:
             generator = torch.Generator().manual_seed(seed)
             x = torch.randn(32, 32, generator=generator)
             a, b = x, x.to(device)
-            for _ in range(30):
-                a = torch.tanh(a @ x)
-                b = torch.tanh(b @ x.to(device))
+            for _ in range(30):  # a map that does not amplify what is rounded
+                a = torch.tanh(a @ x / 8) + x
+                b = torch.tanh(b @ x.to(device) / 8) + x.to(device)
             torch.testing.assert_close(b.cpu(), a)
             w = torch.ones(32, 32, device=device, requires_grad=True)
             (x.to(device) * w).sum().backward()
