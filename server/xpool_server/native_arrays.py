@@ -110,6 +110,10 @@ class NativeArrays:
         """Python has run an operation: from now on C++ may."""
         if number in self._known or self._pointer is None:
             return
+        if self._calls.is_get(number):
+            self._known.add(number)
+            self._call["xs_arrays_define_get"](self._pointer, number)
+            return
         found = self._calls.known_operation(number)
         if found is None:
             return
@@ -139,7 +143,9 @@ def _constants(library: ArrayLibrary) -> tuple[Any, ...]:
     dtypes = tuple([DTYPE_OF.get(code) for code in range(_DTYPE_CODES)])
     count = sys.getrefcount if library.reuses_memory else None
     plain = (None, False, True, ..., dtypes, SCALAR_TYPES)
-    return (*plain, library.array_type, library.as_result, count, _NAMES, ("out",))
+    items = library.from_bytes, library.to_bytes
+    made = library.array_type, library.as_result, count, _NAMES, ("out",)
+    return (*plain, *made, *items)
 
 
 _POINTER: Final = ctypes.c_void_p
@@ -155,6 +161,7 @@ _FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
         (_POINTER, _ID, _OBJECT, ctypes.c_int32, ctypes.c_int32),
         None,
     ),
+    ("xs_arrays_define_get", (_POINTER, _ID), None),
     (
         "xs_arrays_run",
         (_POINTER, ctypes.c_char_p, _ID, _ID, ctypes.POINTER(Stop)),

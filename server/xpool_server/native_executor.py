@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import torch
-from xpool_protocol.arrays.records import ARRAY_KINDS, ArrayCall
+from xpool_protocol.arrays.records import ARRAY_KINDS, ArrayCall, ArrayRequest
 from xpool_protocol.messages import Reply
 from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
@@ -169,7 +169,7 @@ class NativeExecutor(Executor):
                 record = read_record(reader)
                 if outcome == ArrayOutcome.HAND_BACK:
                     yield from self.retried(record)
-                    if isinstance(record, ArrayCall):
+                    if isinstance(record, ArrayCall | ArrayRequest):
                         native.learn(record.array_operation)
                 else:
                     assert isinstance(record, ArrayCall)

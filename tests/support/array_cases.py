@@ -27,6 +27,7 @@ NAMES = (
     *("cupy.sum", "cupy.where", "ndarray.reshape", "cupy.linalg.cholesky"),
     *("cupy.no_such_function", "cupy.arange", "ndarray.astype", "cupy.negative"),
     *("cupyx.scipy.sparse.eye", "cupyx.scipy.sparse.dia_matrix.setdiag"),
+    "xpool.get",
 )
 NUMBER = {name: number for number, name in enumerate(NAMES)}
 DEFINED = tuple(DefineArrayOperation(NUMBER[name], name) for name in NAMES)
@@ -66,6 +67,7 @@ def all_once() -> tuple[Record, ...]:
         call("ndarray.astype", (909, FLOAT64, (2, 2)), Handle(900), DType(FLOAT64)),
         call("cupy.negative", (911, FLOAT32, (2, 2)), Handle(900)),
     ]
+    records.append(ask("xpool.get", 900, Handle(900)))
     records.insert(len(DEFINED) + 1, put(910, 1, 1))
     records.insert(
         len(DEFINED) + 2, call("ndarray.__setitem__", None, Handle(910), ..., 1.0)
@@ -170,6 +172,30 @@ CASES: dict[str, tuple[Record, ...]] = {
         call("cupyx.scipy.sparse.dia_matrix.setdiag", None, Handle(1 << 40), 1.0, 3),
         call("cupyx.scipy.sparse.dia_matrix.setdiag", None, Handle(1 << 40), 1.0, 5),
         FreeArrays((1, 1 << 40)),
+    ),
+    "items": (
+        PutArray(1, FLOAT64, 1, (2, 3), np.arange(6.0).tobytes()),
+        PutArray(2, BOOL, 0, (), b"\1"),
+        PutArray(3, FLOAT32, 0, (0, 4), b""),
+        ask("xpool.get", 1, Handle(1)),
+        ask("xpool.get", 2, Handle(2), [1, 1, 3, 77, -1, 2]),
+        call("ndarray.__getitem__", (4, FLOAT64, (2,)), Handle(1), (..., 1)),
+        ask("xpool.get", 3, Handle(4), []),
+        call("cupy.arange", (5, INT64, (9,)), 9),
+        call("cupy.arange", (6, INT64, (8193,)), 8193),
+        ask("xpool.get", 4, Handle(3), [5, 4, 6]),
+        ask("xpool.get", 5, Handle(6)),
+        ask("xpool.get", 6, Handle(78)),
+        ask("xpool.get", 7, Handle(1), 5),
+        ask("xpool.get", 8, Handle(1), [1] * 257),
+        call("cupy.add", (7, FLOAT32, (9,)), Handle(5), 1.0),
+        ask("xpool.get", 9, Handle(7)),
+        ask("xpool.get", 10, Handle(1), [7, 5.0]),
+    ),
+    "bytes that are no array": (
+        PutArray(1, FLOAT32, 0, (1 << 13,), bytes(1 << 15)),
+        PutArray(1, FLOAT32, 0, (1,), bytes(4)),
+        *(PutArray(n, FLOAT32, 0, (1 << 13,), bytes(1 << 15)) for n in range(2, 200)),
     ),
     "no room": (
         put(1, 2),

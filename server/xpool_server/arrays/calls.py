@@ -172,6 +172,10 @@ class ArrayCalls:
         """Whether the library has been imported, and there is a table."""
         return self._arrays is not None
 
+    def is_get(self, number: int) -> bool:
+        """Whether an operation's number is that which asks for items."""
+        return self._names.get(number) == "xpool.get"
+
     def known_operation(self, number: int) -> tuple[Callable[..., Any], bool] | None:
         """What an operation of the library's calls, and whether that makes views.
 

@@ -103,7 +103,7 @@ class NumpyLibrary(ArrayLibrary):
     def from_bytes(
         self, dtype: np.dtype[Any], sizes: tuple[int, ...], order: str, data: bytes
     ) -> Any:
-        flat = np.frombuffer(bytearray(data), dtype)
+        flat = np.frombuffer(data, dtype)
         # A copy, so that the array owns its memory as any other.
         return np.array(flat.reshape(sizes, order=order), order="K", copy=True)  # type: ignore[call-overload]
 

@@ -9,13 +9,15 @@
 namespace xpool_server {
 
 constexpr uint8_t kTagNone = 0, kTagFalse = 1, kTagTrue = 2, kTagInt = 3, kTagFloat = 4, kTagComplex = 5, kTagText = 6,
-                  kTagList = 7, kTagDtype = 11, kTagTuple = 32, kTagHandle = 33, kTagSlice = 34, kTagEllipsis = 35,
+                  kTagList = 7, kTagHostTensor = 10, kTagDtype = 11, kTagTuple = 32, kTagHandle = 33, kTagSlice = 34, kTagEllipsis = 35,
                   kTagScalarType = 42;
 constexpr size_t kDtypeCodes = 30;
 
 // Of xpool_protocol/limits.py, as those in limits.h.
 constexpr uint64_t MAX_ARRAY_DEPTH = 8;
 constexpr uint64_t MAX_NAME_NBYTES = 256;
+constexpr uint64_t MAX_READ_AHEAD = 256;
+constexpr uint64_t MAX_READ_AHEAD_NBYTES = 64;
 
 // Objects of Python's that values stand for.
 struct ArrayConstants {
@@ -53,6 +55,15 @@ class ArrayValues {
   const ArrayConstants &constants_;
   PyObject *const table_;
 };
+
+// By code: sizes of an item, in bytes; 0 where arrays have no such dtype.
+constexpr uint8_t kItemNbytes[kDtypeCodes] = {1, 1, 2, 4, 8, 2, 4, 8, 0, 8, 16, 1, 0, 0, 0,
+                                              0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0, 2, 4, 8};
+
+inline void expect(bool is_met) {
+  if (!is_met)
+    throw HandBack{};
+}
 
 // Throws HandBack if Python could not make an object.
 Ref must(PyObject *made);

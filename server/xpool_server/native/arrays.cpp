@@ -9,15 +9,6 @@ namespace {
 // From here on memory that is warm is worth looking for, as it is to NumPy itself.
 constexpr uint64_t kReusedNbytes = 256 << 10;
 
-// By code: sizes of an item, in bytes.
-constexpr uint8_t kItemNbytes[kDtypeCodes] = {1, 1, 2, 4, 8, 2, 4, 8, 0, 8, 16, 1, 0, 0, 0,
-                                              0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0, 2, 4, 8};
-
-void expect(bool is_met) {
-  if (!is_met)
-    throw HandBack{};
-}
-
 long long number_in(PyObject *list, ssize_t at) { return PyLong_AsLongLong(PyList_GetItem(list, at)); }
 
 void set_number(PyObject *list, ssize_t at, long long value) { PyList_SetItem(list, at, PyLong_FromLongLong(value)); }
@@ -53,7 +44,7 @@ ArrayOutcome Arrays::run(const uint8_t *records, size_t nbytes, size_t start) {
   return row(from, false);
 }
 
-bool Arrays::serve(const uint8_t *records, size_t nbytes, size_t start) {
+ArrayOutcome Arrays::serve(const uint8_t *records, size_t nbytes, size_t start) {
   Reader from(records, nbytes);
   from.go_to(start);
   record_count = 0;
@@ -61,10 +52,10 @@ bool Arrays::serve(const uint8_t *records, size_t nbytes, size_t start) {
   const ArrayOutcome outcome = row(from, true);
   if (outcome == ArrayOutcome::kFailed)
     PyErr_Fetch(&raised_.type, &raised_.value, &raised_.traceback);
-  if (outcome != ArrayOutcome::kDone)
+  if (outcome == ArrayOutcome::kFailed || outcome == ArrayOutcome::kResult)
     left_ = outcome;
   PyGILState_Release(before);
-  return outcome == ArrayOutcome::kDone;
+  return outcome;
 }
 
 // While others may want the device, they get their turn, and other threads get Python's lock.
@@ -76,34 +67,43 @@ void Arrays::check_turn() const {
   PyEval_RestoreThread(state);
 }
 
-// Goes through records as long as they are about arrays; with `heeds_calls`, and as long as the node wants nothing.
-ArrayOutcome Arrays::row(Reader &from, bool heeds_calls) {
+// Goes through records as long as they are about arrays; if they are served, as long as the node wants nothing.
+ArrayOutcome Arrays::row(Reader &from, bool is_served) {
   while (!from.is_exhausted() && is_kind(*from.here())) {
     position = from.position();
-    if (heeds_calls && executor_.turn && executor_.turn->is_wanted())
+    if (is_served && executor_.turn && executor_.turn->is_wanted())
       return ArrayOutcome::kDone;
     check_turn();
     ArrayOutcome outcome = ArrayOutcome::kHandBack;
     try {
-      outcome = step(from);
+      outcome = step(from, is_served);
     } catch (const HandBack &) {
       PyErr_Clear();
     } catch (const std::bad_alloc &) {  // before anything has happened
     }
     arguments_.clear();  // they would keep arrays alive
     keywords_ = Ref();
-    if (outcome != ArrayOutcome::kDone)
+    if (outcome != ArrayOutcome::kDone && outcome != ArrayOutcome::kAnswer)
       return outcome;
     record_count++;
+    if (outcome == ArrayOutcome::kAnswer) {
+      position = from.position();
+      return outcome;
+    }
   }
   position = from.position();
   return ArrayOutcome::kDone;
 }
 
-ArrayOutcome Arrays::step(Reader &from) {
+ArrayOutcome Arrays::step(Reader &from, bool is_served) {
   switch (from.uint8()) {
     case kCall: return call(from);
     case kFree: free(from); return ArrayOutcome::kDone;
+    case kPut: put(from); return ArrayOutcome::kDone;
+    case kRequest:
+      expect(is_served);
+      ask(from);
+      return ArrayOutcome::kAnswer;
     default: return ArrayOutcome::kHandBack;
   }
 }

@@ -3,6 +3,7 @@
 // know, or what breaks a rule, it hands back before it has had any effect.
 #pragma once
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -16,6 +17,7 @@ enum class ArrayOutcome : int32_t {
   kHandBack,  // the record at `position` has had no effect: Python executes it
   kFailed,    // the record is a call, and it raised: Python's error is set
   kResult,    // the record is a call, and it has run: Python binds `result`, or says why not
+  kAnswer,    // of `serve` alone: the record before `position` asked for items: `answer` is what to send
 };
 
 class Arrays {
@@ -29,6 +31,7 @@ class Arrays {
     Ref count_references;  // sys.getrefcount; null where results never take an argument's memory
     Ref shape, dtype, base, nbytes, flags, c_contiguous, writeable;  // names of attributes
     Ref names_out;  // ("out",)
+    Ref from_bytes, to_bytes;  // ArrayLibrary's
   } constants;
   size_t max_handles = 0;
 
@@ -36,6 +39,8 @@ class Arrays {
   size_t position = 0;
   uint64_t record_count = 0;
   Ref result;
+  uint64_t request = 0;
+  std::string answer;  // the value of the request's answer
 
   // Since somebody took them.
   uint64_t executed_ops = 0;
@@ -46,20 +51,22 @@ class Arrays {
   void define(uint64_t number, Ref callable, bool is_view, bool is_elementwise);
   // What `serve` has left to Python comes out of the next call.
   ArrayOutcome run(const uint8_t *records, size_t nbytes, size_t from);
-  // `run` without Python's lock, which it takes. True if the row is over, or the node has called; false if the record at
-  // `position` is Python's, which gets it by `run`.
-  bool serve(const uint8_t *records, size_t nbytes, size_t from);
+  // The operation that asks for items, `xpool.get`.
+  void define_get(uint64_t number) { get_ = number; }
+  // `run` without Python's lock, which it takes. kDone: the row is over, or the node has called. What is Python's it gets
+  // by `run`.
+  ArrayOutcome serve(const uint8_t *records, size_t nbytes, size_t from);
 
   static bool is_kind(uint8_t record) { return record >= kFirstKind && record <= kLastKind; }
 
  private:
-  enum Kind : uint8_t { kCall = 45, kFree = 47, kFirstKind = 44, kLastKind = 50 };
+  enum Kind : uint8_t { kCall = 45, kRequest = 46, kFree = 47, kPut = 48, kFirstKind = 44, kLastKind = 50 };
   // What a call has raised, while Python's error has to be another thread state's.
   struct Raised {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   };
 
-  ArrayOutcome row(Reader &from, bool heeds_calls);
+  ArrayOutcome row(Reader &from, bool is_served);
   void check_turn() const;
   struct Operation {
     Ref callable;
@@ -72,9 +79,13 @@ class Arrays {
     Ref key;  // the number
   };
 
-  ArrayOutcome step(Reader &from);
+  ArrayOutcome step(Reader &from, bool is_served);
   ArrayOutcome call(Reader &from);
   void free(Reader &from);
+  void put(Reader &from);
+  void ask(Reader &from);
+  void append_items(PyObject *array);
+  uint8_t code_of(PyObject *dtype) const;
   void read_predicted(Reader &from, bool is_view);
   void read_arguments(Reader &from);
   PyObject *take_memory(const Operation &operation, Reader next);
@@ -100,6 +111,7 @@ class Arrays {
   size_t positional_ = 0;
   Ref keywords_;
   std::vector<uint64_t> freed_;
+  std::optional<uint64_t> get_;
   std::optional<ArrayOutcome> left_;  // by `serve`
   Raised raised_;
 };

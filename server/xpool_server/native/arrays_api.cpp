@@ -53,6 +53,8 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
   for (size_t i = 0; i < std::size(fields); i++)
     *fields[i] = item(names, i);
   made->constants.names_out = item(given, 10);
+  made->constants.from_bytes = item(given, 11);
+  made->constants.to_bytes = item(given, 12);
   made->max_handles = max_handles;
   return made.release();
 }
@@ -71,6 +73,8 @@ API void xs_arrays_take_counts(Arrays *arrays, XsArraysCounts *to) {
 API void xs_arrays_define(Arrays *arrays, uint64_t number, PyObject *callable, int32_t is_view, int32_t is_elementwise) {
   arrays->define(number, Ref::to(callable), is_view, is_elementwise);
 }
+
+API void xs_arrays_define_get(Arrays *arrays, uint64_t number) { arrays->define_get(number); }
 
 API int32_t xs_arrays_run(Arrays *arrays, const char *records, uint64_t nbytes, uint64_t from, XsArraysStop *stop) {
   const ArrayOutcome outcome = arrays->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);

@@ -74,6 +74,8 @@ std::string Connection::ack() {
   return frame;
 }
 
+std::string Connection::reply(uint64_t request) const { return header(kReplyKind, 1, request); }
+
 std::string Connection::read_reply(uint64_t request) const { return header(kReplyKind, 2, request) + kNone; }
 
 }  // namespace xpool_server

@@ -35,6 +35,8 @@ class Connection {
   std::string ack();
   // What stands before the payload of the answer to a read.
   std::string read_reply(uint64_t request) const;
+  // What stands before the value of an answer without payload.
+  std::string reply(uint64_t request) const;
 
  private:
   std::string header(uint8_t kind, uint16_t frame_count, uint64_t number) const;

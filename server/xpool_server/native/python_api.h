@@ -36,6 +36,8 @@ PyObject *PyLong_FromVoidPtr(void *);
 long long PyLong_AsLongLong(PyObject *);
 PyObject *PyFloat_FromDouble(double);
 PyObject *PyComplex_FromDoubles(double, double);
+PyObject *PyBytes_FromStringAndSize(const char *, ssize_t);
+int PyBytes_AsStringAndSize(PyObject *, char **data, ssize_t *nbytes);
 PyObject *PyUnicode_DecodeUTF8(const char *, ssize_t, const char *errors);
 int PyObject_IsTrue(PyObject *);
 PyObject *PyErr_Occurred();  // borrowed

@@ -122,10 +122,12 @@ bool Serving::run_arrays(std::string_view records, size_t &position) {
   Arrays *arrays = executor_.arrays;
   if (!arrays || executor_.expansion.plan || position == records.size() || !Arrays::is_kind(data[position]))
     return false;
-  const bool is_done = arrays->serve(data, records.size(), position);
+  const ArrayOutcome outcome = arrays->serve(data, records.size(), position);
   batch_record_count += arrays->record_count;
   executor_.position = position = arrays->position;
-  return is_done;
+  if (outcome == ArrayOutcome::kAnswer)
+    send(connection_.reply(arrays->request) + arrays->answer);
+  return outcome == ArrayOutcome::kDone || outcome == ArrayOutcome::kAnswer;
 }
 
 bool Serving::answer_read() {
