@@ -58,22 +58,23 @@ ArrayOutcome Arrays::serve(const uint8_t *records, size_t nbytes, size_t start) 
   return outcome;
 }
 
-// While others may want the device, they get their turn, and other threads get Python's lock.
-void Arrays::check_turn() const {
-  if (!executor_.turn || executor_.turn->is_undisturbed())
-    return;
+// While others may want the device, they get their turn, and other threads get Python's lock. As `Turn::check`.
+bool Arrays::check_turn(bool heeds_calls) const {
+  Turn *turn = executor_.turn;
+  if (!turn || (turn->is_undisturbed() && !(heeds_calls && turn->is_wanted())))
+    return true;
   PyThreadState *state = PyEval_SaveThread();
-  executor_.turn->check();
+  const bool may_go_on = turn->check(heeds_calls);
   PyEval_RestoreThread(state);
+  return may_go_on;
 }
 
 // Goes through records as long as they are about arrays; if they are served, as long as the node wants nothing.
 ArrayOutcome Arrays::row(Reader &from, bool is_served) {
   while (!from.is_exhausted() && is_kind(*from.here())) {
     position = from.position();
-    if (is_served && executor_.turn && executor_.turn->is_wanted())
+    if (!check_turn(is_served))
       return ArrayOutcome::kDone;
-    check_turn();
     ArrayOutcome outcome = ArrayOutcome::kHandBack;
     try {
       outcome = step(from, is_served);

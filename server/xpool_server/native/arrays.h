@@ -67,7 +67,7 @@ class Arrays {
   };
 
   ArrayOutcome row(Reader &from, bool is_served);
-  void check_turn() const;
+  bool check_turn(bool heeds_calls) const;
   struct Operation {
     Ref callable;
     bool is_view, is_elementwise;
