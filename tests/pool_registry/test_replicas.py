@@ -270,11 +270,15 @@ def test_etcd_may_be_gone_for_a_while(
     with RegistryClient(trio.address, timeout_s=30) as client:
         node = make_node(client)
         node.join()
-        lease = client.acquire(tenant="ada", share_percent=10)
+        lease = client.acquire(tenant="ada", share_percent=10, ttl_ms=3000)
         etcd.stop()
+        gone_s = time.monotonic()
         # Nobody leads without it: nothing can be promised that would be kept.
         wait_until(lambda: not any(answers(one) for one in trio.all), 30)
+        # Longer than the lease lasts: nobody can end it meanwhile.
+        wait_until(lambda: time.monotonic() > gone_s + 6, 30)
         etcd.start()
+        assert client.renew(lease.lease_id, lease.epoch).epoch == lease.epoch
         assert node.heartbeat(lease) == {}
         client.acquire(tenant="ada", share_percent=10)
         assert len(client.list_leases()) == 2
