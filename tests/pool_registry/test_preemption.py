@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_registry.pool_model import HOUR_MS, MINUTE_MS, PoolModel, hashed
-from xpool_protocol.errors import LeaseExpired
+from xpool_protocol.errors import LeaseExpired, NoCapacity
 from xpool_registry.commands import RenewLease
-from xpool_registry.events import LeaseNoticed, NoticeWithdrawn, RequestQueued
+from xpool_registry.events import (
+    LeaseGranted,
+    LeaseNoticed,
+    NoticeWithdrawn,
+    RequestQueued,
+)
 from xpool_registry.preemption import RANKS, victims
 from xpool_registry.settings import Settings
 
@@ -128,6 +135,32 @@ def test_a_tenants_budget_limits_it(pool: PoolModel) -> None:
     assert "second" in pool.running()
 
 
+def test_a_job_on_several_devices_loses_the_work_of_all(pool: PoolModel) -> None:
+    """Six minutes on each of three devices, against eight on one."""
+    pool.join("b", devices=2)
+    pool.ask("single", priority="low")
+    pool.wait(2 * MINUTE_MS)
+    pool.ask("gang", devices=3, priority="low", tenant="bob")
+    pool.wait(6 * MINUTE_MS)
+    pool.ask("high", priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"single"}
+
+
+def test_a_job_that_must_leave_anyway_costs_nothing_more(pool: PoolModel) -> None:
+    """Two devices: of one job, 12 minutes in all, or of two with 8 and 7."""
+    pool.join("b", devices=2)
+    pool.ask("one", priority="low")
+    pool.wait(MINUTE_MS)
+    pool.ask("two", priority="low")
+    pool.wait(MINUTE_MS)
+    pool.ask("gang", devices=2, priority="low", tenant="bob")
+    pool.wait(6 * MINUTE_MS)
+    pool.ask("high", devices=2, priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"gang"}
+
+
 def test_notice_survives_a_restart(pool: PoolModel) -> None:
     pool.ask("low", devices=2, priority="low", tenant="bob")
     pool.wait(5 * MINUTE_MS)
@@ -146,21 +179,22 @@ LEASES = st.lists(
         st.sampled_from([10, 20, 30, 50, 100]),
         st.sampled_from(["low", "normal"]),
         st.integers(1, 5),
+        st.integers(1, 3),
     ),
-    max_size=9,
+    max_size=7,
 )
 
 
 @given(LEASES, st.sampled_from([20, 60, 100]), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_the_cheapest_victims_against_all_sets(
-    asked: list[tuple[int, str, int]], share: int, devices: int
+    asked: list[tuple[int, str, int, int]], share: int, devices: int
 ) -> None:
     pool = PoolModel(Settings(min_run_ms=0, default_ttl_ms=86_400_000))
     pool.join("a", devices=3)
-    for i, (part, priority, minutes) in enumerate(asked):
-        if pool_has_room(pool, part):
-            pool.ask(f"l{i}", part, priority=priority, wait_ms=0)
+    for i, (part, priority, minutes, count) in enumerate(asked):
+        with suppress(NoCapacity):
+            pool.ask(f"l{i}", part, count, priority=priority, wait_ms=0)
         pool.now_ms += minutes * MINUTE_MS
         pool.beat()
     request = RequestQueued(
@@ -182,7 +216,7 @@ def test_the_cheapest_victims_against_all_sets(
     )
     leases = [held.lease for held in pool.registry.leases()]
     assert found is not None, "all of them may be ended"
-    cost = cost_of(found.leases, at.wall_s)
+    cost = cost_of(found.leases, leases, at.wall_s)
     for size in range(len(leases) + 1):
         for chosen in itertools.combinations(leases, size):
             freed = dict.fromkeys(range(3), 0)
@@ -192,19 +226,18 @@ def test_the_cheapest_victims_against_all_sets(
                 freed[lease.device_index] -= lease.share_percent
             fitting = sum(100 - held >= share for held in freed.values())
             if fitting >= devices:
-                assert cost <= cost_of(chosen, at.wall_s)
+                assert cost <= cost_of(chosen, leases, at.wall_s)
 
 
-def pool_has_room(pool: PoolModel, share: int) -> bool:
-    return any(
-        view.offer.free_share_percent >= share for view in pool.registry.devices()
-    )
-
-
-def cost_of(leases: tuple[object, ...], wall_s: float) -> tuple[int, float, int]:
-    ranks = [RANKS[lease.priority] for lease in leases]  # type: ignore[attr-defined]
+def cost_of(
+    leases: Sequence[LeaseGranted], live: Sequence[LeaseGranted], wall_s: float
+) -> tuple[int, float, int]:
+    """Who loses one device of several loses the work on all of them."""
+    jobs = {one.group_id or one.lease_id for one in leases}
     work = sum(
-        (wall_s - lease.at_s) * lease.share_percent / 100  # type: ignore[attr-defined]
-        for lease in leases
+        (wall_s - one.at_s) * one.share_percent / 100
+        for one in live
+        if (one.group_id or one.lease_id) in jobs
     )
-    return max(ranks, default=-1), round(work, 3), len(leases)
+    highest = max((RANKS[one.priority] for one in leases), default=-1)
+    return highest, round(work, 3), len(leases)
