@@ -90,6 +90,14 @@ def test_the_page_keeps_what_ran_at_another_time(
     assert found["math"].predictions == 5
 
 
+def test_source_in_cuda_is_counted_by_itself(tmp_path: Path) -> None:
+    needs_cuda = {"id": "a::d", "outcome": "needs_cuda"}
+    write(tmp_path, "math", [PASSED, FAILED, needs_cuda])
+    found = runner.summed(tmp_path, "math")
+    assert (found.percent, found.counts["needs_cuda"]) == (50, 1)
+    assert array_page.table({"math": found})[2].startswith("| math | 1 | 1 | 1 | 0 |")
+
+
 def test_the_page_says_at_which_commit_a_suite_ran(tmp_path: Path) -> None:
     write(tmp_path, "math", [PASSED])
     (tmp_path / "math.commit").write_text("0123abc")
@@ -140,4 +148,4 @@ def test_nothing_to_run_is_said(tmp_path: Path) -> None:
 def test_the_table_has_a_row_for_each_suite(tmp_path: Path) -> None:
     write(tmp_path, "math", [PASSED, FAILED])
     rows = array_page.table({"math": runner.summed(tmp_path, "math")})
-    assert rows[2] == "| math | 1 | 1 | 0 | 0 | 50.00 % | 99 % | earlier |"
+    assert rows[2] == "| math | 1 | 1 | 0 | 0 | 0 | 50.00 % | 99 % | earlier |"

@@ -86,6 +86,8 @@ class NumpyLibrary(ArrayLibrary):
     def as_result(self, found: Any) -> Any:
         if isinstance(found, np.generic | np.matrix):
             return np.asarray(found)
+        if isinstance(found, np.ndarray) and found.dtype == np.object_:
+            return found.tolist()  # no array of the table: what is in it
         return found
 
     def is_elementwise(self, function: Callable[..., Any]) -> bool:

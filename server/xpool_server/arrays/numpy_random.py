@@ -6,6 +6,7 @@ The same seed gives the same numbers each time, but other ones than on a GPU.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -88,6 +89,7 @@ class Signature:
         words = [one.strip() for one in (entry[0] or "()")[1:-1].split(",")]
         self.names = [one.split("=")[0] for one in words if one != "self"]
         self.has_dtype = "dtype" in self.names
+        self.is_legacy = owner == "RandomState"
 
     def split(self, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any], Any]:
         """Positional arguments, the keywords that are left, and the dtype."""
@@ -109,15 +111,15 @@ def _signature(owner: str, name: str) -> Signature:
     return Signature(owner, name)
 
 
-def _counts(values: list[Any]) -> list[Any]:
+def _counts(values: list[Any], least: int) -> list[Any]:
     """CuPy takes floats for counts, and a sample larger than what there is."""
     found: list[Any] = [
         np.asarray(one).astype(np.int64) if isinstance(one, float | np.ndarray) else one
         for one in values[:3]
     ]
     if len(found) == 3:
-        if isinstance(found[2], int) and found[2] < 1:
-            raise ValueError("nsample < 1")
+        if isinstance(found[2], int) and found[2] < least:
+            raise ValueError(f"nsample < {least}")
         if not any(np.any(np.less(one, 0)) for one in found[:2]):
             found[2] = np.minimum(found[2], np.add(found[0], found[1]))
     return [*found, *values[3:]]
@@ -135,10 +137,8 @@ def _open_interval(values: list[Any]) -> list[Any]:
 
 
 def _whole(values: list[Any]) -> list[Any]:
-    """CuPy rounds bounds down, and refuses an empty range even for no items."""
-    bounds = [
-        int(np.floor(one)) if isinstance(one, float) else one for one in values[:2]
-    ]
+    """CuPy cuts bounds off, and refuses an empty range even for no items."""
+    bounds = [int(one) if isinstance(one, float) else one for one in values[:2]]
     is_pair = len(bounds) == 2 and bounds[1] is not None
     low, high = bounds if is_pair else (0, bounds[0])
     if isinstance(low, int) and isinstance(high, int) and low >= high:
@@ -147,7 +147,6 @@ def _whole(values: list[Any]) -> list[Any]:
 
 
 _PREPARED: Final[dict[str, Callable[[list[Any]], list[Any]]]] = {
-    "hypergeometric": _counts,
     "dirichlet": _lines,
     "logseries": _open_interval,
 }
@@ -156,7 +155,11 @@ _PREPARED: Final[dict[str, Callable[[list[Any]], list[Any]]]] = {
 def _prepared(name: str, values: list[Any], signature: Signature) -> list[Any]:
     for one, value in zip(signature.names, values, strict=False):
         if value is None and one not in ("size", "high", "p"):
-            raise ValueError("Unsupported dtype object")
+            if signature.is_legacy:
+                raise ValueError("Unsupported dtype object")
+            raise TypeError(f"{one} is required to be a cupy.ndarray or a scalar")
+    if name == "hypergeometric":
+        return _counts(values, least=1 if signature.is_legacy else 0)
     prepare = _PREPARED.get(name)
     return values if prepare is None else prepare(values)
 
@@ -187,6 +190,71 @@ def _of_state(name: str) -> Callable[..., Any]:
         return _cast(getattr(self, name)(*values, **rest), dtype)
 
     return method
+
+
+def _factor(cov: Any, check_valid: str, tol: float, method: str) -> Any:
+    """What independent numbers are multiplied with to vary together.
+
+    Raises:
+        LinAlgError: the covariance is not positive definite, and that is asked for.
+    """
+    try:
+        if method == "cholesky" or check_valid == "warn":
+            return np.linalg.cholesky(cov)
+    except np.linalg.LinAlgError:
+        if check_valid == "raise":
+            raise np.linalg.LinAlgError(
+                "Matrix is not positive definite; if matrix is positive-semidefinite,"
+                " set 'check_valid' to 'warn'"
+            ) from None
+        if check_valid == "warn":
+            _warn_of(cov, tol, method)
+        if method == "cholesky":
+            return np.full_like(cov, np.nan)
+    if method == "eigh":
+        values, vectors = np.linalg.eigh(cov)
+    else:
+        vectors, values, _ = np.linalg.svd(cov)
+    return vectors * np.sqrt(np.abs(values))
+
+
+def _warn_of(cov: Any, tol: float, method: str) -> None:
+    if method != "cholesky" and np.all(np.linalg.eigvalsh(cov) >= -tol):
+        return
+    is_or_may = "*is*" if method == "cholesky" else "may be"
+    warnings.warn(
+        f"covariance is not positive-semidefinite, output {is_or_may} invalid.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def multivariate_normal(
+    self: Any,
+    mean: Any,
+    cov: Any,
+    size: Any = None,
+    check_valid: str = "ignore",
+    tol: float = 1e-08,
+    method: str = "cholesky",
+    dtype: Any = float,
+) -> Any:
+    """``cupy.random.RandomState.multivariate_normal``."""
+    _check(self, np.random.RandomState)
+    mean, cov = np.asarray(mean, dtype), np.asarray(cov, dtype)
+    if mean.ndim != 1:
+        raise ValueError("mean must be 1 dimensional")
+    if cov.ndim != 2 or cov.shape[0] != cov.shape[1]:
+        raise ValueError("cov must be 2 dimensional and square")
+    if mean.shape[0] != cov.shape[0]:
+        raise ValueError("mean and cov must have same length")
+    if method not in ("eigh", "svd", "cholesky"):
+        raise ValueError("method must be one of {'eigh', 'svd', 'cholesky'}")
+    if check_valid not in ("ignore", "warn", "raise"):
+        raise ValueError("check_valid must equal 'warn', 'raise', or 'ignore'")
+    count = () if size is None else (size,) if isinstance(size, int) else tuple(size)
+    drawn = self.standard_normal((*count, mean.shape[0])).astype(dtype)
+    return drawn @ _factor(cov, check_valid, tol, method).T + mean
 
 
 def _seed_state(self: Any, seed: Any = None) -> None:
@@ -221,7 +289,7 @@ def _of_generator(name: str) -> Callable[..., Any]:
 LEGACY: Final = (
     *("beta", "binomial", "chisquare", "choice", "dirichlet", "exponential", "f"),
     *("gamma", "geometric", "gumbel", "hypergeometric", "laplace", "logistic"),
-    *("lognormal", "logseries", "multivariate_normal", "negative_binomial"),
+    *("lognormal", "logseries", "negative_binomial"),
     *("noncentral_chisquare", "noncentral_f", "normal", "pareto", "permutation"),
     *("poisson", "power", "randint", "random_sample", "rayleigh", "standard_cauchy"),
     *("standard_exponential", "standard_gamma", "standard_normal", "standard_t"),
@@ -243,6 +311,7 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.random.RandomState": random_state,
     "cupy.random.RandomState.seed": _seed_state,
     "cupy.random.RandomState.shuffle": _shuffle,
+    "cupy.random.RandomState.multivariate_normal": multivariate_normal,
     **{
         f"cupy.random.{name}.random_raw": _random_raw
         for name in ("XORWOW", "MRG32k3a", "Philox4x3210")

@@ -32,7 +32,10 @@ AIMS = {
     "examples": 100.0,
     "sklearn": 100.0,
 }
-HEAD = ("suite", "passed", "failed", "out of scope", "skipped", "of those", "aim", "at")
+HEAD = (
+    *("suite", "passed", "failed", "needs CUDA", "out of scope", "skipped"),
+    *("of those", "aim", "at"),
+)
 
 
 def figures(sums: Mapping[str, Sum]) -> dict[str, object]:
@@ -58,7 +61,8 @@ def table(sums: Mapping[str, Sum]) -> list[str]:
         rows.append(
             f"| {name} | {counts['passed'] + counts['xfailed']:,} |"
             f" {counts['failed'] + counts['uncollected']:,} |"
-            f" {counts['out_of_scope']:,} | {counts['skipped']:,} |"
+            f" {counts['needs_cuda']:,} | {counts['out_of_scope']:,} |"
+            f" {counts['skipped']:,} |"
             f" {one.percent:.2f} % | {aim} | {one.commit or 'earlier'} |"
         )
     return rows
@@ -89,10 +93,11 @@ def write(
         "",
         *table(sums),
         "",
-        "*Out of scope* are tests that ask for CuPy's insides (`cupy._core`, plans of"
-        " cuFFT, CUB) or for the address of device memory; skipped ones skip"
-        " themselves. *Of those* that are neither, so many percent passed. *At* is the"
-        " project's commit that ran.",
+        "*Needs CUDA* are tests of source in CUDA: on a CPU they end in the error that"
+        " says so. *Out of scope* are tests that ask for CuPy's insides (`cupy._core`,"
+        " plans of cuFFT, CUB) or for the address of device memory; skipped ones skip"
+        " themselves. *Of those* that are none of these, so many percent passed. *At*"
+        " is the project's commit that ran.",
         "",
         f"**Predictions.** {predictions:,} results were predicted on the client and"
         f" compared with the server's, one by one: {mismatches:,} differed. {late:,}"

@@ -18,132 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from insides import INSIDES
 from outcomes import Outcomes
 from xpool.cupy import finder
 from xpool.cupy.modules import random as drop_in_random
 from xpool_protocol.arrays.api import api
 
 CHECKOUT = Path(os.environ["ARRAY_SUITE_CHECKOUT"])
-
-INSIDES = (
-    "cupy._core",
-    "cupy._core._accelerator",
-    "cupy._core._carray",
-    "cupy._core._codeblock",
-    "cupy._core._cub_reduction",
-    "cupy._core._dtype",
-    "cupy._core._fusion_interface",
-    "cupy._core._fusion_kernel",
-    "cupy._core._fusion_thread_local",
-    "cupy._core._fusion_trace",
-    "cupy._core._fusion_variable",
-    "cupy._core._gufuncs",
-    "cupy._core._kernel",
-    "cupy._core._memory_range",
-    "cupy._core._optimize_config",
-    "cupy._core._reduction",
-    "cupy._core._routines_linalg",
-    "cupy._core._routines_manipulation",
-    "cupy._core._routines_math",
-    "cupy._core._routines_statistics",
-    "cupy._core._scalar",
-    "cupy._core._ufuncs",
-    "cupy._core.core",
-    "cupy._core.dlpack",
-    "cupy._core.flags",
-    "cupy._core.fusion",
-    "cupy._core.internal",
-    "cupy._core.new_fusion",
-    "cupy._core.raw",
-    "cupy._core.syncdetect",
-    "cupy._environment",
-    "cupy._logic.content",
-    "cupy._manipulation",
-    "cupy._math",
-    "cupy._math.misc",
-    "cupy._padding",
-    "cupy._sorting",
-    "cupy._statistics",
-    "cupy._util",
-    "cupy.cublas",
-    "cupy.cuda.cub",
-    "cupy.cuda.compiler",
-    "cupy.cuda.cufft",
-    "cupy.cuda.cutensor",
-    "cupy.cuda.cusparse",
-    "cupy.cuda.cusparselt",
-    "cupy.cuda.jitify",
-    "cupy.cuda.graph",
-    "cupy.cuda.function",
-    "cupy.cuda.curand",
-    "cupy.cuda.cusolver",
-    "cupy.cuda.driver",
-    "cupy.cuda.memory_hook",
-    "cupy.cuda.memory_hooks",
-    "cupy.cuda.nccl",
-    "cupy.cuda.nvrtc",
-    "cupy.cuda.nvtx",
-    "cupy.cuda.pinned_memory",
-    "cupy.cuda.profiler",
-    "cupy.cuda.texture",
-    "cupy.cuda.thrust",
-    "cupy.fft._cache",
-    "cupy.fft._config",
-    "cupy.fft._fft",
-    "cupy.fft.config",
-    "cupy.lib",
-    "cupy.lib._routines_poly",
-    "cupy.lib._polynomial",
-    "cupy.linalg._einsum",
-    "cupy.linalg._util",
-    "cupy.linalg._solve",
-    "cupy.random._bit_generator",
-    "cupy.random._permutations",
-    "cupy.random._distributions",
-    "cupy.random._generator",
-    "cupy.random._sample",
-    "cupy.random.generator",
-    "cupy.typing",
-    "cupyx.cudnn",
-    "cupyx.cusolver",
-    "cupyx.cusparse",
-    "cupyx.cutensor",
-    "cupyx.fallback_mode",
-    "cupyx.jit",
-    "cupyx.lapack",
-    "cupyx.optimizing",
-    "cupyx.scipy._lib",
-    "cupyx.scipy._lib._util",
-    "cupyx.scipy.fft._fft",
-    "cupyx.scipy.fft._helper",
-    "cupyx.scipy.ndimage._util",
-    "cupyx.scipy.signal._bsplines",
-    "cupyx.scipy.signal._iir_utils",
-    "cupyx.scipy.signal._polyutils",
-    "cupyx.scipy.interpolate._bspline",
-    "cupyx.scipy.interpolate._interpolate",
-    "cupyx.scipy.linalg._decomp_lu",
-    "cupyx.scipy.sparse._base",
-    "cupyx.scipy.sparse._compressed",
-    "cupyx.scipy.sparse._coo",
-    "cupyx.scipy.sparse._csr",
-    "cupyx.scipy.sparse._index",
-    "cupyx.scipy.sparse._sputils",
-    "cupyx.scipy.stats._distributions",
-    "cupyx.time",
-    "cupyx.tools",
-    "cupy_backends",
-    "cupy_backends.cuda",
-    "cupy_backends.cuda.api",
-    "cupy_backends.cuda.api.driver",
-    "cupy_backends.cuda.api.runtime",
-    "cupy_backends.cuda.libs",
-    "cupy_backends.cuda.libs.cublas",
-    "cupy_backends.cuda.libs.cusolver",
-    "cupy_backends.cuda.libs.cusparse",
-    "cupy_backends.cuda.libs.nvrtc",
-    "cupy_backends.cuda.stream",
-)
 
 
 class OutOfScope(NotImplementedError):
@@ -202,11 +83,37 @@ NOT_OURS = (
 def lenient(module: types.ModuleType) -> None:
     """Let every other name of a module be one that is out of scope."""
     missing = Missing(module.__name__)
-    module.__getattr__ = lambda name: getattr(missing, name)  # type: ignore[method-assign]
+
+    def find(name: str) -> Any:
+        full = f"{module.__name__}.{name}"
+        if full in finder.MAKERS:  # `from package import module`
+            return importlib.import_module(full)
+        return getattr(missing, name)
+
+    module.__getattr__ = find  # type: ignore[method-assign]
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:
     return None
+
+
+def size_of(size: Any) -> tuple[int, ...]:
+    """A shape, however it is given."""
+    return () if size is None else size if isinstance(size, tuple) else (size,)
+
+
+def is_integer_output(output: Any, given: Any) -> bool:
+    """Whether a filter's result, by what it was asked for, holds integers."""
+    import numpy as np
+
+    wanted = given if output is None else output
+    return np.dtype(getattr(wanted, "dtype", wanted)).kind in "iu"
+
+
+def fill_ndimage_util(m: types.ModuleType) -> None:
+    """By which tests choose how near a result must be."""
+    fill_public(m)
+    m._is_integer_output = is_integer_output
 
 
 def fill_core(m: types.ModuleType) -> None:
@@ -214,6 +121,8 @@ def fill_core(m: types.ModuleType) -> None:
 
     m.ndarray, m.ufunc, m.array = cupy.ndarray, cupy.ufunc, cupy.array
     m.core = m
+    m.get_size = size_of
+    m.create_reduction_func = lambda *_, **__: Missing("cupy._core's reductions")
     for name in ("internal", "_accelerator"):
         setattr(m, name, importlib.import_module(f"cupy._core.{name}"))
     lenient(m)
@@ -264,6 +173,21 @@ def fill_cusolver(m: types.ModuleType) -> None:
     lenient(m)
 
 
+def fill_cuda_cusolver(m: types.ModuleType) -> None:
+    """Files ask for the version where they are imported."""
+    m._getVersion = lambda: (12, 0, 0)
+    lenient(m)
+
+
+def fill_rbf(m: types.ModuleType) -> None:
+    """Tables of names, which SciPy's module has, too."""
+    import scipy.interpolate._rbfinterp as theirs
+
+    fill_public(m)
+    for name in ("_AVAILABLE", "_SCALE_INVARIANT", "_NAME_TO_MIN_DEGREE"):
+        setattr(m, name, getattr(theirs, name))
+
+
 def fill_public(m: types.ModuleType) -> None:
     """An inside whose functions the public module has, too."""
     public = importlib.import_module(m.__name__.rpartition(".")[0])
@@ -303,6 +227,7 @@ FILLED = {
     "cupy.random._permutations": fill_public,
     "cupy.random.generator": fill_public,
     "cupyx.cusolver": fill_cusolver,
+    "cupy.cuda.cusolver": fill_cuda_cusolver,
     "cupy._core": fill_core,
     "cupy._core.core": fill_core,
     "cupy._core._accelerator": fill_accelerator,
@@ -327,6 +252,8 @@ def insides_of_scipy() -> dict[str, Any]:
 def prepare() -> None:
     """Before anything of CuPy is imported."""
     FILLED.update(insides_of_scipy())
+    FILLED["cupyx.scipy.interpolate._rbfinterp"] = fill_rbf
+    FILLED["cupyx.scipy.ndimage._util"] = fill_ndimage_util
     for name in (*INSIDES, *insides_of_scipy()):
         if name not in finder.MAKERS:
             finder.MAKERS[name] = [FILLED.get(name, lenient)]
@@ -356,6 +283,7 @@ def prepare() -> None:
     cuda.get_local_runtime_version = lambda: 13000
     cuda.runtime.deviceGetAttribute = lambda *_: 0
     cuda.get_nvcc_path = lambda: "nvcc"
+    cuda.compiler._run_cc = lambda *_: "release 13.0"  # asked for at an import
     import cupyx.scipy
 
     cupyx.scipy._scipy_available = True

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+NEEDS_CUDA = "runs CUDA source, which this slice's device, a cpu, can't"
+"""In the error in which source of the program's own has to end on a CPU."""
+
 PRIVATE = re.compile(r"has no attribute '_[a-z]")
 
 
@@ -65,6 +68,8 @@ class Outcomes:
             text = f"{report.nodeid} {report.longrepr}"
             crash = getattr(report.longrepr, "reprcrash", None)
             line["error"] = shortened(str(getattr(crash, "message", text)))
+            if NEEDS_CUDA in text:
+                line["outcome"] = "needs_cuda"
             is_inside = asks_for_insides(crash, self._root)
             if is_inside or any(one in text for one in self._not_ours):
                 line["outcome"] = "out_of_scope"

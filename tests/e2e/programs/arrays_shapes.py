@@ -122,6 +122,56 @@ def case_numbers_out_of_bounds_wrap_around():
     assert cp.take(a, cp.asarray([5, -6, 12])).get().tolist() == [0, 4, 2]
 
 
+def case_filters_whose_derivatives_the_program_takes():
+    import cupyx.scipy.ndimage as ndi
+    import scipy.ndimage as host
+
+    near = cp.asarray(HOST["a"])
+
+    def second(library):
+        def derivative(given, axis, output, mode, cval, factor):
+            weights = [factor, -2 * factor, factor]
+            return library.correlate1d(given, weights, axis, output, mode, cval)
+
+        return derivative
+
+    for name in ("generic_laplace", "generic_gradient_magnitude"):
+        found = getattr(ndi, name)(near, second(ndi), extra_arguments=(2.0,))
+        wanted = getattr(host, name)(HOST["a"], second(host), extra_arguments=(2.0,))
+        assert np.allclose(found.get(), wanted), name
+    try:
+        ndi.generic_filter(near, cp.ReductionKernel("T x", "T y", "x", "a", "y=a", "0"))
+    except NotImplementedError as error:
+        assert "generic_filter" in str(error)
+    else:
+        raise AssertionError("it was not refused")
+
+
+def case_results_of_many_lengths():
+    import cupyx.scipy.ndimage as ndi
+
+    image, labels = cp.arange(6.0), cp.asarray([1, 1, 2, 2, 2, 0])
+    found = ndi.histogram(image, 0, 6, 2, labels, cp.asarray([1, 2]))
+    assert [one.get().tolist() for one in found] == [[2, 0], [1, 2]]
+
+
+def case_normal_numbers_that_vary_together():
+    state = cp.random.RandomState(3)
+    mean, cov = cp.asarray([1.0, -1.0]), cp.asarray([[2.0, 0.5], [0.5, 1.0]])
+    for method in ("cholesky", "eigh", "svd"):
+        drawn = state.multivariate_normal(mean, cov, 4000, method=method).get()
+        assert np.allclose(drawn.mean(axis=0), mean.get(), atol=0.2)
+        assert np.allclose(np.cov(drawn.T), cov.get(), atol=0.2)
+    one = state.multivariate_normal(mean, cov, dtype=np.float32)
+    assert (one.shape, one.dtype) == ((2,), np.float32)
+
+
+def case_grids_over_arrays():
+    low, high = cp.zeros((2, 1)), cp.ones((2, 1))
+    wanted = np.mgrid[low.get() : high.get() : 3j]
+    assert np.allclose(cp.mgrid[low:high:3j].get(), wanted)
+
+
 if __name__ == "__main__":
     for name, case in list(globals().items()):
         if name.startswith("case_") and sys.argv[1:] in ([], [name]):

@@ -116,6 +116,7 @@ class vectorize:  # noqa: N801  CuPy's name
 
         self._host = np.vectorize(self._called, otypes=otypes)
         self._dtypes: set[np.dtype[Any]] = set()
+        self._is_checked = False
 
     def __call__(self, *args: Any) -> Any:
         """Call it with arrays or numbers.
@@ -124,9 +125,11 @@ class vectorize:  # noqa: N801  CuPy's name
             TypeError: the function returns other dtypes for some items than for
                 others, or what is no number.
             ValueError: it is one of several lambdas in one statement, which CuPy
-                can't tell apart.
+                can't tell apart: a program that runs here runs with CuPy, too.
         """
-        _check_lambda(self.pyfunc)
+        if not self._is_checked:
+            _check_lambda(self.pyfunc)
+            self._is_checked = True
         self._dtypes.clear()
         host = [one.get() if isinstance(one, ndarray) else one for one in args]
         if all(np.size(one) for one in host) or self.otypes is not None:
@@ -163,7 +166,9 @@ def _check_lambda(function: Any) -> None:
         return  # nobody can see the source, or not this line alone
     if sum(isinstance(one, ast.Lambda) for one in ast.walk(tree)) > 1:
         raise ValueError(
-            f"Multiple callables are found near the definition of {function}"
+            f"Multiple callables are found near the definition of {function}, and CuPy"
+            " could not identify the source code for it: give each one a statement of"
+            " its own, or define it with def"
         )
 
 

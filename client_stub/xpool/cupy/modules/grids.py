@@ -35,7 +35,9 @@ def _host_key(key: Any) -> Any:
 
 
 def _host_number(value: Any) -> Any:
-    return value.item() if isinstance(value, ndarray) else value
+    if not isinstance(value, ndarray):
+        return value
+    return value.get() if value.ndim else value.item()
 
 
 class AxisConcatenator:

@@ -65,6 +65,7 @@ def labeled_comprehension(
     for at, one in enumerate(wanted.ravel()):
         mask = labels == one
         if bool(mask.any()):
-            found[at] = np.asarray(transfer.as_array(applied(mask)).get()).item()
+            value = transfer.as_array(applied(mask)).get()
+            found[at] = value.astype(out_dtype).item()  # it wraps around, as a cast
     made = transfer.as_array(found.reshape(wanted.shape))
     return made[()] if not wanted.ndim else made
