@@ -76,6 +76,23 @@ def test_a_known_failure_may_be_the_beginning_of_some(
     assert runner.judged(tmp_path, ["math"]) == ["stale in xfails.txt: math::b*"]
 
 
+def test_a_beginning_may_ask_for_an_error(tmp_path: Path, known: Path) -> None:
+    write(tmp_path, "math", [PASSED, FAILED])
+    known.write_text("math::a* ~ ValueError: no  # no\n")
+    assert runner.judged(tmp_path, ["math"]) == []
+    known.write_text("math::a* ~ TypeError  # no\n")
+    assert runner.judged(tmp_path, ["math"]) == [
+        "failed math::a::c  # ValueError: no",
+        "stale in xfails.txt: math::a* ~ TypeError",
+    ]
+
+
+def test_what_draws_may_fail_and_pass(tmp_path: Path, known: Path) -> None:
+    write(tmp_path, "math", [PASSED, FAILED])
+    known.write_text("math::a::b  # at times: no\nmath::a::c  # at times: no\n")
+    assert runner.judged(tmp_path, ["math"]) == []
+
+
 def test_the_page_keeps_what_ran_at_another_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,8 +86,6 @@ class NumpyLibrary(ArrayLibrary):
     def as_result(self, found: Any) -> Any:
         if isinstance(found, np.generic | np.matrix):
             return np.asarray(found)
-        if isinstance(found, np.ndarray) and found.dtype == np.object_:
-            return found.tolist()  # no array of the table: what is in it
         return found
 
     def is_elementwise(self, function: Callable[..., Any]) -> bool:
@@ -100,6 +98,9 @@ class NumpyLibrary(ArrayLibrary):
     def as_arrays(self, name: str, found: Any) -> Any:
         if type(found) in _NUMBERS and name.startswith(("cupy.", "ndarray.")):
             return found if name in RETURNS_PYTHON else np.asarray(found)
+        if name.startswith("cupyx.") and isinstance(found, np.ndarray):
+            # SciPy's arrays of arrays are lists in CuPy.
+            return found.tolist() if found.dtype == np.object_ else found
         return found
 
     def from_bytes(
