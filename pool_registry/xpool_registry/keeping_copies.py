@@ -1,7 +1,8 @@
-"""``backup`` and ``restore`` of a registry's file and its key.
+"""``backup`` and ``restore`` of a registry's file, its key, and who has used how much.
 
 A backup may be made while the registry runs: SQLite copies page by page and sees one
-moment. A restore never overwrites: what is there is moved aside.
+moment. A restore never overwrites: what is there is moved aside; and use that is there
+stays, it is at least as new.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Final
 
 from xpool_protocol.errors import UsageError
 
-from xpool_registry.events import LeaseGranted, RegistryRestored
+from xpool_registry.events import RegistryRestored
 from xpool_registry.keys import SigningKey
+from xpool_registry.state import State
 from xpool_registry.store import SqliteStore
 
 EPOCHS_SKIPPED: Final = 1_000_000
@@ -27,6 +29,11 @@ thirty seconds."""
 def key_of(store: Path) -> Path:
     """Where a store's key lies."""
     return store.with_name(f"{store.name}.key")
+
+
+def usage_of(store: Path) -> Path:
+    """Where it is kept who has used how much."""
+    return store.with_name(f"{store.name}.usage")
 
 
 def backup(store: Path, copy: Path) -> int:
@@ -41,13 +48,12 @@ def backup(store: Path, copy: Path) -> int:
         raise UsageError(f"{copy} exists: name another file, or move it away")
     try:
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        source = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-        target = sqlite3.connect(copy)
-        try:
-            source.backup(target)
-        finally:
-            target.close()
-            source.close()
+        _copy_pages(store, copy)
+        if usage_of(store).exists():
+            os.close(
+                os.open(usage_of(copy), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            )
+            _copy_pages(usage_of(store), usage_of(copy))
         key = key_of(copy)
         descriptor = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -82,7 +88,10 @@ def restore(copy: Path, store: Path, wall_s: float, aside: Callable[[], str]) ->
                 path.rename(store.with_name(f"{store.name}.{ending}{beside}"))
     try:
         store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for source, target in ((copy, store), (key_of(copy), key_of(store))):
+        pairs = [(copy, store), (key_of(copy), key_of(store))]
+        if usage_of(copy).exists() and not usage_of(store).exists():
+            pairs.append((usage_of(copy), usage_of(store)))
+        for source, target in pairs:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
                 shutil.copyfileobj(reader, writer)
@@ -92,13 +101,22 @@ def restore(copy: Path, store: Path, wall_s: float, aside: Callable[[], str]) ->
         raise UsageError(f"cannot write {store}: {error.strerror}") from error
     opened = SqliteStore(store)
     try:
-        grants = (one for one in opened.load() if isinstance(one, LeaseGranted))
-        last = max((one.epoch for one in grants), default=0)
+        last = State.from_events(opened.load(), now_ns=0).last_epoch
         # Grants made after the copy are forgotten; their epochs must not come again.
         opened.append([RegistryRestored(last_epoch=last + EPOCHS_SKIPPED, at_s=wall_s)])
     finally:
         opened.close()
     return count
+
+
+def _copy_pages(store: Path, copy: Path) -> None:
+    source = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+    target = sqlite3.connect(copy)
+    try:
+        source.backup(target)
+    finally:
+        target.close()
+        source.close()
 
 
 def _checked(copy: Path) -> int:

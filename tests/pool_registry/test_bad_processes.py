@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 WaitUntil = Callable[[Callable[[], bool], float], None]
 
 
+XPOOL = (sys.executable, "-m", "xpool")
+
+
 def refused(store: Path) -> str:
     """What a registry says that does not start on this store; its status is 2."""
     ended = subprocess.run(
@@ -123,6 +126,48 @@ def test_a_store_that_is_damaged_is_refused_and_left(
     store.write_bytes(copy)
     with start_registry().client() as client:
         assert len(client.list_leases()) == 1
+
+
+def test_a_damaged_store_is_restored_as_it_is_told(
+    start_registry: StartRegistry, make_node: type[Node], tmp_path: Path
+) -> None:
+    """Backup while it runs, damage, restore, and nobody's lease comes twice."""
+    store, copy = tmp_path / "registry.db", tmp_path / "copy.db"
+
+    def admin(*arguments: str, status: int = 0) -> str:
+        ended = subprocess.run(
+            [*XPOOL, "admin", *arguments, "--store", str(store)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode == status, ended.stderr
+        return ended.stdout + ended.stderr
+
+    registry = start_registry()
+    with registry.client() as client:
+        node = make_node(client)
+        node.join()
+        kept = client.acquire(tenant="ada", share_percent=30)
+        assert "keep it secret" in admin("backup", str(copy))
+        later = client.acquire(tenant="bob", share_percent=30)
+        told = admin("restore", str(copy), "--yes", status=2)
+        assert "another registry has the store" in told
+        registry.end()  # after a kill its log beside it would still have all pages
+    store.write_bytes(b"\xff" * 5000)
+    assert '"xpool admin restore"' in refused(store)
+    assert "pass --yes" in admin("restore", str(copy), status=2)
+    assert store.read_bytes() == b"\xff" * 5000
+    assert "start the registry" in admin("restore", str(copy), "--yes")
+    [aside] = tmp_path.glob("registry.db.before-*")
+    assert aside.read_bytes() == b"\xff" * 5000
+    with start_registry().client() as client:
+        node = make_node(client)
+        node.heartbeat(kept, later)
+        check_whole(client, [kept])
+        assert client.acquire(tenant="eve", share_percent=30).epoch > later.epoch
 
 
 def test_two_registries_on_one_file(
