@@ -98,6 +98,8 @@ class SessionLink:
         self._is_awaited = False
         self._pace = Pace(MOST_NS)
         self._leaving: str | None = None
+        self._last_word: str | None = None
+        """Said to the server if the session is ended from outside."""
         self._is_interrupted = False
         self._tell_over: Callable[[PoolError], None] | None = None
         self._thread = threading.Thread(
@@ -194,8 +196,10 @@ class SessionLink:
 
     def end_with(self, error: PoolError) -> None:
         """End the session from outside: the keeper says that the lease is over."""
+        self._last_word = str(error)
         self._finish(error)
-        self._link.wake()
+        with contextlib.suppress(ClosedError):  # the thread has closed it already
+            self._link.wake()
 
     def leave(self, reason: str, timeout_s: float) -> None:
         """Say goodbye and stop the thread; idempotent."""
@@ -221,12 +225,19 @@ class SessionLink:
                     self._take_in(self._connection.receive(frames))
                     frames = self._link.receive(0)
                 self._quiet_wake()
+            self._say_last_word()
         except BrokenError as error:
             self._finish(self._diagnose(error))
         except PoolError as error:
             self._finish(error)
         finally:
             self._link.close()
+
+    def _say_last_word(self) -> None:
+        """The worker need not wait for the end of the lease."""
+        if self._last_word is not None and self._connection.state is State.OPEN:
+            with contextlib.suppress(BrokenError):  # then nobody hears it
+                self._link.send(self._connection.bye(self._last_word))
 
     def _quiet_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

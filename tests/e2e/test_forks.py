@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 from support.pool import Pool
+from support.waiting import eventually
 
 RUN_S = 90
 XPOOL_RUN = (sys.executable, "-m", "xpool", "run")
@@ -166,3 +170,32 @@ def test_what_was_ignored_stays_ignored(pool: Pool):
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "64.0\n", "")
+
+
+LIVES_ON = """
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+print("begun", flush=True)
+while True:
+    try: time.sleep(60)
+    except BaseException: pass  # nor does the program go when it is told to
+"""
+
+
+def test_a_killed_keepers_lease_ends_although_the_job_lives_on(tmp_path: Path):
+    """Long before its TTL: the program says goodbye for the keeper."""
+    with Pool(tmp_path, ttl="600s") as pool:
+        pool.start_registry()
+        pool.start_server("one", "--devices", "cpu,memory=2GiB", light=False)
+        argv = [*XPOOL_RUN, "--registry", pool.registry, "-c", SETUP + LIVES_ON]
+        keeper = pool.start("keeper", argv)
+        pool.await_line(keeper, re.compile("begun"))
+        family = psutil.Process(keeper.pid).children(recursive=True)
+        assert len(family) == 2
+        assert len(pool.leases()) == 1
+        pool.kill("keeper", signal.SIGKILL)
+        eventually(lambda: not pool.leases(), "the lease is released", 30)
+        for process in family:
+            assert process.is_running()
+            process.kill()

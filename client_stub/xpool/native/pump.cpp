@@ -173,16 +173,18 @@ void Pump::hold(bool is_held) {
 void Pump::leave(std::string bye) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    bye_ = std::move(bye);
+    if (!is_over_)
+      bye_ = std::move(bye);
     is_leaving_ = true;
   }
   ring();
 }
 
-void Pump::end() {
+void Pump::end(std::string bye) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    is_over_ = true;
+    if (!std::exchange(is_over_, true))
+      bye_ = std::move(bye);
     while (!waiters_.empty())
       wake_waiters(answer_locked(waiters_.begin()->first, Outcome::kAskPython, nullptr));
   }
@@ -262,15 +264,19 @@ bool Pump::exchange() {
 
 bool Pump::exchange_once() {
   std::string bye;
-  bool is_leaving;
+  bool is_leaving, is_over;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (is_over_)
-      return false;
+    is_over = is_over_;
     is_leaving = is_leaving_;
     bye = bye_;
     if (is_leaving_)
       is_awaited_ = true;
+  }
+  if (is_over) {
+    if (!bye.empty())
+      path_.send(bye, {}, {});
+    return false;
   }
   // Sending may take libzmq's news of an arrival off its descriptor, so receiving comes last.
   const bool is_sent = send_queued();

@@ -63,8 +63,8 @@ class Pump {
   void hold(bool is_held);
   // Sends what is queued and the credit allows, then these bytes, and stops.
   void leave(std::string bye);
-  // The session is over: everyone who waits asks Python. What is queued is not sent any more.
-  void end();
+  // The session is over: everyone who waits asks Python. What is queued is not sent any more, only these bytes, if any.
+  void end(std::string bye);
 
   uint64_t sent_bytes() const { return sent_bytes_.load(std::memory_order_relaxed); }
 
@@ -137,7 +137,7 @@ class Pump {
   bool has_driver_ = false;
   std::thread::id driver_;
   int64_t driven_since_ns_ = 0, driven_until_ns_ = 0;  // of the driver, or of the last one
-  std::string bye_;
+  std::string bye_;  // the last bytes, once it is leaving or over
   bool is_leaving_ = false;
 
   Word room_{0};  // changes when batches were taken, and at the end

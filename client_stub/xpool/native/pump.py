@@ -94,7 +94,7 @@ def declare(library: Any) -> None:
     library.xpool_pump_forget.argtypes = [pointer, uint64]
     library.xpool_pump_leave.argtypes = [pointer, ctypes.c_char_p, uint64]
     library.xpool_pump_hold.argtypes = [pointer, ctypes.c_int32]
-    library.xpool_pump_end.argtypes = [pointer]
+    library.xpool_pump_end.argtypes = [pointer, ctypes.c_char_p, uint64]
     library.xpool_pump_join.argtypes = [pointer]
     library.xpool_pump_sent_bytes.argtypes = [pointer]
     library.xpool_pump_sent_bytes.restype = uint64
@@ -217,7 +217,12 @@ class NativeLink(SessionLink):
 
     def end_with(self, error: PoolError) -> None:
         """End the session from outside: the keeper says that the lease is over."""
-        self._finish(error)
+        bye = b""
+        if self._connection.state is State.OPEN:
+            (frame,) = self._connection.bye(str(error))
+            bye = bytes(frame)
+        super()._finish(error)
+        self._library.xpool_pump_end(self._pump, bye, len(bye))
 
     def leave(self, reason: str, timeout_s: float) -> None:
         """Say goodbye and stop the threads; idempotent."""
@@ -275,7 +280,7 @@ class NativeLink(SessionLink):
 
     def _finish(self, error: PoolError) -> None:
         super()._finish(error)
-        self._library.xpool_pump_end(self._pump)
+        self._library.xpool_pump_end(self._pump, b"", 0)
 
 
 def _frames(event: _Event) -> list[bytes]:

@@ -111,7 +111,7 @@ XPOOL_API void xpool_pump_ask_python(Lent *lent, uint64_t request) { lent->pump.
 XPOOL_API void xpool_pump_forget(Lent *lent, uint64_t request) { lent->pump.forget(request); }
 XPOOL_API void xpool_pump_leave(Lent *lent, const char *bye, uint64_t nbytes) { lent->pump.leave({bye, nbytes}); }
 XPOOL_API void xpool_pump_hold(Lent *lent, int32_t is_held) { lent->pump.hold(is_held); }
-XPOOL_API void xpool_pump_end(Lent *lent) { lent->pump.end(); }
+XPOOL_API void xpool_pump_end(Lent *lent, const char *bye, uint64_t nbytes) { lent->pump.end({bye, nbytes}); }
 XPOOL_API void xpool_pump_join(Lent *lent) { lent->pump.join(); }
 XPOOL_API uint64_t xpool_pump_sent_bytes(Lent *lent) { return lent->pump.sent_bytes(); }
 // For a signal handler: whether the wait ends instead of the handler raising.

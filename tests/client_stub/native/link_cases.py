@@ -407,7 +407,10 @@ def case_the_keeper_ends_it(server: Server, client: Client) -> Any:
     ending.start()
     found = in_threads(3, lambda index: client.outcome(asked + index))
     ending.join()
-    return [*found, client.outcome(asked)]
+    last = server.receive()
+    while isinstance(last, Batch):
+        last = server.receive()
+    return [*found, client.outcome(asked), repr(last)]
 
 
 def case_leaving(server: Server, client: Client) -> Any:

@@ -64,7 +64,7 @@ ENDING: dict[str, Any] = {
     "too_many_bytes": None,
     "the_path_breaks": [LOST, LOST],
     "what_came_before_the_break_counts": "value 00",
-    "the_keeper_ends_it": ["LeaseExpired by hand"] * 4,
+    "the_keeper_ends_it": [*["LeaseExpired by hand"] * 4, "Bye(reason='by hand')"],
     "leaving": [[[1]], "Bye(reason='enough')", CLOSED, CLOSED],
 }
 """Cases that end the session; None where only the equality of both is asked for."""
