@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for scenario in SCENARIOS.values():
         options = commands.add_parser(scenario.name, help=scenario.summary)
-        add_scenario(options, scenario.devices)
+        add_scenario(options, scenario)
         if scenario.has_nodes:
             options.add_argument(
                 "--nodes",
@@ -93,12 +93,12 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def add_scenario(options: argparse.ArgumentParser, devices: Sequence[str]) -> None:
+def add_scenario(options: argparse.ArgumentParser, scenario: Scenario) -> None:
     """The options that every scenario has."""
-    usual = Settings()
+    usual = Settings(runs=scenario.default_runs)
     options.add_argument(
         "--device",
-        choices=devices,
+        choices=scenario.devices,
         default=usual.device,
         help=f"of the server and of the local side (default: {usual.device})",
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from xpool_perf.figures import Figure, Samples
 
 Say: TypeAlias = Callable[[str], None]
 """Shows one line of progress."""
+
+DEFAULT_RUNS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Settings:
     device: str = "cpu"
     """Of the server and of the local side: "cpu" or "cuda"."""
 
-    runs: int = 5
+    runs: int = DEFAULT_RUNS
     """Samples of each kind, or pairs of samples."""
 
     threads: int = 1
@@ -67,6 +69,9 @@ class Scenario:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Parts that can be measured alone, with the names of their figures; a part that
     fails says so, and its figures are missing."""
+
+    default_runs: int = DEFAULT_RUNS
+    """As many as the whole scenario can be asked for and be waited for."""
 
     has_nodes: bool = False
     """Whether ``Settings.nodes`` means anything."""

@@ -35,7 +35,9 @@ from xpool_perf.shares_windows import (
 
 WINDOW_S: Final = 10
 WINDOWS: Final = 2
-"""Of ``WINDOW_S``, for each run."""
+"""Of ``WINDOW_S``, for each run of ``promised``."""
+RUNS: Final = 3
+"""By default: what is counted then takes seven minutes, and starting it some more."""
 LONGEST_S: Final = 0.022
 """Of the operations that ``programs/tenant.py`` sends, about."""
 JOBS: Final = 8
@@ -79,7 +81,7 @@ class Shares:
         stage.reshape(stage.four(), PROMISED)
         stage.resize(tenant, mode="capped")
         with stage.running(tenant):
-            readings = tenant.bench.watch([tenant], WINDOWS * WINDOW_S * self._runs)
+            readings = tenant.bench.watch([tenant], WINDOW_S * self._runs)
         stage.resize(tenant, mode="elastic")
         got = of_wall_percent(readings, WINDOW_S)
         self.samples["capped_percent"] += got
@@ -100,7 +102,7 @@ class Shares:
         stage = self._stage
         both = {policy: stage.four(policy)[:1] for policy in ("priority", "null")}
         stage.reshape(stage.four(), PROMISED)
-        for _ in range(2 * self._runs):
+        for _ in range(self._runs):
             for policy, tenants in both.items():
                 _, busy = self._work(tenants)
                 self.samples[f"alone_percent_{policy}"] += [busy]
@@ -123,13 +125,16 @@ class Shares:
         asking = bench.start("ask", "10", options=options)
         for tenant in busy:
             stage.resize(tenant, priority="low")
-        seconds = WINDOW_S * self._runs
-        alone = self._latencies(bench, asking, seconds)
-        with stage.running(*busy):
-            beside = self._latencies(bench, asking, seconds)
+        for _ in range(self._runs):
+            alone = self._latencies(bench, asking, WINDOW_S)
+            with stage.running(*busy):
+                beside = self._latencies(bench, asking, WINDOW_S)
+            self._add_latencies(alone, beside)
         for tenant in busy:
             stage.resize(tenant, priority="normal")
         stage.end(asking)
+
+    def _add_latencies(self, alone: list[float], beside: list[float]) -> None:
         p99_alone, p99_beside = percentile(alone, 99), percentile(beside, 99)
         self.samples["p99_alone_s"] += [p99_alone]
         self.samples["p99_beside_s"] += [p99_beside]
@@ -147,25 +152,28 @@ class Shares:
         stage = self._stage
         bench, good = stage.bench(), stage.four()[3]
         stage.reshape(stage.four(), (1, 1, 1, 50))
-        work_alone, _ = self._work([good])
         half = [*SMALL, "--slice", "47%"]
-        bad = [bench.start("misbehave", "3", options=half)]
         there: list[bool] = []
+        crashes = 0
+        for _ in range(self._runs):
+            work_alone, _busy = self._work([good])
+            bad = [bench.start("misbehave", "3", options=half)]
 
-        def again() -> None:
-            there.append(bad[-1].child.status is None)
-            if not there[-1]:
-                bad.append(bench.start("misbehave", "3", options=half))
+            def again(bad: list[Tenant] = bad) -> None:
+                there.append(bad[-1].child.status is None)
+                if not there[-1]:
+                    bad.append(bench.start("misbehave", "3", options=half))
 
-        with stage.running(good):
-            began_s = time.monotonic()
-            bench.watch([good], WINDOWS * WINDOW_S * self._runs, again)
-            beside = rate(good.lines, began_s, time.monotonic())
-        bench.end(bad[-1])
-        self.samples["neighbour_crashes"] += [float(len(bad) - 1)]
+            with stage.running(good):
+                began_s = time.monotonic()
+                bench.watch([good], WINDOW_S, again)
+                beside = rate(good.lines, began_s, time.monotonic())
+            bench.end(bad[-1])
+            crashes += len(bad) - 1
+            self.samples["work_beside"] += [beside]
+            self.samples["half_of_work_alone"] += [work_alone / 2]
+        self.samples["neighbour_crashes"] += [float(crashes)]
         self.samples["neighbour_there_percent"] += [100 * statistics.fmean(there)]
-        self.samples["work_beside"] += [beside]
-        self.samples["half_of_work_alone"] += [work_alone / 2]
 
     def packed(self) -> None:
         """Small training jobs: one that has the device, and eight at once on slices."""
@@ -177,23 +185,24 @@ class Shares:
             [(("train", str(n)), (*SMALL, "--slice", f"{share}%")) for n in range(JOBS)]
         )
         stage.pause(*jobs)
-        found = []
-        for group in (jobs[:1], jobs):
-            with stage.running(*group):
-                began_s = time.monotonic()
-                readings = bench.watch(group, WINDOW_S * self._runs)
-                ended_s = time.monotonic()
-            steps = sum(rate(one.lines, began_s, ended_s) for one in group)
-            found.append((of_wall_percent(readings, WINDOW_S), steps))
+        for _ in range(self._runs):
+            alone, steps_alone = self._steps(bench, jobs[:1])
+            together, steps_together = self._steps(bench, jobs)
+            self.samples["one_job_busy_percent"] += [alone]
+            self.samples["packed_busy_percent"] += [together]
+            self.samples["packed_gain_points"] += [together - alone]
+            self.samples["steps_per_s_packed"] += [steps_together]
+            self.samples["steps_per_s_one_job"] += [steps_alone]
         stage.end(*jobs)
-        (alone, steps_alone), (together, steps_together) = found
-        self.samples["one_job_busy_percent"] += alone
-        self.samples["packed_busy_percent"] += together
-        self.samples["packed_gain_points"] += [
-            statistics.fmean(together) - statistics.fmean(alone)
-        ]
-        self.samples["steps_per_s_packed"] += [steps_together]
-        self.samples["steps_per_s_one_job"] += [steps_alone]
+
+    def _steps(self, bench: Bench, jobs: list[Tenant]) -> tuple[float, float]:
+        """Percent of the device that jobs use together, and their steps per second."""
+        with self._stage.running(*jobs):
+            began_s = time.monotonic()
+            readings = bench.watch(jobs, WINDOW_S)
+            ended_s = time.monotonic()
+        steps = sum(rate(one.lines, began_s, ended_s) for one in jobs)
+        return of_wall_percent(readings, WINDOW_S)[0], steps
 
     def resizes(self) -> None:
         """The slice of a job that is always busy beside three others, up and down."""
@@ -379,5 +388,6 @@ SHARES: Final = Scenario(
         ),
     ),
     measure=measure,
+    default_runs=RUNS,
     parts={name: figures for name, (_, figures) in PARTS.items()},
 )

@@ -118,7 +118,7 @@ def table_from_rows(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("lease", "tenant", "device"):
         table.add_column(name, overflow="fold")
-    for name in ("promised", "got", "waits", "memory", "of", "ops"):
+    for name in ("promised", "got", "waits", "memory", "of", "ops", "held"):
         table.add_column(name, justify="right")
     table.add_column("state")
     for row in rows:
@@ -134,9 +134,17 @@ def table_from_rows(rows: Sequence[Row]) -> Table:
             "-" if used is None else text_from_nbytes(used),
             text_from_nbytes(row.memory_nbytes),
             "-" if row.executed_ops is None else f"{row.executed_ops:,}",
+            _hold(row.longest_hold_ms),
             Text(row.state),
         )
     return table
+
+
+def _hold(ms: float | None) -> str:
+    """How long an operation of it has kept others waiting, at most."""
+    if ms is None:
+        return "-"
+    return f"{ms:.0f}ms" if ms < 1000 else f"{ms / 1000:.1f}s"
 
 
 def _percent(value: float | None) -> str:

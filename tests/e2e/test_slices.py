@@ -11,14 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from support.pool import Member, Pool
+from support.jobs import Job
+from support.pool import Pool
 from support.waiting import eventually
 from support.workers import worker_serving
-from xpool_protocol.control import registry_pb2 as pb
 
-PROGRAM = Path(__file__).parent / "programs" / "slices.py"
 MIB = 1 << 20
 pytestmark = pytest.mark.slow
 
@@ -31,65 +29,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
             *("one", "--threads", "1", "--devices", "cpu,memory=2GiB"), light=False
         )
         yield pool
-
-
-class Job:
-    """A program under ``xpool run``, for as long as the block lasts."""
-
-    count = 0
-
-    def __init__(self, pool: Pool, what: str, *options: str) -> None:
-        Job.count += 1
-        self.pool = pool
-        self.member: Member = pool.start(
-            f"job-{Job.count}",
-            [
-                *(sys.executable, "-m", "xpool", "run", "--registry", pool.registry),
-                *(*options, str(PROGRAM), what),
-            ],
-        )
-
-    def __enter__(self) -> Job:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.member.process.terminate()
-        self.member.process.wait(20)
-        eventually(lambda: not self.infos(), "the lease to end", 20)
-
-    def infos(self) -> list[pb.LeaseInfo]:
-        name = f"pid {self.program.pid} " if self.member.process.poll() is None else "?"
-        with self.pool.client() as client:
-            return [one for one in client.list_leases() if name in one.client]
-
-    @property
-    def info(self) -> pb.LeaseInfo:
-        (found,) = self.infos()
-        return found
-
-    @property
-    def program(self) -> psutil.Process:
-        (child,) = psutil.Process(self.member.pid).children()
-        return child
-
-    def lines(self) -> list[str]:
-        return self.member.said().splitlines()
-
-    def await_line(self, start: str, after: int = 0) -> str:
-        def found() -> bool:
-            assert self.member.process.poll() is None or self.last(start, after), (
-                self.member.logged()
-            )
-            return self.last(start, after) is not None
-
-        eventually(found, f"{start!r} of a job", 90)
-        line = self.last(start, after)
-        assert line is not None
-        return line
-
-    def last(self, start: str, after: int) -> str | None:
-        lines = [one for one in self.lines()[after:] if one.startswith(start)]
-        return lines[-1] if lines else None
 
 
 def resize(pool: Pool, lease: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -78,7 +78,19 @@ def ahead() -> None:
     say("done")
 
 
-JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead)}
+def long() -> None:
+    """One product after the other that nothing can interrupt for some seconds."""
+    a = torch.ones(4096, 4096, device="cuda", dtype=torch.float64)
+    out = torch.empty_like(a)
+    torch.cuda.synchronize()
+    while True:
+        say("asks")
+        torch.mm(a, a, out=out)
+        torch.cuda.synchronize()
+        say("has", int(out[0, 0].item()))
+
+
+JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead, long)}
 
 if __name__ == "__main__":
     JOBS[sys.argv[1]]()
