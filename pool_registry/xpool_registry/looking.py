@@ -14,17 +14,6 @@ from xpool_registry.settings import Settings
 from xpool_registry.state import State
 
 
-def offers(state: State, now_ns: int, settings: Settings) -> list[DeviceOffer]:
-    """Every device of the pool with what no lease has of it."""
-    fleet = state.fleet
-    living = state.living(now_ns, settings.dead_after_ms)
-    return [
-        offer_of(state, Spot(row, column), now_ns, is_alive=bool(living[row]))
-        for row, node in enumerate(fleet.nodes)
-        for column in range(len(node.devices))
-    ]
-
-
 def offer_of(
     state: State,
     spot: Spot,

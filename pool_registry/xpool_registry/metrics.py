@@ -70,7 +70,7 @@ def _pool(registry: Registry) -> Iterator[Metric]:
     nodes.add_metric(["silent"], len(views) - alive)
     yield nodes
     waiting = GaugeMetricFamily("xpool_waiting_requests", "Requests in the queue.")
-    waiting.add_metric([], len(registry.queue()))
+    waiting.add_metric([], registry.queue_length)
     yield waiting
     yield from _devices(registry)
     leases = registry.leases()

@@ -37,7 +37,6 @@ from xpool_registry.durations import Durations
 from xpool_registry.duties import AdminDuties
 from xpool_registry.elastic import growth
 from xpool_registry.events import (
-    DeviceLoad,
     LeaseEnded,
     LeaseGranted,
     LeaseResized,
@@ -53,7 +52,8 @@ from xpool_registry.events import (
     TenantSet,
 )
 from xpool_registry.keys import SigningKey
-from xpool_registry.looking import offers, refusal_of
+from xpool_registry.listings import Listings
+from xpool_registry.looking import refusal_of
 from xpool_registry.queueing import (
     check_may_wait,
     check_ticket,
@@ -70,7 +70,7 @@ from xpool_registry.resizing import (
 )
 from xpool_registry.schedule import in_order, schedule
 from xpool_registry.settings import Settings
-from xpool_registry.state import Held, State
+from xpool_registry.state import State
 from xpool_registry.store import Store
 from xpool_registry.tenancy import check_same_tenant
 from xpool_registry.usage_store import MemoryUsage, UsageStore
@@ -122,7 +122,7 @@ def system_clock() -> Moment:
     return Moment(now_ns=time.monotonic_ns(), wall_s=time.time_ns() / 1e9)
 
 
-class Registry(AdminDuties, Durability):
+class Registry(AdminDuties, Durability, Listings):
     """One pool's registry. Every method may be called from any thread."""
 
     def __init__(
@@ -425,53 +425,6 @@ class Registry(AdminDuties, Durability):
                 self._commit([ended], at)
             return ended is not None
 
-    # ---- admin ----
-
-    def nodes(self) -> list[NodeView]:
-        """All nodes, by name."""
-        with self._lock:
-            now_ns = self._clock().now_ns
-            return [
-                NodeView(
-                    node=node,
-                    is_alive=self._is_alive(name, now_ns),
-                    silence_ms=self._state.silence_ms(name, now_ns),
-                    lease_count=sum(1 for _ in self._state.leases_on(name)),
-                )
-                for name, node in sorted(self._state.nodes.items())
-            ]
-
-    def devices(self) -> list[DeviceView]:
-        """All devices, by node and index."""
-        with self._lock:
-            now_ns = self._clock().now_ns
-            held = self._state.held()
-            found = offers(self._state, now_ns, self.settings)
-            loads = self._loads()
-            return [
-                DeviceView(
-                    device=self._state.device(offer.node_name, offer.device_index),
-                    offer=offer,
-                    lease_count=held.get(offer.key, Held()).lease_count,
-                    load=loads.get(offer.key),
-                )
-                for offer in sorted(found, key=lambda offer: offer.key)
-            ]
-
-    def leases(self) -> list[HeldLease]:
-        """All live leases, oldest first, without tokens."""
-        with self._lock:
-            at = self._clock()
-            reports = {
-                report.lease_id: report
-                for beat in self._state.beats.values()
-                for report in beat.sessions
-            }
-            return [
-                self._held(lease, at)._replace(session=reports.get(lease.lease_id))
-                for lease in self._state.leases.values()
-            ]
-
     # ---- time ----
 
     def usage(self, since_s: int, until_s: int, by: str) -> list[Sum]:
@@ -575,16 +528,6 @@ class Registry(AdminDuties, Durability):
             expires_at_s=math.ceil(at.wall_s + lease.ttl_ms / 1000),
         )
         return sign(claims, self._key.sign)
-
-    def _is_alive(self, node_name: str, now_ns: int) -> bool:
-        return self._state.is_alive(node_name, now_ns, self.settings.dead_after_ms)
-
-    def _loads(self) -> dict[tuple[str, int], DeviceLoad]:
-        return {
-            (name, load.index): load
-            for name, beat in self._state.beats.items()
-            for load in beat.loads
-        }
 
     def _log_strangers(self, node_name: str, lease_ids: list[str]) -> None:
         if len(self._strangers) > _MAX_STRANGERS:
