@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from xpool_protocol.arrays.records import ARRAY_OVER_STORAGE, STORAGE_OVER_ARRAY
@@ -24,10 +24,6 @@ from xpool.cupy.geometry import geometry
 
 if TYPE_CHECKING:
     from xpool.native.device import NativeDevice
-
-CPU: Final = 1
-CUDA: Final = 2
-"""Kinds of device: what DLPack calls kDLCPU and kDLCUDA."""
 
 
 def native_device() -> NativeDevice | None:
@@ -92,27 +88,6 @@ def locate(native: NativeDevice, tensor: Any) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def from_dlpack(x: Any, where: Any = None, copy: bool | None = None) -> Any:
-    """An array of an object that has ``__dlpack__``.
-
-    Raises:
-        BufferError: it lies on a device that is not the session's.
-    """
-    if isinstance(x, arrays.ndarray):
-        return x.copy() if copy else x
-    found = from_tensor(x)
-    if found is not None:
-        return found.copy() if copy else found
-    kind, _ = x.__dlpack_device__()
-    if int(kind) == CUDA:
-        raise BufferError(
-            "xpool: the object lies on a CUDA device that is not the session's"
-        )
-    if copy is False:
-        raise BufferError("xpool: host memory can't be used without a copy")
-    return transfer.upload(np.from_dlpack(x))
-
-
 transfer.FOREIGN.append(from_tensor)
 
 
@@ -150,21 +125,6 @@ def _over(native: NativeDevice, array: Any, dtype: Any) -> Any:
     device().is_shared = True
     device().post(bytes((STORAGE_OVER_ARRAY,)) + uvarint(storage) + array._ref[1:])
     return tensor.view(dtype).view(array.shape)
-
-
-def capsule(array: Any, dl_device: Any, copy: bool | None) -> Any:
-    """What ``__dlpack__`` returns: the array itself for the host, as NumPy's.
-
-    Raises:
-        BufferError: a device that can't be reached.
-    """
-    if dl_device is not None and int(dl_device[0]) == CPU:
-        if copy is False:
-            raise BufferError("xpool: an array can't be on the host without a copy")
-        return array.get().__dlpack__()
-    if dl_device is not None and tuple(map(int, dl_device)) != (CUDA, 0):
-        raise BufferError(f"xpool: there is no DLPack device {dl_device} here")
-    return to_tensor(array.copy() if copy else array).__dlpack__()
 
 
 def patch_torch() -> None:

@@ -83,6 +83,7 @@ class ndarray:  # noqa: N801  CuPy's name
         memptr: Any = None,
         strides: Any = None,
         order: str = "C",
+        _obj: Any = None,
         **kwargs: Any,
     ) -> ndarray:
         """An array of undefined items."""
@@ -100,7 +101,17 @@ class ndarray:  # noqa: N801  CuPy's name
             {"order": order or "C", **keywords},
         )
         assert isinstance(found, ndarray)
-        return found
+        return found if cls is ndarray else in_class(found, cls, _obj)
+
+    def __init_subclass__(cls, is_ours: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not is_ours:
+            from xpool.cupy.subclassing import prepare
+
+            prepare(cls)
+
+    def __array_finalize__(self, obj: Any) -> None:
+        """Called on a new object of a derived class, with what it was made from."""
 
     def __del__(self) -> None:
         where = _device
@@ -334,10 +345,16 @@ class ndarray:  # noqa: N801  CuPy's name
 
     def __bool__(self) -> bool:
         if self._geo.size == 0:
-            raise ValueError(
-                "The truth value of an empty array is ambiguous. Use `array.size > 0`"
-                " to check that an array is not empty."
+            import warnings
+
+            warnings.warn(
+                "The truth value of an empty array is ambiguous. Returning False, but"
+                " in future this will result in an error. Use `array.size > 0` to check"
+                " that an array is not empty.",
+                DeprecationWarning,
+                stacklevel=2,
             )
+            return False
         if self._geo.size != 1:
             raise ValueError(
                 "The truth value of an array with more than one element is ambiguous."
@@ -596,19 +613,33 @@ class ndarray:  # noqa: N801  CuPy's name
             value = value[()]
         self[...] = value
 
-    def view(self, dtype: Any = None, array_class: Any = None) -> ndarray:
-        """A view of the same memory, of another dtype if one is given."""
-        if array_class is not None and array_class is not ndarray:
-            raise NotImplementedError("xpool: cupy.ndarray can't be subclassed")
-        if dtype is None or (isinstance(dtype, type) and issubclass(dtype, ndarray)):
-            return posted_view(self, "ndarray.view", self._geo.shape, (self,))
-        wanted = check_dtype(dtype)
+    def view(self, dtype: Any = None, type: Any = None) -> ndarray:  # noqa: A002
+        """A view of the same memory, of another dtype or a derived class if given.
+
+        Raises:
+            ValueError: a class that is not derived from this one, or two.
+        """
+        if isinstance(dtype, _type) and issubclass(dtype, ndarray):
+            if type is not None:
+                raise ValueError("Cannot specify output type twice.")
+            dtype, type = None, dtype  # noqa: A001
+        if type is not None and not (
+            isinstance(type, _type) and issubclass(type, ndarray)
+        ):
+            raise ValueError("Type must be a sub-type of ndarray type")
+        found = self._viewed(dtype)
+        kind = self.__class__ if type is None else type
+        return found if kind is ndarray else in_class(found, kind, self)
+
+    def _viewed(self, dtype: Any) -> ndarray:
+        wanted = self._geo.dtype if dtype is None else check_dtype(dtype)
+        arguments = (self,) if dtype is None else (self, wanted)
         if wanted.itemsize == self._geo.dtype.itemsize:
             geo = geometry(self._geo.shape, wanted)
-            made = posted("ndarray.view", geo, (self, wanted), charge=0)
+            made = posted("ndarray.view", geo, arguments, charge=0)
             made._base = self if self._base is None else self._base
             return made
-        found = device().call("ndarray.view", (self, wanted), {})
+        found = device().call("ndarray.view", arguments, {})
         assert isinstance(found, ndarray)
         return found
 
@@ -641,14 +672,19 @@ class ndarray:  # noqa: N801  CuPy's name
         """A capsule of a remote tensor over the same memory.
 
         Raises:
-            BufferError: torch is not beside the arrays, so that nobody can take it.
+            BufferError: torch is not beside the arrays, so that nobody can take it, or
+                the device is another.
+            ValueError: no such stream, or the host without a copy.
         """
-        from xpool.cupy.interop import capsule
+        from xpool.cupy.dlpack import capsule
 
-        return capsule(self, dl_device, copy)
+        return capsule(self, stream, max_version, dl_device, copy)
 
     def toDlpack(self) -> Any:  # noqa: N802  CuPy's name
-        """As ``__dlpack__``."""
+        """As ``__dlpack__``; deprecated."""
+        from xpool.cupy.dlpack import warn_of_capsules
+
+        warn_of_capsules("cupy.ndarray.toDlpack")
         return self.__dlpack__()
 
     def __array_ufunc__(
@@ -667,6 +703,7 @@ class ndarray:  # noqa: N801  CuPy's name
 
 
 ndarray.__module__ = "cupy"
+_type = type
 _device: ArrayDevice | None = None
 """As ``device()``, for finalizers and for speed."""
 
@@ -827,7 +864,16 @@ def posted_view(
     """Queue a call whose result is a view of ``source``, or may be one."""
     array = posted(name, geometry(shape, source._geo.dtype), args, kwargs, charge=0)
     array._base = source if source._base is None else source._base
+    if type(source) is not ndarray:
+        return in_class(array, type(source), source)
     return array
+
+
+def in_class(array: ndarray, kind: type[ndarray], source: Any) -> ndarray:
+    """A new array as an object of a class that the program has derived."""
+    from xpool.cupy.subclassing import reseated
+
+    return reseated(array, kind, source)
 
 
 def adopted(meta: ArrayMeta) -> ndarray:
@@ -1057,6 +1103,9 @@ def index_of(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple([index_of(one) for one in key])
     if isinstance(key, list):
+        key = transfer.unwrapped(key)
+        if transfer.has_remote(key):
+            return transfer.as_array(key)
         array = transfer.host_array(key)
         if array.size == 0:
             array = array.astype(np.intp)
@@ -1067,8 +1116,8 @@ def index_of(key: Any) -> Any:
                 "arrays used as indices must be of integer (or boolean) type"
             )
         return transfer.upload(key) if key.ndim else key[()]
-    if hasattr(type(key), "__cupy_get_ndarray__"):
-        return transfer.unwrapped(key)
+    if not isinstance(key, ndarray | str):
+        key = transfer.unwrapped(key)
     if isinstance(key, str | float | complex):
         raise IndexError(
             "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and"

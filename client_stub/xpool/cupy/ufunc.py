@@ -20,6 +20,7 @@ from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, 
 from xpool.cupy.geometry import CODE_OF_CHAR, Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.subclassing import in_kind, plain, takes_part
 from xpool.cupy.transfer import unwrapped
 
 MAX_PLANS: Final = 1 << 14
@@ -141,8 +142,6 @@ class ufunc:  # noqa: N801  CuPy's name
                 bounds = (info.min, info.max)
             else:
                 bounds = (-(1 << 63), (1 << 63) - 1)
-            if self.__name__ in ("power", "float_power"):
-                bounds = (max(bounds[0], 0), bounds[1])
         made = Plan(self, geometry(shape, dtypes[0]), bounds)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
@@ -181,13 +180,11 @@ class ufunc:  # noqa: N801  CuPy's name
             and hasattr(type(one), "__array_ufunc__")
         ]
         for one in handlers:
+            if takes_part(one):
+                continue
             found = type(one).__array_ufunc__(one, self, "__call__", *inputs)
             if found is not NotImplemented:
                 return found
-        check_operands(inputs)
-        inputs = [_large(one, inputs) for one in inputs]
-        if isinstance(where, np.ndarray):
-            raise TypeError(f"Unsupported type {type(where)}")
         keywords: dict[str, Any] = {}
         if dtype is not None:
             keywords["dtype"] = check_dtype(dtype)
@@ -197,6 +194,29 @@ class ufunc:  # noqa: N801  CuPy's name
             keywords["where"] = where
         if order is not None:
             keywords["order"] = order
+        run = self._run if not handlers else self._run_derived
+        return run(inputs, outs, keywords)
+
+    def _run_derived(
+        self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """``_run`` with arrays of classes that the program has derived."""
+        keywords = {name: plain(one) for name, one in keywords.items()}
+        found = self._run(
+            [plain(one) for one in inputs], [plain(one) for one in outs], keywords
+        )
+        if any(one is not None for one in outs):
+            return outs[0] if len(outs) == 1 else found
+        return in_kind(found, inputs)
+
+    def _run(
+        self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
+    ) -> Any:
+        check_operands(inputs)
+        inputs = [_large(one, inputs) for one in inputs]
+        where = keywords.get("where")
+        if isinstance(where, np.ndarray):
+            raise TypeError(f"Unsupported type {type(where)}")
         try:
             return self._predicted(inputs, outs, keywords)
         except NoRule:
@@ -313,8 +333,6 @@ class ufunc:  # noqa: N801  CuPy's name
         ]
         for value in inputs:
             if type(value) is int:
-                if self.__name__ in ("power", "float_power") and value < 0:
-                    raise NoRule
                 for dtype in kinds:
                     info = _INTEGERS[dtype.char]
                     if not info.min <= value <= info.max:

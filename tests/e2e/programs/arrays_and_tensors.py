@@ -1,5 +1,7 @@
 """Arrays and torch's tensors share memory. Run by test_arrays_more.py."""
 
+import warnings
+
 import cupy as cp
 import numpy as np
 import torch
@@ -56,6 +58,58 @@ except RuntimeError as error:
     assert "detach" in str(error)
 else:
     raise AssertionError("a tensor with a gradient was shared")
+
+
+class Holder:
+    """Another library's object that hands out one capsule."""
+
+    def __init__(self, capsule):
+        self.capsule = capsule
+
+    def __dlpack__(self, *, stream=None, max_version=None, copy=None):
+        return self.capsule
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+
+def refused(kind, run, text=""):
+    try:
+        run()
+    except kind as error:
+        assert text in str(error), str(error)
+        return
+    raise AssertionError(f"{kind.__name__} was expected")
+
+
+source = cp.arange(4, dtype=cp.int16)
+for version, name in ((None, "dltensor"), ((1, 0), "dltensor_versioned")):
+    capsule = source.__dlpack__(max_version=version)
+    assert f'"{name}"' in str(capsule)
+    taken = cp.from_dlpack(Holder(capsule))
+    taken += 1
+    refused(ValueError, lambda: cp.from_dlpack(capsule), "multiple times")  # noqa: B023
+assert source.get().tolist() == [2, 3, 4, 5]
+view = cp.from_dlpack(source)
+view[0] = 9
+assert source[0] == 9
+copied = cp.from_dlpack(source, copy=True)
+copied[:] = 0
+assert source[0] == 9
+assert torch.from_dlpack(source.__dlpack__()).cpu().tolist() == [9, 3, 4, 5]
+refused(BufferError, lambda: source.__dlpack__(dl_device=(9, 0)), "unsupported")
+refused(BufferError, lambda: source.__dlpack__(dl_device=(2, 1)), "unsupported")
+refused(ValueError, lambda: source.__dlpack__(dl_device=(1, 0), copy=False), "copy")
+refused(ValueError, lambda: source.__dlpack__(stream=-2), "-2")
+refused(ValueError, lambda: cp.from_dlpack(3), "no capsule")
+on_host = np.arange(3).__dlpack__()
+assert cp.from_dlpack(on_host).get().tolist() == [0, 1, 2]
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert cp.fromDlpack(source.toDlpack()).get().tolist() == [9, 3, 4, 5]
+    source.__dlpack__(stream=0)
+kinds = [one.category.__name__ for one in said]
+assert kinds == ["VisibleDeprecationWarning"] * 2 + ["UserWarning"], kinds
 for _ in range(20):
     cp.asarray(torch.empty(1 << 22, device="cuda"))
     torch.as_tensor(cp.empty(1 << 22))

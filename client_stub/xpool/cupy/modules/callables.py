@@ -190,10 +190,19 @@ CLASSES["cupy.vectorize"] = vectorize
 
 @own("cupy.from_dlpack")
 def from_dlpack(x: Any, *, device: Any = None, copy: bool | None = None) -> Any:
-    """An array of another library's object; see ``interop``."""
-    from xpool.cupy.interop import from_dlpack as make
+    """An array of another library's object; see ``xpool.cupy.dlpack``."""
+    from xpool.cupy.dlpack import from_dlpack as make
 
     return make(x, device, copy)
+
+
+@own("cupy.fromDlpack")
+def from_dlpack_capsule(dltensor: Any) -> Any:
+    """An array of a capsule; deprecated."""
+    from xpool.cupy.dlpack import consume, warn_of_capsules
+
+    warn_of_capsules("cupy.fromDlpack")
+    return consume(dltensor)
 
 
 @own("cupy.memoize")
