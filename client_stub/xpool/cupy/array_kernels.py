@@ -193,7 +193,13 @@ class ReductionKernel:
         preamble: str = "",
         options: tuple[str, ...] = (),
     ) -> None:
-        """A kernel of this source; arguments are CuPy's."""
+        """A kernel of this source; arguments are CuPy's.
+
+        Raises:
+            ValueError: the name is no identifier.
+        """
+        if not name.isidentifier():
+            raise ValueError(f"Invalid kernel name: {name!r}")
         self.in_params, self.out_params = in_params, out_params
         self.map_expr, self.reduce_expr = map_expr, reduce_expr
         self.post_map_expr, self.identity = post_map_expr, identity

@@ -18,7 +18,6 @@ from xpool.cupy.ufunc import ufunc
 HOST: Final = frozenset(
     [
         "promote_types",
-        "min_scalar_type",
         "broadcast_shapes",
         "issubdtype",
         "finfo",

@@ -92,7 +92,9 @@ class ndarray:  # noqa: N801  CuPy's name
                 "xpool: memory of the device has no address here; cupy.ndarray takes"
                 " no memptr"
             )
-        if order not in ("C", "F", None):
+        if order not in (None, ""):
+            order = str(order)[:1].upper()
+        if order not in ("C", "F", None, ""):
             raise ValueError("order not understood. order=%s" % order)  # noqa: UP031
         keywords = {} if strides is None else {"strides": tuple(strides)}
         found = device().call(
@@ -172,7 +174,10 @@ class ndarray:  # noqa: N801  CuPy's name
     @property
     def flags(self) -> Flags:
         """Memory layout."""
-        return Flags(self._known_layout()[1])
+        bits = self._known_layout()[1]
+        return Flags(
+            bool(bits & LAYOUT_C), bool(bits & LAYOUT_F), bool(bits & LAYOUT_OWN)
+        )
 
     @property
     def base(self) -> ndarray | None:
@@ -711,41 +716,41 @@ _device: ArrayDevice | None = None
 class Flags:
     """``ndarray.flags``."""
 
-    __slots__ = ("_bits",)
+    __slots__ = ("_values",)
 
-    def __init__(self, bits: int) -> None:
-        self._bits = bits
+    def __init__(self, c_contiguous: Any, f_contiguous: Any, owndata: Any) -> None:
+        self._values = (c_contiguous, f_contiguous, owndata)
 
     @property
-    def c_contiguous(self) -> bool:
+    def c_contiguous(self) -> Any:
         """In row-major order without gaps."""
-        return bool(self._bits & LAYOUT_C)
+        return self._values[0]
 
     @property
-    def f_contiguous(self) -> bool:
+    def f_contiguous(self) -> Any:
         """In column-major order without gaps."""
-        return bool(self._bits & LAYOUT_F)
+        return self._values[1]
 
     @property
-    def owndata(self) -> bool:
+    def owndata(self) -> Any:
         """No view of another array."""
-        return bool(self._bits & LAYOUT_OWN)
+        return self._values[2]
 
     @property
     def forc(self) -> bool:
         """Contiguous in either order."""
-        return self.c_contiguous or self.f_contiguous
+        return bool(self.c_contiguous or self.f_contiguous)
 
     @property
     def fnc(self) -> bool:
         """Contiguous in Fortran's order alone."""
-        return self.f_contiguous and not self.c_contiguous
+        return bool(self.f_contiguous and not self.c_contiguous)
 
-    def __getitem__(self, name: str) -> bool:
+    def __getitem__(self, name: str) -> Any:
         found = getattr(self, name.lower(), None)
         if found is None or not isinstance(name, str):
             raise KeyError(f"{name} is not defined for cupy.ndarray.flags")
-        return bool(found)
+        return found
 
     def __repr__(self) -> str:
         return (

@@ -10,7 +10,6 @@ Each test's outcome goes as a line of JSON to the file that ARRAY_SUITE_OUT name
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import sys
 import types
@@ -72,12 +71,14 @@ NOT_OURS = (
     "cuda_array_interface",
     "CudaArrayInterface",
     "mdspan",
-    "_core.internal",
     "plans of cuFFT",
     "get_fft_plan",
     "TestPlanCtxManager",
+    "runs CUDA source, which this slice's device",
+    "TestIncludesCompileCUDA",
 )
-"""In a failure's text: it asks for CuPy's insides or for a device pointer."""
+"""In a failure's text: it asks for CuPy's insides, a device pointer, a plan of cuFFT,
+or for a compiler of CUDA source."""
 
 
 def lenient(module: types.ModuleType) -> None:
@@ -119,13 +120,11 @@ def fill_ndimage_util(m: types.ModuleType) -> None:
 def fill_core(m: types.ModuleType) -> None:
     import cupy
 
-    m.ndarray, m.ufunc, m.array = cupy.ndarray, cupy.ufunc, cupy.array
-    m.core = m
     m.get_size = size_of
     m.create_reduction_func = lambda *_, **__: Missing("cupy._core's reductions")
-    for name in ("internal", "_accelerator"):
+    for name in ("internal", "flags", "_accelerator", "_fusion_kernel", "_gufuncs"):
         setattr(m, name, importlib.import_module(f"cupy._core.{name}"))
-    lenient(m)
+    fill_by(m, cupy)
 
 
 def fill_accelerator(m: types.ModuleType) -> None:
@@ -133,20 +132,6 @@ def fill_accelerator(m: types.ModuleType) -> None:
         setattr(m, f"set_{kind}_accelerators", nothing)
         setattr(m, f"get_{kind}_accelerators", list)
     m.ACCELERATOR_CUB, m.ACCELERATOR_CUTENSOR, m.ACCELERATOR_CUTENSORNET = 1, 2, 3
-
-
-def fill_internal(m: types.ModuleType) -> None:
-    def contiguous_strides(shape: Any, itemsize: int, is_c: bool = True) -> Any:
-        strides: list[int] = []
-        for size in reversed(shape) if is_c else shape:
-            strides.append(itemsize)
-            itemsize *= size
-        return tuple(reversed(strides)) if is_c else tuple(strides)
-
-    m.prod = math.prod
-    m.get_contiguous_strides = contiguous_strides
-    m.prod_sequence = math.prod
-    lenient(m)
 
 
 def fill_driver(m: types.ModuleType) -> None:
@@ -188,9 +173,26 @@ def fill_rbf(m: types.ModuleType) -> None:
         setattr(m, name, getattr(theirs, name))
 
 
+def fill_gufuncs(m: types.ModuleType) -> None:
+    from xpool.cupy import gufunc
+
+    m._GUFunc = gufunc.GeneralizedUFunc
+    m._parse_gufunc_signature = gufunc.parse_signature
+
+
+def fill_fusion_kernel(m: types.ModuleType) -> None:
+    # Tests put something else in its place, and look at the results alone.
+    m.FusedKernel = type("FusedKernel", (Inside,), {"__module__": m.__name__})
+    lenient(m)
+
+
 def fill_public(m: types.ModuleType) -> None:
     """An inside whose functions the public module has, too."""
-    public = importlib.import_module(m.__name__.rpartition(".")[0])
+    fill_by(m, importlib.import_module(m.__name__.rpartition(".")[0]))
+
+
+def fill_by(m: types.ModuleType, public: types.ModuleType) -> None:
+    """Let public names of a module be those of another one."""
     missing = Missing(m.__name__)
 
     def find(name: str) -> Any:
@@ -231,7 +233,8 @@ FILLED = {
     "cupy._core": fill_core,
     "cupy._core.core": fill_core,
     "cupy._core._accelerator": fill_accelerator,
-    "cupy._core.internal": fill_internal,
+    "cupy._core._gufuncs": fill_gufuncs,
+    "cupy._core._fusion_kernel": fill_fusion_kernel,
     "cupy.cuda.driver": fill_driver,
     "cupy_backends.cuda.api.driver": fill_driver,
     "cupy_backends.cuda.api.runtime": fill_runtime,
@@ -255,8 +258,9 @@ def prepare() -> None:
     FILLED["cupyx.scipy.interpolate._rbfinterp"] = fill_rbf
     FILLED["cupyx.scipy.ndimage._util"] = fill_ndimage_util
     for name in (*INSIDES, *insides_of_scipy()):
-        if name not in finder.MAKERS:
-            finder.MAKERS[name] = [FILLED.get(name, lenient)]
+        is_core = name in FILLED and name.startswith("cupy._core")
+        if is_core or name not in finder.MAKERS:
+            finder.MAKERS.setdefault(name, []).append(FILLED.get(name, lenient))
     finder.LEFT_ALONE.update(
         f"cupy.testing{path and '.' + path}"
         for path in (

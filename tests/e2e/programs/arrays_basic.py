@@ -57,7 +57,7 @@ refused(AttributeError, lambda: cp._private)
 with cupyx.errstate(linalg="raise"):  # elsewhere the result means nothing, as in CuPy
     refused(np.linalg.LinAlgError, lambda: cp.linalg.inv(cp.zeros((2, 2))), "Singular")
 refused(OverflowError, lambda: cp.zeros(3, cp.int8) + 1000)
-refused(ValueError, lambda: cp.arange(3) ** -1)
+assert (cp.arange(3) ** -1).tolist() == [0, 1, 0]  # not NumPy's error
 
 # A full slice: an error at the call, and nothing else is harmed.
 refused(cp.cuda.memory.OutOfMemoryError, lambda: cp.zeros(1 << 30), "Out of memory")

@@ -5,6 +5,7 @@ import sys
 import warnings
 
 import cupy as cp
+import cupyx
 import numpy as np
 
 
@@ -119,6 +120,57 @@ def case_powers():
     cp.power(out, -1, out=out)
     same(out, np.array([0, -1]))
     same(cp.array([4.0]) ** -1, np.array([0.25]))
+
+
+def case_generalized_ufuncs():
+    seen = []
+
+    def spread(x, y):
+        seen.append(x.shape)
+        return x.max() - y.min()
+
+    f = cupyx.GeneralizedUFunc(spread, "(i),(i)->()")
+    x = np.arange(24.0).reshape(2, 3, 4)
+    a = cp.asarray(x)
+    same(f(a, a[0]), x.max(-1) - x[0].min(-1))
+    assert seen == [(4,)] * 6
+    same(f(a, a, axis=1), np.ptp(x, 1))
+    same(f(a, a, axis=1, keepdims=True), np.ptp(x, 1, keepdims=True))
+    out = cp.empty((2, 3))
+    assert f(a, a, out=out) is out
+    product = cupyx.GeneralizedUFunc(
+        lambda x, y, out: cp.matmul(x, y, out=out),
+        "(i,j),(j,k)->(i,k)",
+        supports_batched=True,
+        supports_out=True,
+    )
+    same(product(a, a.swapaxes(1, 2)), x @ x.swapaxes(1, 2))
+    moved = product(a, a.swapaxes(1, 2), axes=[(-2, -1), (-2, -1), (0, 1)])
+    same(moved, np.moveaxis(x @ x.swapaxes(1, 2), (-2, -1), (0, 1)))
+    for wrong in (lambda: f(a), lambda: f(a, a[:, :, :2]), lambda: f(a, a, out=a)):
+        try:
+            wrong()
+        except ValueError:
+            continue
+        raise AssertionError("a wrong call was taken")
+    try:
+        cupyx.GeneralizedUFunc(spread, "(i)(i)->()")
+    except ValueError as error:
+        assert "signature" in str(error)
+    else:
+        raise AssertionError("a wrong signature was taken")
+
+
+def case_names_of_the_core():
+    from cupy._core import internal
+
+    assert internal.complete_slice(slice(-11, 8, -1), 10) == slice(-1, -1, -1)
+    assert internal.get_contiguous_strides((2, 3), 8) == cp.zeros((2, 3)).strides
+    assert internal.get_c_contiguity((3, 1), (4, 9), 4)
+    assert [internal.clp2(n) for n in (0, 1, 3, 8)] == [0, 1, 4, 8]
+    assert cp._core.core.ndarray is cp.ndarray
+    assert cp.min_scalar_type([cp.arange(2, dtype="i2")]) == np.dtype("i2")
+    assert cp.ndarray((2, 3), order="fortran").flags.f_contiguous
 
 
 def case_truth_of_nothing():

@@ -1,10 +1,11 @@
 """What is special in each of CuPy's modules; one file for a module or a few."""
 
-from xpool.cupy import interop, rules
+from xpool.cupy import gufunc, interop, rules
 from xpool.cupy.modules import (
     aliases,
     callables,
     composed,
+    core,
     cuda,
     derivatives,
     extras,
@@ -28,12 +29,14 @@ __all__ = [
     "aliases",
     "callables",
     "composed",
+    "core",
     "cuda",
     "derivatives",
     "extras",
     "fft",
     "files",
     "grids",
+    "gufunc",
     "insides",
     "interop",
     "kernels",

@@ -112,6 +112,17 @@ def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
     return np.can_cast(given, to, casting)
 
 
+@own("cupy.min_scalar_type")
+def min_scalar_type(a: Any) -> Any:
+    """The least dtype that holds a scalar; of an array its own."""
+    found = transfer.unwrapped(a)
+    if isinstance(found, ndarray):
+        return found.dtype
+    if transfer.has_remote(found):
+        return transfer.as_array(found).dtype
+    return np.min_scalar_type(found)
+
+
 @own("cupy.common_type")
 def common_type(*args: Any) -> Any:
     """The inexact dtype that holds all of these."""
