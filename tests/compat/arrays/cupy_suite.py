@@ -74,7 +74,6 @@ NOT_OURS = (
     "plans of cuFFT",
     "get_fft_plan",
     "TestPlanCtxManager",
-    "runs CUDA source, which this slice's device",
     "TestIncludesCompileCUDA",
 )
 """In a failure's text: it asks for CuPy's insides, a device pointer, a plan of cuFFT,
