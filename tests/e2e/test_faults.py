@@ -15,6 +15,9 @@ from support.pool import Pool
 from support.waiting import eventually
 
 XPOOL_RUN = (sys.executable, "-m", "xpool", "run")
+TTL_S = 5
+"""Of this pool's leases."""
+
 LOOP = """
 import torch
 x = torch.ones(4, device="cuda")
@@ -158,10 +161,15 @@ def test_server_killed(pool: Pool, jobs: list[Job]):
 
 
 def test_registry_killed_and_restarted(pool: Pool, jobs: list[Job]):
-    """A running job does not notice that the registry was away."""
+    """A running job does not notice that the registry was away, however long.
+
+    Here for longer than its lease lives without renewal, and than its server waits.
+    """
     job = Job(pool, "--slice", "30%")
     jobs.append(job)
     pool.kill("registry", signal.SIGKILL)
+    gone_s = time.monotonic()
+    eventually(lambda: time.monotonic() > gone_s + 2.5 * TTL_S, "it is away", 30)
     before = job.waits()
     eventually(lambda: job.waits() > before + 50, "the job goes on", 15)
     pool.start_registry()

@@ -7,7 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool_registry.pool_model import HOUR_MS, MINUTE_MS, PoolModel, hashed, ticket_of
+from pool_registry.pool_model import (
+    GIB,
+    HOUR_MS,
+    MINUTE_MS,
+    PoolModel,
+    hashed,
+    ticket_of,
+)
 from xpool_protocol.errors import LeaseExpired, LeaseUnknown, NoCapacity, UsageError
 from xpool_registry.commands import AcquireGroup, AcquireLease, RenewLease
 from xpool_registry.demand import Constraints
@@ -170,6 +177,59 @@ def test_weights_and_guaranteed_quotas(pool: PoolModel) -> None:
     pool.wait(HOUR_MS)
     # Bob is below his guarantee; ada has much, and a right to more; eve has nothing.
     assert pool.queue() == ["bob", "eve", "ada"]
+
+
+def test_the_larger_of_both_shares_counts() -> None:
+    """Ada has little compute and much memory, bob the other way about, and less."""
+    pool = PoolModel()
+    pool.join("a", devices=4)  # of 10 GiB each
+    for number in range(4):
+        pool.ask(f"a{number}", 5, tenant="ada", memory=7 * GIB)
+    for number in range(4):
+        pool.ask(f"b{number}", 45, tenant="bob", memory=GIB)
+    for name in ("ada", "bob"):
+        pool.ask(name, 100, tenant=name)
+    assert pool.queue() == ["bob", "ada"]
+    pool.end("a0")
+    pool.end("a1")  # now 35 % of the memory, against 45 % of the compute
+    assert pool.queue() == ["ada", "bob"]
+
+
+def test_the_past_of_a_tenant_fades_in_the_queue() -> None:
+    """Who had all of the pool stands behind, and less so with each half-life."""
+    behind = {}
+    for minutes in (30, 600):
+        pool = PoolModel(Settings(half_life_s=1800))
+        pool.join("a", devices=2)
+        pool.ask("past", devices=2, tenant="ada")
+        pool.wait(2 * HOUR_MS, step_ms=12_000)
+        pool.end("past")
+        pool.ask("some", tenant="eve")
+        pool.wait(minutes * MINUTE_MS, step_ms=12_000)
+        pool.ask("rest", tenant="eve")
+        pool.ask("next", 10, tenant="ada")
+        views = {view.name: view for view in pool.registry.tenants()}
+        behind[minutes] = views["ada"].use
+    assert 0 < behind[600] < behind[30] / 100
+
+
+def test_two_groups_of_devices_never_hold_a_half_each(pool: PoolModel) -> None:
+    """Three and three of four: one runs, the other has nothing until then."""
+    pool.join("b", devices=2)
+    pool.ask("fill", devices=4, tenant="eve")
+    pool.ask("one", devices=3, tenant="ada")
+    pool.ask("two", devices=3, tenant="bob")
+    pool.end("fill")
+    for _ in range(20):
+        pool.wait(3000)
+        held = [len(pool.leases.get(name, [])) for name in ("one", "two")]
+        assert sorted(held) == [0, 3]
+        devices = [one.lease.device_index for one in pool.registry.leases()]
+        assert len(devices) == 3
+    first = "one" if pool.leases.get("one") else "two"
+    pool.end(first)
+    pool.wait(3000)
+    assert len(pool.leases["two" if first == "one" else "one"]) == 3
 
 
 def test_groups_share_first_then_their_members() -> None:
