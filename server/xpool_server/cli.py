@@ -157,6 +157,16 @@ def server(
             help="Device time after which a job makes room for others.",
         ),
     ] = 2.0,
+    starvation_ms: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=600_000,
+            envvar="XPOOL_STARVATION_MS",
+            help="How long a job waits for a turn at most while jobs of a higher class"
+            " work.",
+        ),
+    ] = 1000.0,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -230,7 +240,10 @@ def server(
             uploads_nbytes=cached_nbytes,
             arbiter=arbiter,
             metrics=metrics,
-            turns=Settings(quantum_ns=round(quantum_ms * NS_PER_MS)),
+            turns=Settings(
+                quantum_ns=round(quantum_ms * NS_PER_MS),
+                starvation_ns=round(starvation_ms * NS_PER_MS),
+            ),
             accelerator_modules=modules,
             labels={**vendor_label(offered), **labels_from_texts(label or [])},
         )

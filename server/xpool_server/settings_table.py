@@ -53,8 +53,13 @@ class WithTable(TyperGroup):
         """As the base's, with the file's values below flags and variables."""
         known = {one.name for one in self.params if one.name and one.name != "help"}
         try:
-            extra.setdefault("default_map", server_table(known, os.environ))
+            table = server_table(known, os.environ)
         except UsageError as error:
             typer.echo(f"xpool: {error}", err=True)
             raise typer.Exit(2) from error
+        several = {one.name for one in self.params if getattr(one, "multiple", False)}
+        for key, value in table.items():
+            is_list = isinstance(value, list)
+            table[key] = [value] if key in several and not is_list else value
+        extra.setdefault("default_map", table)
         return super().make_context(info_name, args, parent, **extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from xpool_perf.__main__ import main, parser
 from xpool_perf.pool import RunFailed
 from xpool_perf.scenario import DEFAULT_RUNS, Settings
 from xpool_perf.shares import PARTS, RUNS, SHARES, Shares, measure
+from xpool_perf.shares_plot import plot
 from xpool_perf.shares_windows import Reading, errors_points, of_wall_percent
 
 FIGURES = [one.name for one in SHARES.figures]
@@ -148,6 +150,17 @@ def test_errors_are_of_what_all_got() -> None:
     assert first == pytest.approx([5.0, 5.0])
     assert second == pytest.approx([5.0, 5.0])
     assert of_wall_percent(readings, 10) == pytest.approx([40.0, 40.0])
+
+
+def test_a_picture_of_shares_over_time(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    readings = [Reading(float(s), (s * 10**8, s * 3 * 10**8)) for s in range(21)]
+    plot(readings, (20, 80), tmp_path / "shares.png")
+    picture = (tmp_path / "shares.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert width > 400
+    assert height > 200
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from support.metrics_rules import problems
 from xpool_protocol.control import registry_pb2 as pb
 
 
@@ -23,6 +24,7 @@ def test_a_registry_answers_with_its_leases(
         assert found is not None
         with urllib.request.urlopen(found[0], timeout=10) as answer:
             text = answer.read().decode()
+    assert problems(text) == []
     labels = f'{{device="0",lease="{lease.lease_id}",node="node-a",tenant="me"}}'
     assert f"xpool_lease_promised_share_ratio{labels} 0.3" in text
     assert 'xpool_nodes{state="alive"} 1.0' in text

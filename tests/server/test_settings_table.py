@@ -18,6 +18,9 @@ slice = "20%"
 [server]
 cuda_sharing = "mps"
 quantum_ms = 5
+starvation_ms = 250
+accelerator = "npu"
+accelerator_module = "torch_npu"
 spares = 3
 label = ["zone=b", "rack=7"]
 """
@@ -37,6 +40,8 @@ def test_the_table_is_below_flags_and_variables(
     (tmp_path / "xpool.toml").write_text(TABLE)
     found = settings()
     assert (found["cuda_sharing"], found["quantum_ms"]) == ("mps", 5.0)
+    assert found["starvation_ms"] == 250
+    assert (found["accelerator"], found["accelerator_module"]) == ("npu", ["torch_npu"])
     assert (found["spares"], found["label"]) == (3, ["zone=b", "rack=7"])
     monkeypatch.setenv("XPOOL_CUDA_SHARING", "time")
     assert settings("--spares", "2")["cuda_sharing"] == "time"

@@ -25,6 +25,7 @@ from xpool_server.arbiter.null import Null
 from xpool_server.arbiter.policies import BY_NUMBER, POLICIES, PolicyName
 from xpool_server.arbiter.policy import Policy
 from xpool_server.arbiter.priority import ByPriority
+from xpool_server.arbiter.tenant import Settings
 from xpool_server.native.build import LIBRARY
 
 LONGEST = 20 * MS
@@ -192,15 +193,20 @@ class TestPriority(PolicyConformance):
         assert waits[int(0.98 * len(waits))] <= 5 * MS
         assert waits[-1] <= 3 * 5 * MS
 
-    def test_a_lower_class_is_starved_for_no_longer_than_the_bound(self) -> None:
-        simulation = Simulation(Engine(ByPriority()))
+    @pytest.mark.parametrize("bound_ns", [200 * MS, S, 3 * S])
+    def test_a_lower_class_is_starved_for_no_longer_than_the_bound(
+        self, bound_ns: int
+    ) -> None:
+        policy = ByPriority(Settings(starvation_ns=bound_ns))
+        simulation = Simulation(Engine(policy))
         simulation.add(0, 50, always(lambda: MS), priority=2)
         low = simulation.add(1, 50, always(lambda: MS), priority=0)
         start = simulation.now_ns
-        simulation.run(start + 10 * S)
-        assert max(low.waits) <= ByPriority().settings.starvation_ns + 5 * MS
-        assert 8 <= len(low.waits) <= 11
-        assert low.got_ns(start, start + 10 * S) < 0.01 * 10 * S
+        simulation.run(start + 30 * S)
+        assert max(low.waits) <= bound_ns + 5 * MS
+        turns = 30 * S // bound_ns
+        assert 0.9 * turns - 1 <= len(low.waits) <= turns + 1
+        assert low.got_ns(start, start + 30 * S) < 4 * MS * (turns + 1)
 
 
 class TestFifo(PolicyConformance):

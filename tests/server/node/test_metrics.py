@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
+from support.metrics_rules import problems
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.errors import UsageError
 from xpool_server.metrics import NodeCollector, SessionFigures, Snapshot, serve
@@ -40,6 +41,7 @@ def test_a_snapshot_is_answered_with_the_usual_names() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
+    assert problems(text) == []
     labels = '{device="0",lease="abc",tenant="t"}'
     assert f"xpool_session_device_seconds_total{labels} 1.5" in text
     assert f"xpool_session_operations_total{labels} 7.0" in text
@@ -54,3 +56,24 @@ def test_a_snapshot_is_answered_with_the_usual_names() -> None:
 def test_an_address_that_cannot_be_listened_on() -> None:
     with pytest.raises(UsageError, match="--metrics"):
         serve(NodeCollector(), "203.0.113.1", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("# HELP a A.\n# TYPE a gauge\na 1\n", "a: not lower case"),
+        ("# HELP xpool_x_ms A.\n# TYPE xpool_x_ms gauge\nxpool_x_ms 1\n", "base unit"),
+        ("# TYPE xpool_x gauge\nxpool_x 1\n", "no help"),
+        ("# HELP xpool_x A.\nxpool_x 1\n", "no type"),
+        (
+            "# HELP xpool_x_ratio A.\n# TYPE xpool_x_ratio gauge\nxpool_x_ratio 30\n",
+            "a ratio of 30",
+        ),
+        (
+            '# HELP xpool_x A.\n# TYPE xpool_x gauge\nxpool_x{Lease="a"} 1\n',
+            "Lease: no label",
+        ),
+    ],
+)
+def test_the_rules_find_what_breaks_them(text: str, problem: str) -> None:
+    assert any(problem in one for one in problems(text))
