@@ -99,17 +99,26 @@ class Fleet:
     strays: int = 0
     """Heartbeats of servers that the registry does not know."""
     failures: dict[str, int] = field(default_factory=dict)
+    given_back: set[str] = field(default_factory=set)
+    """Leases whose end was asked for: a renewal on its way may come after it."""
 
     def connection(self, number: int) -> Methods:
         """One of them."""
         return self.connections[number % len(self.connections)]
 
-    async def call(self, method: Any, request: bytes) -> bytes | None:
-        """The answer, or None: what fails is counted, by its sentence."""
+    async def call(
+        self, method: Any, request: bytes, lease_id: str = ""
+    ) -> bytes | None:
+        """The answer, or None: what fails is counted, by its sentence.
+
+        But not the renewal of a lease that was given back while it was on its way.
+        """
         try:
             answer: bytes = await method(request, timeout=CALL_S)
             return answer
         except grpc.aio.AioRpcError as error:
+            if lease_id in self.given_back and "(released)" in (error.details() or ""):
+                return None
             # Without what differs from call to call.
             text = re.sub(r"[0-9a-f]{16}|[0-9]+", "N", error.details() or "")[:200]
             text = f"{error.code().name}: {text}"
@@ -144,6 +153,7 @@ class Fleet:
         if not self.held:  # the registry is behind: what it says will show it
             return
         lease = self.held.popleft()
+        self.given_back.add(lease.lease_id)
         server = self.servers[lease.node_name]
         del server.leases[lease.lease_id]
         server.heartbeat = b""
@@ -196,7 +206,8 @@ class Fleet:
             lease = self.held[turn]
             request = pb.RenewRequest(lease_id=lease.lease_id, epoch=lease.epoch)
             self.renewals += self.is_measuring
-            call = self.call(self.connection(turn).renew, request.SerializeToString())
+            renew = self.connection(turn).renew
+            call = self.call(renew, request.SerializeToString(), lease.lease_id)
             task = asyncio.ensure_future(call)
             calls.add(task)
             task.add_done_callback(calls.discard)
