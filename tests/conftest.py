@@ -10,6 +10,7 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.ending import end_in_order
 
 for _name in [name for name in os.environ if name.startswith("XPOOL_")]:
     del os.environ[_name]
@@ -18,6 +19,9 @@ for _name in [name for name in os.environ if name.startswith("XPOOL_")]:
 # of the process that is being started.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+# A run that `timeout` cuts leaves no pool behind: pytest ends its fixtures.
+end_in_order(KeyboardInterrupt)
 
 # No deadline and no complaint about slow data: two shared cores are slow at times.
 settings.register_profile(

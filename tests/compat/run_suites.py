@@ -33,6 +33,7 @@ from entries import SUITES
 from escapes import Escapes, escapes_in
 from results import Line, by_suite, ended, stale
 from suite_run import Choice, run_suites
+from support.ending import end_in_order
 from xpool.native import build, cuda_build
 
 
@@ -103,6 +104,7 @@ def told(
 
 
 def main() -> int:
+    end_in_order()
     options = parsed()
     cuda = cuda_build.cuda_version(build.torch_folder())
     if options.cuda_build and cuda is None:

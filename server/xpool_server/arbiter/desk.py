@@ -25,6 +25,10 @@ from xpool_server.arbiter.watch import Seen, Verdict, Watch
 WATCH_NS: Final = 50_000_000
 """How often a device with several tenants is looked at."""
 
+STOPPED: Final = ("T", "t")
+"""What ``state_of`` says of a process that a signal, or a debugger, has stopped."""
+GONE: Final = "X"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -163,7 +167,7 @@ class Desk:
         Returns:
             Whose turn it was, and why.
         """
-        self._forgive()
+        self._mark()
         page = self.page
         holder = page.holder - 1
         by_slot = {slot: worker for worker, slot in self._slots.items()}
@@ -192,11 +196,17 @@ class Desk:
         places.pop(except_for, None)
         return any(one in (Place.ARRIVED, Place.WAITING) for one in places.values())
 
-    def _forgive(self) -> None:
-        """Whoever has moved since its turn was passed on stands still no more."""
-        for worker in list(self.stalled):
-            slot = self.page.slot(self._slots[worker])
-            if slot.place != Place.PASSED and not is_stopped(slot.pid):
+    def _mark(self) -> None:
+        """Who is stopped stands still, also where it has nothing to do just now.
+
+        Whoever has moved since its turn was passed on stands still no more.
+        """
+        for worker, number in self._slots.items():
+            slot = self.page.slot(number)
+            state = state_of(slot.pid) if slot.pid else GONE
+            if state in STOPPED:
+                self.stalled.add(worker)
+            elif slot.place != Place.PASSED and state not in "ZX":
                 self.stalled.discard(worker)
 
 
@@ -216,13 +226,8 @@ def state_of(pid: int) -> str:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return "X"
+        return GONE
     return stat.rpartition(")")[2].split()[0]
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal, or gone."""
-    return state_of(pid) in "TtZX"
 
 
 def descriptors(desks: Iterable[Desk]) -> list[int]:

@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import array_page
+from support.ending import end_in_order
 from support.pool import Pool
 
 XFAILS = HERE / "xfails.txt"
@@ -317,6 +318,7 @@ def judged(out: Path, names: list[str]) -> list[str]:
 
 
 def main() -> int:
+    end_in_order()
     options, began = parsed(), datetime.now(UTC)
     folder = options.suites.resolve()
     names = suites_in(folder, options.only)

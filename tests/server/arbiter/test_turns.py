@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import busy_tenant
 from xpool_protocol.native_build import compiler
-from xpool_server.arbiter.desk import Desk, Terms, cpu_ns, is_stopped
+from xpool_server.arbiter.desk import GONE, Desk, Terms, cpu_ns, state_of
 from xpool_server.arbiter.page import Page
 from xpool_server.arbiter.policies import PolicyName
 from xpool_server.arbiter.tenant import Place, Priority
@@ -133,14 +133,29 @@ def test_a_stopped_tenant_is_passed_over_and_marked(bench: Bench) -> None:
     bench.start(2, terms(40), 0.5)
     bench.share_after(0.2)
     os.kill(bench.processes[0].pid, signal.SIGSTOP)
-    bench.until(lambda: bench.desk.stalled == {0})
-    assert bench.passed[-1] == (0, Verdict.STALLED)
+    bench.until(lambda: (0, Verdict.STALLED) in bench.passed)
+    assert bench.desk.stalled == {0}
     got = bench.share_after(1.5)
     assert got[0] < 1
     assert abs(got[1] - 100 / 3) < 5
     os.kill(bench.processes[0].pid, signal.SIGCONT)
     bench.until(lambda: not bench.desk.stalled)
     assert bench.share_after(1.0)[0] > 30
+
+
+def test_who_is_stopped_without_work_is_marked(bench: Bench) -> None:
+    """It stands in no queue, and no turn of it has to be passed on."""
+    for worker in (0, 1):
+        process = subprocess.Popen(["sleep", "60"])
+        bench.processes[worker] = process
+        bench.desk.assign(worker)
+        bench.desk.started(worker, process.pid)
+        bench.desk.admit(worker, terms(50), time.monotonic_ns())
+    os.kill(bench.processes[1].pid, signal.SIGSTOP)
+    bench.until(lambda: bench.desk.stalled == {1})
+    os.kill(bench.processes[1].pid, signal.SIGCONT)
+    bench.until(lambda: not bench.desk.stalled)
+    assert not bench.passed
 
 
 def test_an_operation_without_end_lets_others_run_beside_it(bench: Bench) -> None:
@@ -252,7 +267,7 @@ def test_processes_that_are_gone() -> None:
     assert cpu_ns(process.pid) is not None
     process.wait()
     assert cpu_ns(process.pid) is None
-    assert is_stopped(process.pid)
+    assert state_of(process.pid) == GONE
     assert not Path(f"/proc/{process.pid}").exists()
 
 
