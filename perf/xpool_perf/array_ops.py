@@ -16,7 +16,7 @@ AIMS_US: Final = {"add": 10, "reshape": 10, "slice": 12, "setitem": 15, "sum": 1
 def _measure(settings: Settings, say: Say) -> Samples:
     with course(settings, say) as one:
         with one.near() as pool:
-            for part in ("small", "large", "transfer", "kmeans"):
+            for part in ("small", "large", "transfer", "kmeans", "others"):
                 one.run(pool, part, PROGRAM, settings.runs, part)
         with one.far(ROUND_TRIP_MS) as pool:
             one.run(pool, "far", PROGRAM, settings.runs, "kmeans")
@@ -30,6 +30,23 @@ def _client(name: str, aim: int) -> Figure:
         method=f"Wall time until 1,000 calls of {name} on a small array have returned,"
         f" over their number; encoded, handed over and sent meanwhile. Aim: {aim}.",
         sources=(f"small_{name}_us",),
+    )
+
+
+OTHERS: Final = {
+    "page_rank": "PageRank by power iteration over 500 x 500",
+    "jacobi": "a five-point stencil over 256 x 256, with three reads",
+    "logistic": "logistic regression by mini-batches of 256 x 64",
+    "lloyd": "k-means by masks over 2,000 x 8, with 17 reads an iteration",
+}
+
+
+def _other(name: str, what: str) -> Figure:
+    return ratio(
+        f"{name}_ratio",
+        f"others_{name}_remote_s",
+        f"others_{name}_local_s",
+        f"An iteration of {what}, remote over local. Without an aim.",
     )
 
 
@@ -85,6 +102,7 @@ ARRAY_OPS: Final = Scenario(
             "far_kmeans_local_s",
             "The same behind a round trip of 1 ms. Aim: 1.5.",
         ),
+        *(_other(name, what) for name, what in OTHERS.items()),
     ),
     measure=_measure,
 )

@@ -33,7 +33,7 @@ _PLAIN_NE: Final[Any] = object.__ne__
 class Plan:
     """What a call with operands of known geometries returns."""
 
-    __slots__ = ("bounds", "charge", "geo", "head", "recent", "tail")
+    __slots__ = ("bounds", "charge", "geo", "head", "into", "recent", "tail")
 
     def __init__(
         self, uf: ufunc, geo: Geometry, bounds: tuple[int, int] | None
@@ -41,10 +41,26 @@ class Plan:
         self.geo = geo
         self.head = device().head(uf.full_name, 1)
         self.tail = geo.wire + uvarint(uf.nin)
+        self.into = device().head(uf.full_name, 0) + uvarint(uf.nin)
         self.charge = geo.charge_nbytes
         self.recent = geo.recent
         self.bounds = bounds
         """Least and greatest Python integer that the operand's dtype holds."""
+
+    def post(self, operands: bytes) -> ndarray:
+        """Queue the call with these operands, as they stand in a record."""
+        where = device()
+        where.charge(self.charge)
+        array = object.__new__(ndarray)
+        array._number, wire = new_number()
+        array._ref = b"\x21" + wire
+        array._geo = self.geo
+        array._base = array._layout = None
+        array._charge = self.charge
+        if self.recent is not None:
+            self.recent.append(array._number)
+        where.post_new(self.head + wire + self.tail + operands + b"\x00")
+        return array
 
 
 class ufunc:  # noqa: N801  CuPy's name
@@ -148,9 +164,54 @@ class ufunc:  # noqa: N801  CuPy's name
         self._plans[key] = made
         return made
 
+    def _quick(self, args: tuple[Any, ...]) -> tuple[Plan, bytes] | None:
+        """Plan and operands of a call with arrays and plain numbers, and nothing else.
+
+        None: the full call has to look.
+
+        Raises:
+            TypeError: there is no loop for these dtypes.
+            ValueError: the shapes can't be broadcast.
+        """
+        key: list[Any] = []
+        operands = b""
+        integer, has_array = 0, False
+        for one in args:
+            kind = type(one)
+            if kind is ndarray:
+                has_array = True
+                key.append(one._geo)
+                operands += one._ref
+                continue
+            encoder = _ENCODERS.get(kind)
+            if encoder is None:
+                return None
+            if kind is int:
+                integer = one
+            key.append(kind)
+            operands += encoder(one)
+        if not has_array or len(key) != self.nin or len(key) > 2:
+            return None
+        found = tuple(key)
+        plan = self._plans.get(found) or self.plan(found)
+        if plan is None or device().audit is not None:
+            return None
+        bounds = plan.bounds
+        if bounds is not None and not bounds[0] <= integer <= bounds[1]:
+            return None
+        return plan, operands
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Apply it to arrays and scalars."""
+        if not kwargs:
+            quick = self._quick(args)
+            if quick is not None:
+                return quick[0].post(quick[1])
+        return self._full(*args, **kwargs)
+
     # ---- the full call
 
-    def __call__(
+    def _full(
         self,
         *args: Any,
         out: Any = None,
@@ -166,7 +227,7 @@ class ufunc:  # noqa: N801  CuPy's name
         extobj: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Apply it to arrays and scalars."""
+        """A call with whatever arguments."""
         if kwargs:
             raise TypeError(f"{self.name}() got an unexpected keyword argument")
         inputs, outs = self._split(args, out)
@@ -497,15 +558,19 @@ def _is_operand(value: Any) -> bool:
     return hasattr(type(value), "__cupy_get_ndarray__")
 
 
+_ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
+    float: encode_float,
+    int: encode_int,
+    bool: ENCODERS[bool],
+}
+"""Of plain numbers."""
+
+
 def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
     plans = uf._plans
     make = object.__new__
     where = device()
-    encoders: dict[type, Callable[[Any], bytes]] = {
-        float: encode_float,
-        int: encode_int,
-        bool: ENCODERS[bool],
-    }
+    encoders = _ENCODERS
 
     def operate(a: ndarray, b: Any) -> Any:
         kind = type(b)
@@ -569,6 +634,11 @@ def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
 
 def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
     def operate(a: ndarray, b: Any) -> Any:
+        quick = uf._quick((a, b))
+        if quick is not None and quick[0].geo is a._geo:
+            plan, operands = quick
+            device().post(plan.into + operands + b"\x01\x03out" + a._ref)
+            return a
         return uf(a, b, out=a) if _is_operand(b) else NotImplemented
 
     return operate

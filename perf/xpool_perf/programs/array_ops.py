@@ -1,7 +1,8 @@
 """What array calls cost: ``xpool run array_ops.py PAIRS WHAT…``.
 
-WHAT is any of ``small``, ``large``, ``transfer`` and ``kmeans``. CuPy's side is the
-pool's, the local one is NumPy in this very process, one after the other in turn.
+WHAT is any of ``small``, ``large``, ``transfer``, ``kmeans`` and ``others``. CuPy's
+side is the pool's, the local one is NumPy in this very process, one after the other in
+turn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from xpool_perf.pool import repository
 from xpool_perf.programs.alternating import alternate, per
+from xpool_perf.programs.array_programs import Program, programs
 from xpool_perf.programs.transfer import NBYTES, raw_blocks, serve
 
 if __name__ != "__mp_main__":  # the bare socket's other end, which has no session
@@ -171,7 +173,29 @@ def kmeans(pairs: int) -> dict[str, list[float]]:
     }
 
 
-PARTS: Final = {"small": small, "large": large, "transfer": transfer, "kmeans": kmeans}
+def others(pairs: int) -> dict[str, list[float]]:
+    """Seconds of an iteration of other ordinary programs, on both sides."""
+    found: dict[str, list[float]] = {}
+
+    def run(program: Program, module: Any) -> None:
+        program.run(module, program.data)
+
+    for name, program in programs().items():
+        remote, local = alternate(
+            partial(run, program, cupy), partial(run, program, np), pairs
+        )
+        found[f"{name}_remote_s"] = per(program.iterations, remote)
+        found[f"{name}_local_s"] = per(program.iterations, local)
+    return found
+
+
+PARTS: Final = {
+    "small": small,
+    "large": large,
+    "transfer": transfer,
+    "kmeans": kmeans,
+    "others": others,
+}
 
 
 def main(pairs: int, parts: list[str]) -> None:

@@ -94,6 +94,52 @@ def case_what_arrays_pick_does_not_wait():
     refused(ValueError, lambda: x.__setitem__(picks, cp.zeros(2)))
 
 
+def case_numbers_beside_arrays_do_not_wait():
+    host = np.array([[1.5, -2.0], [0.25, 4.0]], np.float32)
+    x, small = cp.asarray(host), cp.arange(4, dtype=cp.int8)
+    with no_round_trip():
+        found = [
+            cp.where(x > 0, x, 0),
+            cp.where(x > 0, -1.0, x),
+            cp.where(small > 1, small, 7),
+            cp.exp(x),
+            cp.maximum(x, 1),
+            cp.subtract(2.5, x),
+            cp.power(x, 2),
+            -x,
+            abs(x),
+            ~small,
+        ]
+        y, z = x.copy(), small.copy()
+        y -= x * 2
+        y *= 3
+        z += 1
+        z += z
+    narrow = np.arange(4, dtype=np.int8)
+    expected = [
+        np.where(host > 0, host, 0),
+        np.where(host > 0, -1.0, host),
+        np.where(narrow > 1, narrow, 7),
+        np.exp(host),
+        np.maximum(host, 1),
+        np.subtract(2.5, host),
+        host * host,
+        -host,
+        abs(host),
+        ~narrow,
+    ]
+    for one, wanted in zip(found, expected, strict=True):
+        assert (one.dtype, one.shape) == (wanted.dtype, wanted.shape)
+        np.testing.assert_allclose(one.get(), wanted, rtol=1e-6)
+    np.testing.assert_array_equal(y.get(), host * -3)
+    np.testing.assert_array_equal(z.get(), (narrow + 1) * 2)
+    for call in (lambda: small.__iadd__(1.5), lambda: cp.exp(), lambda: cp.add(x)):
+        refused(TypeError, call)
+    refused(OverflowError, lambda: cp.add(small, 300))
+    refused(ValueError, lambda: cp.add(x, cp.zeros(3)))
+    refused(ValueError, lambda: x.__iadd__(cp.zeros((3, 2, 2), np.float32)))
+
+
 def case_one_number_has_the_dtype_that_is_asked_for():
     generator, state = cp.random.default_rng(1), cp.random.RandomState(1)
     for name in ("random", "standard_normal", "standard_exponential"):

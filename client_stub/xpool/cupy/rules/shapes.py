@@ -64,11 +64,27 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Geometry:
         raise NoRule
     given = [one for one in (condition, x, y) if type(one) is ndarray]
     kinds = [operand_dtype(one) for one in (x, y)]
-    if any(isinstance(one, type) for one in kinds):
-        raise NoRule
-    return geometry(
-        result_shape([one._geo.shape for one in given]), np.result_type(*kinds)
-    )
+    weak = [isinstance(one, type) for one in kinds]
+    if any(weak):
+        if all(weak) or not holds(*((y, x) if weak[0] else (x, y))):
+            raise NoRule
+        dtype = kinds[1] if weak[0] else kinds[0]
+    else:
+        dtype = np.result_type(*kinds)
+    return geometry(result_shape([one._geo.shape for one in given]), dtype)
+
+
+def holds(array: Any, number: Any) -> bool:
+    """Whether a Python number beside an array leaves the dtype as it is."""
+    if type(array) is not ndarray:
+        return False
+    kind = array._geo.dtype.kind
+    if type(number) is int:
+        if kind in "iu":
+            info = np.iinfo(array._geo.dtype)
+            return bool(info.min <= number <= info.max)
+        return kind in "fc" and -(1 << 63) <= number < 1 << 63
+    return type(number) is float and kind in "fc"
 
 
 @rule("cupy.broadcast_to", is_view=True)
