@@ -92,6 +92,13 @@ def test_an_allocation_waits_for_a_resize(pool: Pool) -> None:
         assert job.await_line("has").split()[1] == str(300 * MIB // 4)
 
 
+def test_an_allocation_waits_for_the_programs_own_frees(pool: Pool) -> None:
+    with Job(pool, "own", "--memory", "256MiB", "--on-oom", "wait:60") as job:
+        words = job.await_line("has").split()
+        assert words[1] == str(200 * MIB // 4)
+        assert 0.8 < float(words[2]) < 30
+
+
 def test_an_allocation_waits_no_longer_than_it_may(pool: Pool) -> None:
     with Job(pool, "want", "--memory", "256MiB", "--on-oom", "wait:1.5") as job:
         words = job.await_line("fails").split()

@@ -1,6 +1,7 @@
 """What tenants of one device do; each prints lines that a test waits for."""
 
 import sys
+import threading
 import time
 
 import torch
@@ -36,6 +37,18 @@ def want() -> None:
         say("has", int(got.sum().item()), round(time.monotonic() - began, 2))
     except torch.OutOfMemoryError as error:
         say("fails", round(time.monotonic() - began, 2), error)
+
+
+def own() -> None:
+    """Asks for 200 MiB while another thread holds as much, and lets go of it then."""
+    kept = [torch.ones(200 * MIB // 4, device="cuda")]
+    kept[0].sum().item()
+    timer = threading.Timer(1.0, kept.clear)
+    timer.start()
+    began = time.monotonic()
+    got = torch.ones(200 * MIB // 4, device="cuda")
+    say("has", int(got.sum().item()), round(time.monotonic() - began, 2))
+    time.sleep(600)
 
 
 def greedy() -> None:
@@ -90,7 +103,7 @@ def long() -> None:
         say("has", int(out[0, 0].item()))
 
 
-JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead, long)}
+JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead, long, own)}
 
 if __name__ == "__main__":
     JOBS[sys.argv[1]]()
