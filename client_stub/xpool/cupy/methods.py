@@ -86,6 +86,16 @@ def _check_sortable(array: ndarray, what: str, kind: Any) -> None:
         raise NotImplementedError(f"{what} non-contiguous array is not supported.")
 
 
+def _clip(
+    self: ndarray,
+    min: Any = None,  # noqa: A002
+    max: Any = None,  # noqa: A002
+    out: Any = None,
+) -> Any:
+    keywords = {} if out is None else {"out": out}
+    return functions.call("cupy.clip", (self, min, max), keywords)
+
+
 def _matmul(a: Any, b: Any) -> Any:
     if isinstance(b, np.ndarray):
         raise TypeError(f"Unsupported type {type(b)}")
@@ -102,6 +112,7 @@ def complete() -> None:
         ("__matmul__", _matmul),
         ("__rmatmul__", lambda a, b: _matmul(b, a)),
         ("__imatmul__", _matmul_in_place),
+        ("clip", _clip),
         ("sort", _sort),
         ("partition", _partition),
     ):

@@ -64,6 +64,11 @@ refused(OverflowError, lambda: cp.zeros(3, cp.uint8) + 256)
 refused(OverflowError, lambda: cp.zeros(3, cp.uint8) - 2**70)
 refused(OverflowError, lambda: cp.arange(3, dtype=cp.uint8) ** -1)
 
+# Arguments that CuPy wants, and NumPy does not.
+refused(TypeError, lambda: cp.clip(a, 3))
+assert a.clip(3).get().min() == 3
+assert float(cp.einsum(cp.eye(3), np.array([0, 0]))) == 3
+
 # More than the wire takes.
 deep = 1
 for _ in range(20):

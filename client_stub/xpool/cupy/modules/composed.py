@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpool.cupy.functions import call, own
+from xpool.cupy.functions import call, own, without_host
 from xpool.cupy.geometry import check_dtype
 from xpool.cupy.ndarray import ndarray
 
@@ -67,6 +67,29 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
             if found is not None:
                 vector[...] = found
     return padded
+
+
+@own("cupy.clip")
+def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
+    """Items within bounds; both have to be given, unlike the method's."""
+    given = [without_host(one) for one in (a, a_min, a_max)]
+    return call("cupy.clip", given, {} if out is None else {"out": out})
+
+
+@own("cupy.einsum")
+def einsum(*operands: Any, **kwargs: Any) -> Any:
+    """Sums of products; subscripts may also be lists, or host arrays, behind each."""
+    if operands and not isinstance(operands[0], str):
+        last = len(operands) - 1
+        operands = tuple(
+            one.tolist()
+            if isinstance(one, np.ndarray) and (at % 2 or at == last)
+            else one
+            for at, one in enumerate(operands)
+        )
+    if kwargs.get("dtype") is not None:
+        kwargs["dtype"] = check_dtype(kwargs["dtype"])
+    return call("cupy.einsum", operands, kwargs)
 
 
 @own("cupy.meshgrid")
