@@ -119,8 +119,15 @@ def min_scalar_type(a: Any) -> Any:
     if isinstance(found, ndarray):
         return found.dtype
     if transfer.has_remote(found):
-        return transfer.as_array(found).dtype
+        return np.result_type(*_dtypes_within(found))
     return np.min_scalar_type(found)
+
+
+def _dtypes_within(value: Any) -> list[Any]:
+    """The dtypes of all that lies in nested lists."""
+    if isinstance(value, list | tuple):
+        return [dtype for one in value for dtype in _dtypes_within(one)]
+    return [value.dtype if isinstance(value, ndarray) else np.asarray(value).dtype]
 
 
 @own("cupy.common_type")
