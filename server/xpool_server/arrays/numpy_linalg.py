@@ -56,12 +56,16 @@ def ignoring(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def einsum(*operands: Any, **kwargs: Any) -> Any:
     """All operands become of the result's dtype first, whatever is multiplied first."""
-    kinds = [one.dtype for one in operands if isinstance(one, np.ndarray | np.generic)]
+    # Without a text each array stands before the list of its axes.
+    numbers = range(1, len(operands))
+    if operands and not isinstance(operands[0], str):
+        numbers = range(0, len(operands) - 1, 2)
+    kinds = [operands[at].dtype for at in numbers if hasattr(operands[at], "dtype")]
     if len(set(kinds)) > 1 and kwargs.get("dtype") is None:
         kind = np.result_type(*kinds)
         operands = tuple(
-            one.astype(kind) if isinstance(one, np.ndarray | np.generic) else one
-            for one in operands
+            one.astype(kind) if at in numbers and hasattr(one, "dtype") else one
+            for at, one in enumerate(operands)
         )
     return np.einsum(*operands, **kwargs)
 

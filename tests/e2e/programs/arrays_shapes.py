@@ -147,6 +147,14 @@ def case_filters_whose_derivatives_the_program_takes():
         raise AssertionError("it was not refused")
 
 
+def case_axes_may_be_numbered():
+    near, axes = cp.asarray(HOST["u"]), np.array([1, 0])
+    for one in (axes, axes.tolist()):
+        found = cp.einsum(near, one, near.astype("f"), [1, 0], [0])
+        assert found.dtype == np.float32
+        assert found.get().tolist() == [1, 1, 2]
+
+
 def case_results_of_many_lengths():
     import cupyx.scipy.ndimage as ndi
 

@@ -255,7 +255,10 @@ def indices(dimensions: Any, dtype: Any = int) -> Geometry:
     shape = as_shape(dimensions)
     if min(shape, default=0) < 0 or not shape or dtype is None:
         raise NoRule
-    return geometry((len(shape), *shape), check_dtype(dtype))
+    found = check_dtype(dtype)
+    if found.kind == "b":
+        raise NoRule
+    return geometry((len(shape), *shape), found)
 
 
 @rule("cupy.linspace")
