@@ -77,6 +77,21 @@ def _method(full: str, name: str, text: str | None, doc: str) -> Callable[..., A
     return method
 
 
+def _class_method(full: str, name: str, text: str | None, doc: str) -> Any:
+    """A method of the class itself: a maker that does without checks checks, too."""
+    operation = f"{full}.{name}"
+
+    def method(cls: type[RemoteClass], *args: Any, **kwargs: Any) -> Any:
+        if name == "construct_fast":
+            return cls(*args, **kwargs)
+        args, kwargs = cls._given(args, kwargs)
+        return functions.call(operation, args, kwargs)
+
+    method.__name__, method.__qualname__ = name, operation
+    method.__doc__ = doc
+    return classmethod(method)
+
+
 def _operator(full: str, name: str) -> Callable[..., Any]:
     operation = f"{full}.{name}"
 
@@ -101,6 +116,7 @@ _BINARY: Final = frozenset(
     for one in ("add", "sub", "mul", "truediv", "matmul", "pow", "eq", "ne")
     for prefix in ("", "r")
 )
+_OF_CLASSES: Final = frozenset(("construct_fast", "basis_element", "design_matrix"))
 _PLAIN: Final = {"__len__": int, "__bool__": bool}
 
 
@@ -141,6 +157,8 @@ def remote_class(
             body[member] = lambda self, ask=ask, kind=kind: kind(ask(self))
         elif member in OBJECT_DUNDERS and member != "__call__":
             body[member] = _operator(full, member)
+        elif member in _OF_CLASSES:
+            body[member] = _class_method(full, member, *entry)
         else:
             body[member] = _method(full, member, *entry)
     if "__eq__" in body:

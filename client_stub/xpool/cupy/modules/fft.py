@@ -41,10 +41,18 @@ def fill_config(m: ModuleType) -> None:
     config.get_plan_cache = _refuse
     config.show_plan_cache_info = _refuse
     config.clear_plan_cache = lambda: None
+    config.set_cufft_callbacks = _refuse_callbacks
 
 
 def _refuse(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError("xpool: plans of cuFFT are made on the server")
+
+
+def _refuse_callbacks(*args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError(
+        "xpool: callbacks of cuFFT, CUDA source that becomes part of a plan, are not"
+        " available in the pool; change the items before or after the transform"
+    )
 
 
 @module("cupy.fft")

@@ -26,6 +26,7 @@ def fill_cupyx(m: ModuleType) -> None:
     """Its modules are there without an import of their own."""
     m.cusparse = importlib.import_module("cupyx.cusparse")  # type: ignore[attr-defined]
     m.jit = importlib.import_module("cupyx.jit")  # type: ignore[attr-defined]
+    m.cutensor = importlib.import_module("cupyx.cutensor")  # type: ignore[attr-defined]
 
 
 @module("cupyx.jit")
@@ -40,3 +41,18 @@ def fill_jit(m: ModuleType) -> None:
         )
 
     m.rawkernel = m.JitRawKernel = refuse  # type: ignore[attr-defined]
+
+
+@module("cupyx.cutensor")
+def fill_cutensor(m: ModuleType) -> None:
+    """Names that say what to use instead."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError(
+            "xpool: cuTENSOR is not available in the pool; use cupy.einsum or"
+            " cupy.tensordot, and ufuncs"
+        )
+
+    for name in ("contraction", "elementwise_binary", "elementwise_trinary"):
+        setattr(m, name, refuse)
+    m.reduction = refuse  # type: ignore[attr-defined]

@@ -31,6 +31,8 @@ def _checked(a: Any, norm: Any, *, is_real: bool = False) -> Geometry:
 
 
 def _dtype(geo: Geometry, *, is_complex: bool) -> np.dtype[Any]:
+    if not is_complex and geo.dtype.char == "e":
+        raise NoRule  # NumPy's result is of half precision, CuPy's is not
     is_single = geo.dtype.char in _SINGLE
     return np.dtype(("F" if is_single else "D") if is_complex else "fd"[not is_single])
 
