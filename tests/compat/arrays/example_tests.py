@@ -38,6 +38,18 @@ RUN = {
 VARIANTS = {"kmeans/kmeans.py": "--num 5000 --use-custom-kernel"}
 KERNELS = "RawKernel|RawModule"
 REFUSED = {
+    **{
+        f"cufft/callback/{name}.py": "callbacks of cuFFT"
+        for name in ("jit_string", "jit_string2", "legacy")
+    },
+    "cufft/callback/jit_r2c_c2r_string.py": "memory of the device has no address",
+    **{
+        f"cutensor/{name}.py": "cuTENSOR"
+        for name in (
+            *("contraction", "reduction"),
+            *("elementwise_binary", "elementwise_trinary"),
+        )
+    },
     "gemm/sgemm.py": KERNELS,
     "custom_struct/builtin_vectors.py": KERNELS,
     "custom_struct/complex_struct.py": KERNELS,

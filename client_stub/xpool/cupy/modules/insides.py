@@ -56,3 +56,10 @@ def fill_cutensor(m: ModuleType) -> None:
     for name in ("contraction", "elementwise_binary", "elementwise_trinary"):
         setattr(m, name, refuse)
     m.reduction = refuse  # type: ignore[attr-defined]
+
+
+@module("cupyx.time")
+def fill_time(m: ModuleType) -> None:
+    """The old name of ``cupyx.profiler.benchmark``."""
+    profiler = importlib.import_module("cupyx.profiler")
+    m.repeat = profiler.benchmark  # type: ignore[attr-defined]
