@@ -384,7 +384,8 @@ def versions(folder: Path) -> dict[str, str]:
 
 def commit_of(folder: Path) -> str:
     """What a folder was checked out at, a ``+`` behind it if files were changed."""
-    argv = ["git", "-C", str(folder), "describe", "--always", "--abbrev=9", "--dirty=+"]
+    argv = ["git", "-C", str(folder), "describe", "--always", "--exclude=*"]
+    argv += ["--abbrev=9", "--dirty=+"]
     ran = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
     return ran.stdout.strip() or "unknown"
 
