@@ -66,6 +66,7 @@ refused(OverflowError, lambda: cp.arange(3, dtype=cp.uint8) ** -1)
 
 # Arguments that CuPy wants, and NumPy does not.
 refused(TypeError, lambda: cp.clip(a, 3))
+refused(TypeError, lambda: cp.indices((3, 4), dtype=bool))
 assert a.clip(3).get().min() == 3
 assert float(cp.einsum(cp.eye(3), np.array([0, 0]))) == 3
 
