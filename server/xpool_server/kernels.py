@@ -43,6 +43,9 @@ from xpool_server.storages import Storages
 
 POINTER_NBYTES: Final = 8
 
+INTEGER_NBYTES: Final = 8
+"""A Python integer's, as CuPy passes it."""
+
 
 class DeviceFault(RuntimeError):  # noqa: N818  CUDA's word
     """A kernel has left the device's context unusable."""
@@ -297,8 +300,11 @@ class Kernels:
 
     def _launch(self, record: LaunchKernel) -> None:
         kernel = self._kernel(record.module, record.name)
-        arguments = [self._bytes_of(argument) for argument in record.arguments]
-        _check_widths(record, arguments, self._driver.parameter_sizes(kernel))
+        arguments = _of_widths(
+            record,
+            [self._bytes_of(argument) for argument in record.arguments],
+            self._driver.parameter_sizes(kernel),
+        )
         self._driver.launch(
             kernel,
             record.grid,
@@ -348,22 +354,39 @@ class Kernels:
         return fault
 
 
-def _check_widths(
+def _of_widths(
     record: LaunchKernel, arguments: Sequence[bytes], sizes: tuple[int, ...] | None
-) -> None:
+) -> Sequence[bytes]:
+    """The arguments at their parameters' widths.
+
+    An integer may be wider, as CuPy lets a Python integer be for an ``int``, if what is
+    left of it has the same value.
+    """
     if sizes is None:
-        return
+        return arguments
     if len(sizes) != len(arguments):
         raise ArgumentInvalid(
             f"kernel {record.name} takes {len(sizes)} arguments, and was given"
             f" {len(arguments)}"
         )
+    found = []
     for place, (size, argument) in enumerate(zip(sizes, arguments, strict=True)):
-        if size != len(argument):
+        is_value = isinstance(record.arguments[place], BytesArgument)
+        if size != len(argument) and not (is_value and _is_number(argument, size)):
             raise ArgumentInvalid(
                 f"argument {place} of kernel {record.name} has {size} bytes, and"
                 f" {len(argument)} were given: pass a NumPy scalar of the right dtype"
             )
+        found.append(argument[:size])
+    return found
+
+
+def _is_number(argument: bytes, size: int) -> bool:
+    """Whether an integer of 8 bytes has its value in the first ``size`` of them."""
+    if len(argument) != INTEGER_NBYTES or size not in (1, 2, 4):
+        return False
+    value = int.from_bytes(argument, "little", signed=True)
+    return -(1 << 8 * size - 1) <= value < 1 << 8 * size
 
 
 def kernel_opener(device_kind: str) -> Callable[[], KernelDriver]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -136,7 +137,10 @@ def test_the_compilers_log_reaches_the_client(desk: Desk) -> None:
     ("arguments", "text"),
     [
         ((StorageArgument(7, 0),), "takes 2 arguments, and was given 1"),
-        ((StorageArgument(7, 0), BytesArgument(bytes(8))), "argument 1 .* has 4 bytes"),
+        (
+            (StorageArgument(7, 0), BytesArgument(b"\1" * 8)),
+            "argument 1 .* has 4 bytes",
+        ),
         ((BytesArgument(bytes(4)), BytesArgument(bytes(4))), "argument 0 .* has 8"),
         ((StorageArgument(7, 65), BytesArgument(bytes(4))), "outside storage 7"),
         ((StorageArgument(9, 0), BytesArgument(bytes(4))), "storage 9 does not exist"),
@@ -387,3 +391,30 @@ def test_options_that_name_files(option: str) -> None:
         assert refusal(SOURCE, option) is not None
     else:
         assert "is not allowed here" in (refusal(SOURCE, option) or "")
+
+
+@pytest.mark.parametrize("value", [5, -5, 2**31 - 1, 2**32 - 1, -(2**31)])
+def test_a_python_integer_fits_where_its_value_does(
+    desk: Desk, driver: RecordingDriver, value: int
+) -> None:
+    desk.kernels.make(MakeModule(3, CUDA_SOURCE, SOURCE))
+    wide = value.to_bytes(8, "little", signed=True)
+    assert not desk.kernels.launch(launch(ArrayArgument(1), BytesArgument(wide)))
+    assert driver.told[-1][4][1] == wide[:4]
+
+
+@pytest.mark.parametrize(
+    "wide", [struct.pack("<d", 2.0), (2**32).to_bytes(8, "little"), bytes(5), bytes(2)]
+)
+def test_a_value_that_does_not_fit_is_refused(desk: Desk, wide: bytes) -> None:
+    desk.kernels.make(MakeModule(3, CUDA_SOURCE, SOURCE))
+    fault = desk.fault(
+        desk.kernels.launch(launch(ArrayArgument(1), BytesArgument(wide)))
+    )
+    assert "argument 1 of kernel add has 4 bytes" in fault.text
+
+
+def test_a_pointer_is_never_cut(desk: Desk) -> None:
+    desk.kernels.make(MakeModule(3, CUDA_SOURCE, SOURCE))
+    fault = desk.fault(desk.kernels.launch(launch(ArrayArgument(1), NullArgument())))
+    assert "argument 1 of kernel add has 4 bytes" in fault.text

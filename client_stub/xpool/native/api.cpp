@@ -28,7 +28,7 @@ using namespace xpool;
 #define XPOOL_API extern "C" __attribute__((visibility("default")))
 
 // Bumped with every change of this interface; Python refuses another one.
-XPOOL_API int32_t xpool_abi() { return 10; }
+XPOOL_API int32_t xpool_abi() { return 11; }
 
 // After `import torch`: takes the CUDA key.
 XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
@@ -39,6 +39,20 @@ XPOOL_API const char *xpool_register(int32_t is_cuda_build) {
     if (is_cuda_build)
       take_over_kernels();
     register_kernels();
+    if (is_cuda_build)
+      settle_kernels();
+    return nullptr;
+  } catch (const std::exception &problem) {
+    error = problem.what();
+    return error.c_str();
+  }
+}
+
+// Before an extension is loaded into a CUDA build: what is there is not the extension's.
+XPOOL_API const char *xpool_settle() {
+  static std::string error;
+  try {
+    settle_kernels();
     return nullptr;
   } catch (const std::exception &problem) {
     error = problem.what();

@@ -4,6 +4,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <array>
 #include <mutex>
 #include <unordered_set>
 
@@ -62,14 +63,24 @@ bool differentiated_by_parts(const c10::OperatorHandle &handle, c10::DispatchKey
          !handle.hasKernelForDispatchKey(c10::DispatchKey::AutogradCUDA);
 }
 
+constexpr std::array kTakenKeys = {c10::DispatchKey::CUDA, c10::DispatchKey::SparseCUDA, c10::DispatchKey::SparseCsrCUDA,
+                              c10::DispatchKey::NestedTensorCUDA, c10::DispatchKey::QuantizedCUDA};
+
+std::mutex take_over_mutex;
+
+// Kernels that are not, or no longer, to be replaced.
+std::unordered_set<std::string> &settled() {
+  static auto *names = new std::unordered_set<std::string>;
+  return *names;
+}
+
 void take_over(c10::DispatchKey key) {
-  static auto *taken = new std::unordered_set<std::string>;
   // Never destroyed: without the registrations torch's own kernels would be back at the exit.
   static auto *registrations = new std::vector<c10::RegistrationHandleRAII>;
   auto &dispatcher = c10::Dispatcher::singleton();
   for (const auto &name : dispatcher.getRegistrationsForDispatchKey(key)) {
     const auto handle = dispatcher.findSchema(name);
-    if (!handle || stays(name) || !taken->insert(c10::str(key, " ", name)).second)
+    if (!handle || stays(name) || !settled().insert(c10::str(key, " ", name)).second)
       continue;
     Boxed *kernel = kernel_on_cpu_build(*handle, key);
     const auto put = [&](c10::DispatchKey where) {
@@ -93,12 +104,17 @@ c10::WarningHandler *no_warnings() {
 }
 
 void take_over_kernels() {
-  static std::mutex mutex;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(take_over_mutex);
   const c10::WarningUtils::WarningHandlerGuard quietly(no_warnings());  // torch warns of each kernel replaced
-  for (const auto key : {c10::DispatchKey::CUDA, c10::DispatchKey::SparseCUDA, c10::DispatchKey::SparseCsrCUDA,
-                         c10::DispatchKey::NestedTensorCUDA, c10::DispatchKey::QuantizedCUDA})
+  for (const auto key : kTakenKeys)
     take_over(key);
+}
+
+void settle_kernels() {
+  const std::lock_guard<std::mutex> lock(take_over_mutex);
+  for (const auto key : kTakenKeys)
+    for (const auto &name : c10::Dispatcher::singleton().getRegistrationsForDispatchKey(key))
+      settled().insert(c10::str(key, " ", name));
 }
 
 }  // namespace xpool

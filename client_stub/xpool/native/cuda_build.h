@@ -18,6 +18,8 @@ Boxed *kernel_by_schema(const c10::OperatorHandle &handle);
 // Every kernel that a CUDA build of torch, or an extension since, has registered for the device: in its place comes
 // what a call finds on a CPU build.
 void take_over_kernels();
+// What is registered by now stays: our own kernels, and those of the program.
+void settle_kernels();
 // For the while that kernels are replaced, of which torch warns.
 c10::WarningHandler *no_warnings();
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from xpool.native.cuda_build import StandIn
     from xpool.session import Session
 
-ABI: Final = 10
+ABI: Final = 11
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 
@@ -120,8 +120,18 @@ class NativeLibrary:
         """The library's file."""
         return self._path
 
+    def settle(self) -> None:
+        """Leave alone, from now on, what is registered for the device.
+
+        Raises:
+            RuntimeError: torch refused.
+        """
+        error = self._library.xpool_settle()
+        if error:
+            raise RuntimeError(f"xpool: kernels can't be listed: {error.decode()}")
+
     def take_over(self) -> None:
-        """Replace kernels that were registered for the device since ``register``.
+        """Replace kernels that were registered for the device since ``settle``.
 
         Raises:
             RuntimeError: torch refused.

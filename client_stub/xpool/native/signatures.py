@@ -140,6 +140,7 @@ def declare(library: Any) -> None:
     """Say what the library's functions take and return."""
     library.xpool_register.argtypes = [ctypes.c_int32]
     library.xpool_register.restype = ctypes.c_char_p
+    library.xpool_settle.restype = ctypes.c_char_p
     library.xpool_take_over.restype = ctypes.c_char_p
     library.xpool_take.argtypes = [ctypes.c_int32, ctypes.POINTER(TakenBatch)]
     library.xpool_take.restype = ctypes.c_void_p

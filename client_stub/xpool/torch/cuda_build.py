@@ -45,6 +45,7 @@ def _watch_extensions(library: NativeLibrary) -> None:
 
     @functools.wraps(load_library)
     def load_and_take_over(self: Any, path: Any) -> Any:
+        library.settle()
         loaded = load_library(self, path)
         library.take_over()
         return loaded

@@ -629,6 +629,11 @@ class _Describer:
             | LAYOUT_F * bool(flags.f_contiguous)
             | LAYOUT_OWN * bool(flags.owndata)
         )
+        if (
+            max(array.shape, default=0) > limits.MAX_EXTENT
+            or array.size > limits.MAX_ITEMS
+        ):
+            raise ArgumentInvalid(f"an array of shape {array.shape} is too large")
         number = self._number(array)
         base = -1 if layout & LAYOUT_OWN else self._base(array)
         return ArrayMeta(number, dtype, layout, array.shape, array.strides, base)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -135,3 +137,13 @@ def case_compile_eager(device: str) -> None:
     compiled(x).backward()
     assert x.grad is not None
     assert x.grad.sum().item() == 6
+
+
+def case_an_extension_that_is_loaded_leaves_other_kernels_alone(device: str) -> None:
+    library = torch.library.Library("xpool_test_extension", "DEF")
+    library.define("double(Tensor x) -> Tensor")
+    library.impl("double", lambda x: x + x, "CUDA")
+    any_library = Path(torch.__file__).parent / "lib" / "libtorch_global_deps.so"
+    torch.ops.load_library(any_library)
+    x = torch.nn.Parameter(torch.ones(3)).to(device)
+    assert torch.ops.xpool_test_extension.double(x).tolist() == [2.0, 2.0, 2.0]

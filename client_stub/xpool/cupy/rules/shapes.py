@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,8 @@ def broadcast_to(array: Any, shape: Any) -> Geometry:
     new = as_shape(shape)
     if result_shape([array._geo.shape, new]) != new:
         raise NoRule
+    if math.prod(new) * array._geo.dtype.itemsize >= 1 << 63:
+        raise ValueError("broadcast dimensions too large.")
     return geometry(new, array._geo.dtype)
 
 
