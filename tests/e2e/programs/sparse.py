@@ -142,7 +142,14 @@ def case_a_tensor_and_itself(device: str) -> None:
         both(lambda s: torch.add(s, s, alpha=3), square)
 
 
+def reduces_products(device: str) -> bool:
+    """torch's CUDA kernels lack ``sparse.mm`` with a reduction."""
+    return not is_real_gpu(device)
+
+
 def case_extremes_of_a_product_have_gradients(device: str) -> None:
+    if not reduces_products(device):
+        return
     dense = torch.arange(24.0).sin().view(6, 4)
     rows = torch.arange(30.0).cos().view(5, 6)
     rows = torch.where(rows.abs() < 0.4, 0.0, rows)
@@ -205,7 +212,8 @@ def case_products(device: str) -> None:
     both(lambda s: s.mv(torch.ones(6, device=s.device)), COO)
     both(lambda s: s.mv(torch.ones(6, device=s.device)), CSR)
     both(lambda s, x: torch.sparse.sampled_addmm(s, x, x.t()), CSR, X)
-    both(lambda s, x: torch.sparse.mm(s, x, "mean"), CSR, X)
+    if reduces_products(device):
+        both(lambda s, x: torch.sparse.mm(s, x, "mean"), CSR, X)
     stacked, xs = torch.stack([DENSE, DENSE]).to_sparse(), torch.stack([X, X])
     both(lambda s, x: torch.bmm(s, x), stacked, xs)
 
@@ -254,7 +262,7 @@ def case_gradients(device: str) -> None:
         torch.sparse.mm(s, x, how).sum().backward()
         return torch.cat([s.grad.to_dense(), x.grad], 1)
 
-    for how in ("sum", "mean"):
+    for how in ("sum", "mean") if reduces_products(device) else ():
         both(lambda s, x, how=how: reduced(s, x, how), CSR, X)
     both(through(lambda s: torch.sparse.softmax(s, 1)), DENSE)
     both(through(lambda s: torch.sparse.sum(s, 1)), DENSE)
