@@ -230,7 +230,9 @@ class PythonTurn(Turn):
             self._used_at_ns = used_ns
             return
         with self._locked():
-            self._settle(time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            self._note_hold(now_ns, is_holder=self._is_holder())
+            self._settle(now_ns)
             self._give_away()
 
     @contextmanager
@@ -322,6 +324,18 @@ class PythonTurn(Turn):
         page = self._page
         return next_tenant(self._policy, page, page.tenants(), now_ns)
 
+    def _is_holder(self) -> bool:
+        return bool(self._page.holder == self._number + 1)
+
+    def _note_hold(self, now_ns: int, *, is_holder: bool) -> None:
+        """How long it went on although it was to stop.
+
+        Whoever had no end set and was passed over did so for an operation that began
+        when it last settled.
+        """
+        since_ns = self._deadline_ns or (now_ns if is_holder else self._settled_at_ns)
+        self._slot.longest_ns = max(self._slot.longest_ns, now_ns - since_ns)
+
     def _settle(self, now_ns: int) -> None:
         used_ns = self._used_now()
         since_ns, self._used_at_ns = used_ns - self._used_at_ns, used_ns
@@ -347,9 +361,7 @@ class PythonTurn(Turn):
         self._deadline_ns = now_ns + min(lefts) if lefts else 0
 
     def _look(self, now_ns: int, *, is_holder: bool) -> None:
-        slot = self._slot
-        if 0 < self._deadline_ns < now_ns:
-            slot.longest_ns = max(slot.longest_ns, now_ns - self._deadline_ns)
+        self._note_hold(now_ns, is_holder=is_holder)
         with self._locked():
             self._settle(now_ns)
             if is_holder and not self._must_leave(now_ns):

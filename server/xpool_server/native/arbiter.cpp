@@ -292,13 +292,20 @@ void Turn::set_deadline(uint64_t now) {
   deadline_ns_ = left == UINT64_MAX ? 0 : now + left;
 }
 
+// How long it went on although it was to stop. Whoever had no end set and was passed over did so for an operation that
+// began when it last settled.
+void Turn::note_hold(uint64_t now, bool is_mine) {
+  const uint64_t since = deadline_ns_ ? deadline_ns_ : is_mine ? now : settled_at_ns_;
+  if (now > since)
+    slot_.longest_ns = std::max<uint64_t>(slot_.longest_ns, now - since);
+}
+
 void Turn::look() {
   const uint64_t now = now_ns();
   const bool is_mine = page_.holder == me_;
   if (is_mine && !page_.attention && now < deadline_ns_)
     return;
-  if (deadline_ns_ && now > deadline_ns_)
-    slot_.longest_ns = std::max<uint64_t>(slot_.longest_ns, now - deadline_ns_);
+  note_hold(now, is_mine);
   settle(now);
   if (!is_mine) {
     is_ours_ = false;
@@ -330,7 +337,9 @@ void Turn::end() {
     used_at_ns_ = used;
     return;
   }
-  settle(now_ns());
+  const uint64_t now = now_ns();
+  note_hold(now, page_.holder == me_);
+  settle(now);
   give_away();
 }
 

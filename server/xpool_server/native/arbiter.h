@@ -139,6 +139,7 @@ class Turn {
   void start(bool is_granted, uint64_t began_ns);
   void wait_for_tokens();
   bool wait_for_turn();
+  void note_hold(uint64_t now_ns, bool is_mine);
   void settle(uint64_t now_ns);
   void set_deadline(uint64_t now_ns);
   void give_away();
