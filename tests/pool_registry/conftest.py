@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.etcd import EtcdServer
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import RegistryClient
+from xpool_registry.etcd import Etcd, place_from_text
 
 GIB = 1 << 30
 
@@ -126,3 +128,18 @@ def wait_until() -> Callable[[Callable[[], bool], float], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    one = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    one.start()
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def etcd(server: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Etcd]:
+    one = Etcd(place_from_text(f"{server.store}/{abs(hash(request.node.name))}"))
+    yield one
+    one.close()

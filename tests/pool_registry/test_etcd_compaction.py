@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from aetcd import rpc
@@ -12,7 +10,7 @@ from support.etcd import EtcdServer, term_of
 from support.waiting import eventually
 from xpool_protocol.errors import BrokenError, NotLeader, UsageError
 from xpool_registry.compaction import compacted
-from xpool_registry.etcd import Ambiguous, Etcd, place_from_text
+from xpool_registry.etcd import Ambiguous, Etcd
 from xpool_registry.etcd_compaction import Compaction, Upkeep
 from xpool_registry.etcd_store import EtcdStore
 from xpool_registry.events import RegistryEvent
@@ -20,21 +18,6 @@ from xpool_registry.settings import Settings
 from xpool_registry.state import State
 
 SETTINGS = Settings(compact_after=50)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    one = EtcdServer(tmp_path_factory.mktemp("etcd"))
-    one.start()
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def etcd(server: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Etcd]:
-    one = Etcd(place_from_text(f"{server.store}/{abs(hash(request.node.name))}"))
-    yield one
-    one.close()
 
 
 def history(jobs: int) -> list[RegistryEvent]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
-from support.etcd import EtcdServer, term_of
+from support.etcd import term_of
 from xpool_protocol.errors import BrokenError, NotLeader, UsageError
 from xpool_registry.etcd import Ambiguous, Entry, Etcd, place_from_text
 from xpool_registry.etcd_store import EtcdStore, shared_key
@@ -18,21 +18,6 @@ CREATED = RegistryCreated(registry_id="r", public_key_hex="00", at_s=1.5)
 
 def ended(number: int) -> RegistryEvent:
     return LeaseEnded(lease_id=f"l{number}", epoch=1, reason='"ä\n"', at_s=3.0)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    one = EtcdServer(tmp_path_factory.mktemp("etcd"))
-    one.start()
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def etcd(server: EtcdServer, request: pytest.FixtureRequest) -> Iterator[Etcd]:
-    one = Etcd(place_from_text(f"{server.store}/{abs(hash(request.node.name))}"))
-    yield one
-    one.close()
 
 
 def test_what_goes_in_comes_out_in_order(etcd: Etcd) -> None:

@@ -372,25 +372,30 @@ def case_out_of_memory_of_results(device: str) -> None:
     module.synchronize()
 
 
-def case_late_error_names_the_operation(device: str) -> None:
-    table, wrong = torch.arange(3.0, device=device), torch.tensor([0, 9, 1])
-    bad = torch.searchsorted(table, table, sorter=wrong.to(device))
-    good = table + 1
+def fails_late(
+    bad: torch.Tensor, good: torch.Tensor, kind: type[Exception], *words: str
+) -> None:
+    """A failure is told where its result is read, each time, and harms no other."""
     try:
         (bad * 2).sum().item()
-    except RuntimeError as error:
-        assert "sorter index out of range" in str(error)
-        assert "aten::searchsorted" in str(error)
-        assert "operation" in str(error)
+    except kind as error:
+        assert all(word in str(error) for word in words), error
     else:
         raise AssertionError("the failure was lost")
     assert good.sum().item() == 6, "an unrelated result was harmed"
     try:
         bad.cpu()
-    except RuntimeError:
+    except kind:
         pass
     else:
         raise AssertionError("a poisoned tensor was read")
+
+
+def case_late_error_names_the_operation(device: str) -> None:
+    table, wrong = torch.arange(3.0, device=device), torch.tensor([0, 9, 1])
+    bad = torch.searchsorted(table, table, sorter=wrong.to(device))
+    words = ("sorter index out of range", "aten::searchsorted", "operation")
+    fails_late(bad, table + 1, RuntimeError, *words)
 
 
 def case_late_error_is_the_programs_own_kind(device: str) -> None:
@@ -398,21 +403,7 @@ def case_late_error_is_the_programs_own_kind(device: str) -> None:
         return  # there it is an assertion in the kernel, the end of the context
     table = torch.zeros(3, 2, device=device)
     bad = F.embedding(torch.tensor([5], device=device), table)
-    good = table + 1
-    try:
-        (bad * 2).sum().item()
-    except IndexError as error:
-        assert "aten::" in str(error)
-        assert "operation" in str(error)
-    else:
-        raise AssertionError("the failure was lost")
-    assert good.sum().item() == 6, "an unrelated result was harmed"
-    try:
-        bad.cpu()
-    except IndexError:
-        pass
-    else:
-        raise AssertionError("a poisoned tensor was read")
+    fails_late(bad, table + 1, IndexError, "aten::", "operation")
 
 
 def case_errors_at_the_call(device: str) -> None:

@@ -50,10 +50,12 @@ def _parts(
     derivative: Callable[..., Any],
     output: Any,
     over: list[tuple[int, str]],
-    rest: tuple[Any, ...],
-    keywords: dict[str, Any],
+    cval: float,
+    extra_arguments: Any,
+    extra_keywords: Any,
 ) -> Iterator[Any]:
     """The derivatives, axis by axis: the first one stands in the output."""
+    rest, keywords = (cval, *extra_arguments), dict(extra_keywords or {})
     (first, mode), *others = over
     derivative(given, first, output, mode, *rest, **keywords)
     yield output
@@ -78,8 +80,8 @@ def generic_laplace(
     if not over:
         found[...] = input
         return found
-    rest = (cval, *extra_arguments)
-    parts = _parts(input, derivative2, found, over, rest, dict(extra_keywords or {}))
+    extras = (cval, extra_arguments, extra_keywords)
+    parts = _parts(input, derivative2, found, over, *extras)
     next(parts)
     for one in parts:
         found += one
@@ -103,8 +105,8 @@ def generic_gradient_magnitude(
     if not over:
         found[...] = input
         return found
-    rest = (cval, *extra_arguments)
-    parts = _parts(input, derivative, found, over, rest, dict(extra_keywords or {}))
+    extras = (cval, extra_arguments, extra_keywords)
+    parts = _parts(input, derivative, found, over, *extras)
     next(parts)
     found *= found
     for one in parts:

@@ -1,0 +1,29 @@
+"""What the programs of arrays ask of calls and of their device."""
+
+from __future__ import annotations
+
+import contextlib
+
+import cupy as cp
+from xpool.cupy.device import device
+
+
+def is_real_gpu():
+    """Whether a CUDA device executes, and so CuPy itself."""
+    return bool(cp.cuda.runtime.getDeviceProperties(0)["major"])
+
+
+@contextlib.contextmanager
+def no_round_trip():
+    where, real = device(), device().request
+
+    def refuse(name, arguments):
+        if name == "xpool.describe" and where.audit is not None:
+            return real(name, arguments)
+        raise AssertionError(f"{name} waits")
+
+    where.request = refuse
+    try:
+        yield
+    finally:
+        del where.request
