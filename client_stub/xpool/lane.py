@@ -11,6 +11,7 @@ from typing import Final
 
 from blake3 import blake3
 from xpool_protocol import lane as wire
+from xpool_protocol.errors import UsageError
 
 CONNECT_TIMEOUT_S: Final = 3.0
 """A firewall that swallows packets costs this once; then all bytes go the other way."""
@@ -19,9 +20,30 @@ MAX_ADDRESSES: Final = 8
 LANE_VARIABLE: Final = "XPOOL_LANE"
 
 
+_WAYS: Final[dict[str, tuple[str, ...]]] = {
+    "auto": ("memory", "unix", "tcp"),
+    "unix": ("unix", "tcp"),
+    "tcp": ("tcp",),
+    "off": (),
+}
+"""Kinds of addresses to be tried, by what the user has said."""
+
+
+def wanted_kinds() -> tuple[str, ...]:
+    """Kinds of addresses that the user lets a lane lead to; none: go without.
+
+    Raises:
+        UsageError: an unknown value.
+    """
+    chosen = os.environ.get(LANE_VARIABLE) or "auto"
+    if chosen not in _WAYS:
+        raise UsageError(f"{LANE_VARIABLE} is {chosen!r}: write auto, unix, tcp or off")
+    return _WAYS[chosen]
+
+
 def is_wanted() -> bool:
     """Whether the user has left lanes on."""
-    return os.environ.get(LANE_VARIABLE) != "off"
+    return bool(wanted_kinds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +95,14 @@ def lane_to(addresses: Sequence[object], host: str, token: str) -> LaneEnd | Non
         wire.greeting(secret)
     except ValueError:
         return None
+    wanted = wanted_kinds()
     for address in addresses[:MAX_ADDRESSES]:
         kind, _, where = str(address).partition(":")
-        if _is_wanted(kind):
+        if kind in wanted:
             end = _lane_by(kind, where, host, secret)
             if end is not None:
                 return end
     return None
-
-
-def _is_wanted(kind: str) -> bool:
-    wanted = os.environ.get(LANE_VARIABLE)
-    return kind in _WAYS.get(wanted or "", _WAYS[""])
-
-
-_WAYS: Final = {
-    "": ("memory", "unix", "tcp"),
-    "unix": ("unix", "tcp"),
-    "tcp": ("tcp",),
-}
-"""Kinds of addresses to be tried, by what the user has said."""
 
 
 def _lane_by(kind: str, where: str, host: str, secret: bytes) -> LaneEnd | None:

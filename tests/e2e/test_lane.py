@@ -54,6 +54,12 @@ def test_without_it_the_same_bytes_go_the_other_way(xpool_run):
     assert counters(done.stdout) == {"uploads": 0, "downloads": 0, "known": 0}
 
 
+def test_a_wrong_word_is_one_sentence(xpool_run):
+    done = xpool_run("-c", "pass", env={"XPOOL_LANE": "udp"})
+    assert done.returncode == 1
+    assert done.stderr == "xpool: XPOOL_LANE is 'udp': write auto, unix, tcp or off\n"
+
+
 @pytest.fixture
 def own_pool(tmp_path: Path) -> Iterator[Pool]:
     """A pool whose server may die."""

@@ -163,6 +163,7 @@ class NativeLibrary:
         """
         # Now, where it can be said: a callback of the library must not raise.
         self._is_prefetch_wanted = is_prefetch_wanted()
+        self._is_lane_wanted = lane.is_wanted()
         sessions = [device.session for device in devices]
         self._sessions = dict(enumerate(sessions))
         self._callbacks = (
@@ -209,7 +210,7 @@ class NativeLibrary:
     def _open_lane(self, device: int) -> None:
         """Called by the library before the first large transfer; must not raise."""
         session = self._sessions[device]
-        if not lane.is_wanted():
+        if not self._is_lane_wanted:
             return
         try:
             opened, listed = [

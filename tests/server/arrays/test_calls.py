@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.array_desk import FLOAT32, FLOAT64, QUOTA, Desk
 from support.array_strategies import ARGUMENTS, KEYWORDS
+from xpool_protocol import limits
 from xpool_protocol.arrays.records import (
     ArrayCall,
     ArrayOverStorage,
@@ -21,7 +22,7 @@ from xpool_protocol.arrays.records import (
     StorageOverArray,
 )
 from xpool_protocol.arrays.values import ArrayMeta, Handle
-from xpool_protocol.errors import PeerError
+from xpool_protocol.errors import ArgumentInvalid, PeerError
 from xpool_protocol.messages import Failure, Reply
 from xpool_protocol.values import Tensor
 from xpool_server.arrays.opening import library_opener
@@ -78,6 +79,23 @@ def test_what_does_not_fit_is_not_begun(desk: Desk) -> None:
     desk.calls.free(FreeArrays((1, 2)))
     assert desk.storages.allocated_nbytes == 0
     desk.calls.arrays.validate()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(limits.MAX_EXTENT + 1,), (1 << 31, (limits.MAX_ITEMS >> 31) + 1)],
+    ids=["extent", "items"],
+)
+def test_an_array_that_no_record_can_describe_is_refused(
+    desk: Desk, shape: tuple[int, ...]
+) -> None:
+    """A view takes no memory, so that only its description says no."""
+    before = len(desk.calls.arrays)
+    fault = desk.ask("cupy.broadcast_to", True, shape)
+    assert fault.code == ArgumentInvalid.code
+    assert "is too large" in fault.text
+    assert len(desk.calls.arrays) == before
+    assert desk.items(1) == [1, 2, 3]
 
 
 def test_an_argument_that_is_returned_keeps_its_number(desk: Desk) -> None:

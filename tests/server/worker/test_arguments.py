@@ -144,6 +144,35 @@ def test_what_breaks_the_schema(
     assert desk.counter("executed_ops") == 0
 
 
+def test_a_way_back_takes_an_undefined_tensor(desk: Desk) -> None:
+    """Autograd hands one over where the schema says Tensor."""
+    rows = torch.tensor([0, 1, 1])
+    out = Tensor(next(desk.ids), 6, (4, 3), (3, 1))
+    assert not desk.call(
+        "aten::_embedding_bag_dense_backward",
+        [out],
+        grad=torch.ones(2, 3),
+        indices=rows,
+        offset2bag=torch.tensor([0, 0, 1]),
+        bag_size=torch.tensor([2, 1]),
+        maximum_indices=None,
+        num_weights=4,
+        scale_grad_by_freq=False,
+        mode=0,
+        per_sample_weights=None,
+    )
+    assert desk.get(out).tolist() == [[1] * 3, [2] * 3, [0] * 3, [0] * 3]
+
+
+def test_a_way_back_that_needs_the_tensor_fails_alone(desk: Desk) -> None:
+    name = "aten::threshold_backward"
+    fault = fault_of(desk, name, grad_output=None, self=X, threshold=0)
+    assert fault.code == OperationFailed.code
+    assert fault.name == name
+    out = desk.new(3)
+    assert not desk.call("aten::neg", [out], self=INTS.float())
+
+
 def test_a_generator_that_does_not_exist(desk: Desk) -> None:
     fault = fault_of(desk, "aten::normal_", self=X, generator=Generator(7))
     assert fault.code == HandleUnknown.code
