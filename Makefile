@@ -25,6 +25,7 @@ CUDA_PYTHON ?=
 VENV     := .venv
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.installed
+SUITES_STAMP := $(VENV)/.suites
 CUDA_VENV  := .venv-cuda
 CUDA_BIN   := $(CUDA_VENV)/bin
 CUDA_STAMP := $(CUDA_VENV)/.installed
@@ -125,12 +126,16 @@ test-leaving: native ## every way in which a job can end, thirty times each
 	@exec $(BIN)/python -m pytest tests/e2e/test_leaving.py --repetitions 30 $(TESTARGS)
 
 .PHONY: conformance
-conformance: native ## torch's own suites through a pool; with SUITES=DIR CuPy's, see README
+conformance: native $(if $(SUITES),$(SUITES_STAMP)) ## torch's own suites through a pool; with SUITES=DIR CuPy's, see README
 ifeq ($(SUITES),)
 	@exec $(BIN)/python tests/compat/run_suites.py $(CONFORMANCEARGS)
 else
 	@exec $(BIN)/python tests/compat/arrays/run_array_suites.py $(SUITES) $(CONFORMANCEARGS)
 endif
+
+$(SUITES_STAMP): tests/compat/arrays/requirements.txt | setup
+	@$(call quietly,$(BIN)/python -m pip install -r $<)
+	@touch $@
 
 .PHONY: conformance-cuda-wheel
 conformance-cuda-wheel: native native-cuda-wheel ## the same, a CUDA build of torch as client

@@ -139,6 +139,27 @@ def test_a_private_name_is_out_of_scope_where_a_test_asks_for_it(
     assert not outcomes.asks_for_insides(crash, None)
 
 
+@pytest.mark.parametrize(
+    ("frames", "said", "is_inside"),
+    [
+        (
+            ("tests/a.py",),
+            "AttributeError: type object 'B' has no attribute '_x'",
+            True,
+        ),
+        (("tests/a.py",), "AttributeError: 'B' object has no attribute 'x'", False),
+        (("tests/a.py", "../o.py"), "AttributeError: 'B' has no attribute '_x'", False),
+    ],
+)
+def test_so_it_is_where_only_cupy_raises(
+    tmp_path: Path, frames: tuple[str, ...], said: str, is_inside: bool
+) -> None:
+    lines = [f'  File "{tmp_path / one}", line 1, in test' for one in frames]
+    text = "\n".join(["AssertionError: Only cupy raises error", *lines, said])
+    crash = SimpleNamespace(path=str(tmp_path / "testing.py"), message=f"{text}\n")
+    assert outcomes.asks_for_insides(crash, tmp_path) is is_inside
+
+
 def test_a_wrong_prediction_is_wrong(tmp_path: Path, known: Path) -> None:
     write(
         tmp_path, "math", [PASSED], "audit: 9 predictions, 2 mismatches, 0 late errors"

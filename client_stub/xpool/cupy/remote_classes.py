@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from xpool_protocol.arrays.api import OBJECT_DUNDERS, OWN_ATTRIBUTES, api
+from xpool_protocol.arrays.api import OBJECT_DUNDERS, OWN_ATTRIBUTES, SETTABLE, api
 from xpool_protocol.arrays.values import ObjectMeta
 from xpool_protocol.errors import PeerError
 
@@ -36,7 +36,7 @@ class RemoteClass(RemoteObject):
         made = device().call(cls._full, args, kwargs)
         if not isinstance(made, RemoteObject):
             raise PeerError(f"the server made no object of {cls._full}")
-        if type(made) is not cls:
+        if not isinstance(made, cls):
             made.__class__ = cls
         return made
 
@@ -116,12 +116,17 @@ _BINARY: Final = frozenset(
     for one in ("add", "sub", "mul", "truediv", "matmul", "pow", "eq", "ne")
     for prefix in ("", "r")
 )
-_OF_CLASSES: Final = frozenset(("construct_fast", "basis_element", "design_matrix"))
+_OF_CLASSES: Final = "(cls"
+"""How the table's signature of a method of the class itself begins."""
+
 _PLAIN: Final = {"__len__": int, "__bool__": bool}
 
 
-def _reader(name: str) -> property:
-    return property(lambda self: self._attribute(name))
+def _reader(name: str, is_settable: bool = False) -> property:
+    def put(self: RemoteClass, value: Any) -> None:
+        self._set_attribute(name, value)
+
+    return property(lambda self: self._attribute(name), put if is_settable else None)
 
 
 def remote_class(
@@ -138,6 +143,7 @@ def remote_class(
     what = api()[module][name]
     body: dict[str, Any] = {"__module__": module, "_full": full, "__doc__": what[2]}
     own = next((has for ends, has in OWN_ATTRIBUTES if name.endswith(ends)), ())
+    settable = SETTABLE.get(name, frozenset())
     written = {
         member
         for one in base.__mro__
@@ -146,18 +152,18 @@ def remote_class(
     }
     for attribute in own:
         if attribute not in written:
-            body[attribute] = _reader(attribute)
+            body[attribute] = _reader(attribute, attribute in settable)
     for member, entry in what[3].items():
         if member in written or member in vars(RemoteClass) or member in body:
             continue
         if entry is None:
-            body[member] = _reader(member)
+            body[member] = _reader(member, member in settable)
         elif member in _PLAIN:
             ask, kind = _operator(full, member), _PLAIN[member]
             body[member] = lambda self, ask=ask, kind=kind: kind(ask(self))
         elif member in OBJECT_DUNDERS and member != "__call__":
             body[member] = _operator(full, member)
-        elif member in _OF_CLASSES:
+        elif (entry[0] or "").startswith(_OF_CLASSES):
             body[member] = _class_method(full, member, *entry)
         else:
             body[member] = _method(full, member, *entry)

@@ -67,11 +67,26 @@ OWN_ATTRIBUTES: Final = (
     (("coo_matrix", "coo_array"), ("data", "row", "col", "has_canonical_format")),
     (("dia_matrix", "dia_array"), ("data", "offsets")),
     (("SuperLU",), ("shape", "nnz", "perm_r", "perm_c", "L", "U")),
-    (("Spline", "PPoly", "BPoly", "Interpolator"), ("x", "c", "t", "k", "axis")),
+    (("BarycentricInterpolator",), ("axis", "xi", "yi", "wi", "n", "r")),
+    (
+        ("RegularGridInterpolator",),
+        ("grid", "values", "method", "bounds_error", "fill_value"),
+    ),
+    (("interp1d",), ("x", "y", "axis", "copy", "bounds_error")),
+    (
+        ("Spline", "PPoly", "BPoly", "Interpolator"),
+        ("x", "c", "t", "k", "axis", "extrapolate"),
+    ),
     (("Delaunay",), ("points", "simplices", "neighbors")),
     (("KDTree",), ("data", "n", "m", "leafsize")),
 )
 """Attributes that objects get when they are made, by the end of the class's name."""
+
+SETTABLE: Final = {"interp1d": frozenset({"bounds_error", "fill_value"})}
+"""Attributes that may be set, by the class; those of matrices have their own rules."""
+
+DERIVED: Final = ("Continuous", "Discrete")
+"""Ends of the names of classes whose objects their bases in the table make."""
 
 _ARITHMETIC: Final = (
     *("add", "sub", "mul", "truediv", "floordiv", "div", "mod", "divmod", "pow"),
@@ -133,15 +148,16 @@ def readable(type_name: str) -> frozenset[str]:
 
     >>> "nnz" in readable("csr_matrix"), "__dict__" in readable("csr_matrix")
     (True, False)
-    >>> "indices" in readable("csr_matrix")
-    True
+    >>> "indices" in readable("csr_matrix"), "poles" in readable("StateSpaceDiscrete")
+    (True, True)
     """
     own = next((has for ends, has in OWN_ATTRIBUTES if type_name.endswith(ends)), ())
+    names = {type_name, *(type_name.removesuffix(one) for one in DERIVED)}
     return frozenset(own) | frozenset(
         name
         for entries in api().values()
         for one, what in entries.items()
-        if one == type_name and what[0] == "class"
+        if one in names and what[0] == "class"
         for name, member in what[3].items()
         if member is None and not name.startswith("_")
     )

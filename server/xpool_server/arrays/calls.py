@@ -44,7 +44,7 @@ from xpool_protocol.wire import Writer
 
 from xpool_server.arrays.described import DtypeTable
 from xpool_server.arrays.dtypes import CODE_OF
-from xpool_server.arrays.library import ArrayLibrary
+from xpool_server.arrays.library import ArrayLibrary, fields_of
 from xpool_server.arrays.strides import check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
@@ -607,6 +607,10 @@ class _Describer:
             return {str(key): self.describe(one) for key, one in found.items()}
         if isinstance(found, slice):
             return found
+        fields = fields_of(found)
+        if fields is not None:
+            items = tuple([self.describe(one) for one in fields.values()])
+            return NamedTuple(type(found).__name__, tuple(fields), items)
         return ObjectMeta(self._number(found), self._library.type_name(found))
 
     def _number(self, found: Any) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
-from xpool_protocol.arrays.api import is_allowed
+from xpool_protocol.arrays.api import SETTABLE, is_allowed
 from xpool_protocol.errors import OperationUnknown
 
 MAX_PARTS: Final = 10_000
@@ -76,7 +77,10 @@ class ArrayLibrary(ABC):
         Raises:
             AttributeError: it can't be set.
         """
-        raise AttributeError(f"{self.type_name(found)}.{name} can't be set")
+        kind = self.type_name(found)
+        if name not in SETTABLE.get(kind, ()):
+            raise AttributeError(f"{kind}.{name} can't be set")
+        setattr(found, name, value)
 
     def attribute(self, found: Any, name: str) -> Any:
         """An attribute of an object that is no array; it may be read."""
@@ -146,6 +150,29 @@ def held_arrays(found: Any, array_type: type) -> Iterator[Any]:
         else:
             continue
         waiting += [(part, depth + 1) for part in inner]
+
+
+def fields_of(found: Any) -> dict[str, Any] | None:
+    """What a bundle of results holds, by name; None of everything else."""
+    kind = type(found)
+    is_bundle = kind.__name__ == "Bunch" and kind.__module__.startswith(
+        ("scipy.", "cupyx.")
+    )
+    return dict(vars(found)) if is_bundle else None
+
+
+def overridden(owner: Any, name: str, function: Callable[..., Any]) -> Any:
+    """A method of a class, or what the class of its object has in the place of it."""
+    if not isinstance(owner, type):
+        return function
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], owner):
+            return getattr(args[0], name)(*args[1:], **kwargs)
+        return function(*args, **kwargs)
+
+    return called
 
 
 def check_linalg(name: Any) -> None:

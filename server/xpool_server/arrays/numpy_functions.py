@@ -65,13 +65,20 @@ def get_item(array: Any, key: Any) -> Any:
 
 
 def set_item(array: Any, key: Any, value: Any) -> None:
-    """``array[key] = value``; index arrays out of bounds wrap around."""
+    """``array[key] = value``; index arrays out of bounds wrap around.
+
+    An item takes an array of one item, however many axes that has.
+    """
     try:
         array[key] = value
     except IndexError:
         if not _has_integers(key):
             raise
         array[_wrapped(array, key)] = value
+    except (TypeError, ValueError):
+        if not isinstance(value, np.ndarray) or value.size != 1 or not value.ndim:
+            raise
+        array[key] = value.reshape(())
 
 
 def _writable(function: Callable[..., Any]) -> Callable[..., Any]:

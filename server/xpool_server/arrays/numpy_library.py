@@ -19,10 +19,16 @@ from xpool_server.arrays import (
     numpy_linalg,
     numpy_random,
     numpy_sparse,
+    numpy_special,
     scipy_filters,
     scipy_functions,
 )
-from xpool_server.arrays.library import ArrayLibrary, check_linalg, lacks
+from xpool_server.arrays.library import (
+    ArrayLibrary,
+    check_linalg,
+    lacks,
+    overridden,
+)
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted, power
 from xpool_server.arrays.table import owner_of
 
@@ -32,6 +38,7 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **numpy_linalg.OWN,
     **numpy_random.OWN,
     **numpy_sparse.OWN,
+    **numpy_special.OWN,
     **scipy_filters.OWN,
     **scipy_functions.OWN,
     **kernel_calls.OWN,
@@ -68,7 +75,7 @@ class NumpyLibrary(ArrayLibrary):
             return adapted(name, _member(_module(owner, name), last, name))
         outer, _, middle = owner.rpartition(".")
         found = _member(_module(outer, name), middle, name)
-        return _member(found, last, name)
+        return overridden(found, last, _member(found, last, name))
 
     def _linalg(self, name: str) -> Callable[..., Any]:
         own = _OWN.get(name)
@@ -138,9 +145,10 @@ class NumpyLibrary(ArrayLibrary):
         return value
 
     def set_attribute(self, found: Any, name: str, value: Any) -> None:
-        if not numpy_sparse.is_sparse(found):
+        if numpy_sparse.is_sparse(found):
+            numpy_sparse.set_attribute(found, name, value)
+        else:
             super().set_attribute(found, name, value)
-        numpy_sparse.set_attribute(found, name, value)
 
     def address(self, array: Any) -> int:
         return int(array.ctypes.data)

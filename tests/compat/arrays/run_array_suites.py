@@ -43,6 +43,8 @@ OTHERS = (ARRAY_API, EXAMPLES, SKLEARN)
 FOLDERS = (*(one for one in array_page.AIMS if one not in OTHERS), "lib")
 NAMES = (ARRAY_API, *FOLDERS, EXAMPLES, SKLEARN)
 AT_TIMES = "at times: "
+MEMORY_GIB = {EXAMPLES: 4}
+"""Of a suite's session, where one is not enough."""
 TIMEOUT_S = 3_600.0
 AUDITED = re.compile(r"audit: (\d+) predictions, (\d+) mismatches, (\d+) late errors")
 
@@ -187,8 +189,9 @@ def start(
     (out / f"{name}.commit").write_text(commit_of(HERE))
     log = (out / f"{name}.log").open("wb")
     run = [sys.executable, "-m", "xpool", "run", "--registry", pool.registry]
+    memory = f"{MEMORY_GIB.get(name, 1)}GiB"
     return subprocess.Popen(
-        [*run, "--memory", "1GiB", "--slice", "10%", "-m", "pytest", *arguments],
+        [*run, "--memory", memory, "--slice", "10%", "-m", "pytest", *arguments],
         cwd=where,
         env=pool.environment(env),
         stdout=log,
@@ -209,7 +212,7 @@ def run(
     waiting, running = list(names), dict[str, subprocess.Popen[bytes]]()
     with Pool(out, ttl="30s") as pool:
         pool.start_registry()
-        devices = "cuda:0" if device == "cuda" else f"cpu,memory={2 * parts}GiB"
+        devices = "cuda:0" if device == "cuda" else f"cpu,memory={4 * parts}GiB"
         server = ("--threads", "1", "--devices", devices)
         pool.start_server("suites", *server, light=False)
         deadline = time.monotonic() + TIMEOUT_S * len(names)

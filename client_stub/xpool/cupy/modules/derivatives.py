@@ -19,7 +19,7 @@ _MODES = frozenset(
 )
 
 
-def _output(output: Any, given: ndarray) -> Any:
+def output_of(output: Any, given: ndarray) -> Any:
     """Where the result goes: a new array, unless there is one.
 
     Raises:
@@ -76,7 +76,7 @@ def generic_laplace(
     axes: Any = None,
 ) -> Any:
     """The sum of second derivatives, which ``derivative2`` takes."""
-    over, found = _axes_and_modes(input, axes, mode), _output(output, input)
+    over, found = _axes_and_modes(input, axes, mode), output_of(output, input)
     if not over:
         found[...] = input
         return found
@@ -101,7 +101,7 @@ def generic_gradient_magnitude(
     axes: Any = None,
 ) -> Any:
     """The length of the gradient, whose parts ``derivative`` takes."""
-    over, found = _axes_and_modes(input, axes, mode), _output(output, input)
+    over, found = _axes_and_modes(input, axes, mode), output_of(output, input)
     if not over:
         found[...] = input
         return found
@@ -116,18 +116,3 @@ def generic_gradient_magnitude(
 
     cupy.sqrt(found, found, casting="unsafe")
     return found
-
-
-def _takes_kernel(name: str) -> Callable[..., Any]:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise NotImplementedError(
-            f"xpool: cupyx.scipy.ndimage.{name}, which runs a kernel of the program's"
-            " for each window, is not available in the pool; use the filters that"
-            " have a name, or a kernel over cupy.lib.stride_tricks.as_strided"
-        )
-
-    return refuse
-
-
-for _name in ("generic_filter", "generic_filter1d"):
-    own(f"cupyx.scipy.ndimage.{_name}")(_takes_kernel(_name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from types import ModuleType
 from typing import Any, Final
@@ -10,8 +11,10 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import transfer
+from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
+from xpool.cupy.ndarray import REMOTE_CLASSES
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 FORMATS: Final = ("coo", "csr", "csc", "dia")
@@ -204,10 +207,47 @@ class _Callable(RemoteClass):
         return tuple(map(up, args)), {name: up(one) for name, one in kwargs.items()}
 
 
+class _PiecewisePolynomial(_Callable):
+    """A class of piecewise polynomials."""
+
+    @classmethod
+    def from_spline(cls, tck: Any, extrapolate: Any = None) -> Any:
+        """The polynomials between a spline's knots, by its derivatives there.
+
+        Args:
+            tck: a spline, or its knots, coefficients and degree.
+            extrapolate: past the first and last knot; None: as the spline does.
+        """
+        spline_class = CLASSES["cupyx.scipy.interpolate.BSpline"]
+        spline = tck if isinstance(tck, spline_class) else spline_class(*tck)
+        if extrapolate is None:
+            extrapolate = spline.extrapolate
+        knots, _, degree = spline.tck
+        rows = [
+            spline(knots[:-1], nu=order) / math.factorial(order)
+            for order in range(degree, -1, -1)
+        ]
+        return cls(call("cupy.stack", (rows,), {}), knots, extrapolate)
+
+
+_BASES: Final = {"PPoly": _PiecewisePolynomial}
 for _module, _names in OTHER.items():
     for _name in _names:
         if _name in api()[_module]:
-            remote_class(f"{_module}.{_name}", _Callable)
+            remote_class(f"{_module}.{_name}", _BASES.get(_name, _Callable))
+
+
+def _systems() -> None:
+    """Classes of systems that a form and a kind of time make together."""
+    where = "cupyx.scipy.signal"
+    for form in ("StateSpace", "TransferFunction", "ZerosPolesGain"):
+        for time, base in (("Continuous", "lti"), ("Discrete", "dlti")):
+            parents = CLASSES[f"{where}.{form}"], CLASSES[f"{where}.{base}"]
+            made: Any = type(form + time, parents, {"__module__": where})
+            REMOTE_CLASSES[form + time] = made._revived
+
+
+_systems()
 
 
 @own("cupyx.scipy.sparse.issparse")

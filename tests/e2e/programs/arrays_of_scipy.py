@@ -1,0 +1,184 @@
+"""What ``cupyx.scipy`` makes of a program's kernels, and classes of its objects."""
+
+from __future__ import annotations
+
+import sys
+
+import cupy as cp
+import cupyx.scipy.ndimage as ndi
+import numpy as np
+import scipy.interpolate as host_interpolate
+import scipy.ndimage as host_ndi
+from cupyx.scipy import interpolate, signal
+
+ROWS = np.random.default_rng(0).normal(size=(5, 6)) * 9
+MEAN = cp.ReductionKernel(
+    "X x", "Y y", "x", "a + b", "y = a / _in_ind.size()", "0", "mean"
+)
+BELOW = cp.ReductionKernel(
+    *("T x", "int32 y", "_raw_x[_in_ind.size() / 2] > x"),
+    *("a + b", "y = a", "0", "below"),
+)
+SQUARES = cp.RawKernel(
+    """extern "C" __global__
+    void squares(const double* x, int count, double* y) {
+        double sum = 0;
+        for (int k = 0; k < count; ++k) { sum += x[k] * x[k]; }
+        y[0] = sum / count;
+    }""",
+    "squares",
+)
+SHIFT = cp.RawKernel(
+    """extern "C" __global__
+    void shift(const double* in, ptrdiff_t longer, double* out, ptrdiff_t length) {
+        for (int k = 0; k < length; ++k) { out[k] = in[k]; }
+    }""",
+    "shift",
+)
+MODES = ("reflect", "mirror", "nearest", "wrap", "constant")
+
+
+def case_a_reduction_over_each_window():
+    near, chosen = cp.asarray(ROWS), np.array([[0, 1, 1], [1, 1, 0]], bool)
+    for mode in MODES:
+        where = {"footprint": chosen, "mode": mode, "cval": 2.0, "origin": (0, -1)}
+        wanted = host_ndi.generic_filter(ROWS, np.mean, **where)
+        assert np.allclose(ndi.generic_filter(near, MEAN, **where).get(), wanted), mode
+    whole = (near * 10).astype("i")
+    found = ndi.generic_filter(whole, BELOW, 3, output=cp.uint8)
+    wanted = host_ndi.generic_filter(
+        whole.get(), lambda x: (x[len(x) // 2] > x).sum(), 3, output=np.uint8
+    )
+    assert found.dtype == np.uint8
+    assert np.array_equal(found.get(), wanted)
+
+
+def case_source_over_each_window():
+    near, out = cp.asarray(ROWS), cp.zeros(ROWS.shape, "f")
+    for where in ({"size": 3}, {"size": (4,), "axes": (-1,), "mode": "wrap"}):
+        assert ndi.generic_filter(near, SQUARES, output=out, **where) is out
+        wanted = host_ndi.generic_filter(ROWS, lambda x: (x * x).mean(), **where)
+        assert np.allclose(out.get(), wanted, rtol=1e-5)
+    whole = near.astype("i")
+    found = ndi.generic_filter(whole, SQUARES, 2, output=whole)
+    wanted = host_ndi.generic_filter(
+        ROWS.astype("i"), lambda x: (x * x).mean(), 2, output="i"
+    )
+    assert found is whole
+    assert np.array_equal(whole.get(), wanted)
+
+
+def case_source_over_each_line():
+    def shift(line, out):
+        out[:] = line[: len(out)]
+
+    near = cp.asarray(ROWS)
+    for mode in MODES:
+        for axis, origin in ((0, 0), (-1, 1)):
+            where = {"axis": axis, "mode": mode, "origin": origin}
+            found = ndi.generic_filter1d(near, SHIFT, 3, **where)
+            wanted = host_ndi.generic_filter1d(ROWS, shift, 3, **where)
+            assert np.allclose(found.get(), wanted), where
+
+
+def case_what_filters_refuse():
+    near = cp.asarray(ROWS)
+    elementwise = cp.ElementwiseKernel("T x", "T y", "y = x")
+    jumping = cp.RawKernel(
+        'extern "C" __global__ void f(double* x, int n, double* y) { goto out; }', "f"
+    )
+    for kind, call in (
+        (TypeError, lambda: ndi.generic_filter(near, np.mean, 3)),
+        (TypeError, lambda: ndi.generic_filter(near, elementwise, 3)),
+        (TypeError, lambda: ndi.generic_filter1d(near, MEAN, 3)),
+        (ValueError, lambda: ndi.generic_filter(near, MEAN, 3, origin=2)),
+        (ValueError, lambda: ndi.generic_filter(near, MEAN, footprint=[[0]])),
+        (RuntimeError, lambda: ndi.generic_filter(near, MEAN)),
+        (RuntimeError, lambda: ndi.generic_filter(near, MEAN, footprint=[1])),
+        (RuntimeError, lambda: ndi.generic_filter(near, MEAN, 3, mode="no")),
+        (NotImplementedError, lambda: ndi.generic_filter(near, jumping, 3)),
+    ):
+        try:
+            call()
+        except kind:
+            continue
+        raise AssertionError(f"it was not refused: {kind}")
+
+
+def case_polynomials_made_by_methods_of_the_class():
+    knots, at, items = np.arange(8.0), np.array([3.1, 3.9]), np.array([1.0, 2, 4, 3])
+    near = interpolate.PPoly.from_spline((cp.asarray(knots), cp.asarray(items), 3))
+    far = host_interpolate.PPoly.from_spline((knots, items, 3))
+    assert np.allclose(near(cp.asarray(at)).get(), far(at))
+    back = interpolate.BPoly.from_power_basis(near)
+    assert isinstance(back, interpolate.BPoly)
+    assert np.allclose(back(cp.asarray(at)).get(), far(at))
+    given = [0, 1, 3], [[1, 2], [3, 4], [5, 6]]
+    near = interpolate.BPoly.from_derivatives(
+        cp.asarray(given[0], float), cp.asarray(given[1], float)
+    )
+    far = host_interpolate.BPoly.from_derivatives(*given)
+    assert np.allclose(near(cp.asarray([0.5, 2])).get(), far([0.5, 2]))
+
+
+def case_attributes_of_interpolators():
+    near = interpolate.interp1d(cp.arange(3.0), cp.arange(3.0) ** 2, fill_value=7.0)
+    assert near.y.get().tolist() == [0, 1, 4]
+    near.bounds_error = False
+    near.fill_value = 9.0
+    assert near(cp.asarray([5.0])).get().tolist() == [9]
+    weights = interpolate.BarycentricInterpolator(cp.arange(3.0)).wi
+    assert weights.shape == (3,)
+
+
+def case_systems_know_their_classes():
+    num, den = cp.asarray([1.0]), cp.asarray([1.0, 0.5])
+    system = signal.dlti(num, den, dt=0.1)
+    assert isinstance(system, signal.TransferFunction)
+    assert isinstance(system, signal.dlti)
+    assert not isinstance(system, signal.lti)
+    assert system.poles.get().tolist() == [-0.5]
+    assert isinstance(system.to_ss(), signal.StateSpace)
+    made = signal.TransferFunction(num, den).to_ss().to_discrete(0.5)
+    assert isinstance(made, signal.dlti)
+    assert made.dt == 0.5
+
+
+def case_results_in_a_bundle():
+    poles = np.array([-1.0, -3.0])
+    found = signal.place_poles(cp.asarray([[0.0, 1], [0, 0]]), cp.eye(2), poles)
+    assert np.allclose(np.sort(found.computed_poles.get().real), [-3, -1])
+    assert found.gain_matrix.shape == (2, 2)
+
+
+def case_special_values():
+    inf, nan = np.inf, np.nan
+    x = cp.asarray([inf, -inf, inf, 1.0, -1.0, 5.5, 1.0, nan])
+    y = cp.asarray([2.0, 2.0, -2.0, -inf, inf, -2.0, 0.1, 1.0])
+    found = (x // y).get()
+    assert np.array_equal(found, [inf, -inf, -inf, -0.0, -0.0, -3, 10, nan], True)
+    assert np.signbit(found[3:5]).all()
+    x //= y
+    assert np.array_equal(x.get(), found, equal_nan=True)
+    assert (cp.asarray([7], "e") // 2).dtype == np.float16
+    assert (cp.asarray([7, -7]) // 2).get().tolist() == [3, -4]
+    z = cp.asarray([complex(inf, 0), complex(-0.0, 0), complex(1e-12, 0)], "D")
+    found = cp.expm1(z).get()
+    assert found[0] == complex(inf, 0)
+    assert not np.signbit(found[1].real)
+    assert np.allclose(found[2], 1e-12, rtol=1e-9)
+
+
+def case_an_item_takes_an_array_of_one_item():
+    a = cp.zeros((2, 2))
+    a[1, 0] = cp.ones((1, 1))
+    a[(0, 1)] = cp.full(1, 2.0)
+    assert a.get().tolist() == [[0, 2], [1, 0]]
+
+
+if __name__ == "__main__":
+    for name, case in list(globals().items()):
+        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
+            case()
+            cp.cuda.Device().synchronize()
+            print(name.removeprefix("case_"))
