@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
 from xpool_protocol import limits
@@ -228,6 +229,23 @@ def reach(lease: Lease, framework: str) -> Reached:
         link.close()
         raise
     return Reached(lease, key, address, link, connection, welcome)
+
+
+def reach_all(leases: Sequence[Lease], framework: str) -> list[Reached]:
+    """All at once: a server may have to start a worker first, which takes long.
+
+    Raises:
+        PoolError: one can't be reached; the others are let go.
+    """
+    with ThreadPoolExecutor(len(leases)) as threads:
+        reaching = [threads.submit(reach, lease, framework) for lease in leases]
+    errors = [error for one in reaching if (error := one.exception())]
+    if errors:
+        for one in reaching:
+            if one.exception() is None:
+                one.result().link.close()
+        raise errors[0]
+    return [one.result() for one in reaching]
 
 
 def open_session(lease: Lease, outbox: Outbox, framework: str) -> Session:

@@ -1,4 +1,4 @@
-"""A process with arrays and without torch: its session and its end."""
+"""A process with arrays and without torch: its sessions and its end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xpool_protocol.records import Fence, Statistics
 
 from xpool.cupy.install import install_alone
 from xpool.lease_pipe import LeaseOver
-from xpool.session import open_session
+from xpool.session import reach_all
 from xpool.torch.leaving import Leaving
 from xpool.torch.python_log import PythonLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xpool.lease_pipe import Later, LeasePipe
     from xpool.session import Session
@@ -37,10 +37,10 @@ def is_wanted() -> bool:
 
 
 class LoneRemote:
-    """What a process asks of its session; the part of ``torch.remote.Remote``."""
+    """What a process asks of a session; the part of ``torch.remote.Remote``."""
 
-    def __init__(self, session: Session, log: PythonLog) -> None:
-        self.session, self.library = session, LoneLibrary(log)
+    def __init__(self, session: Session, library: LoneLibrary) -> None:
+        self.session, self.library = session, library
 
     def statistics(self) -> dict[str, int]:
         """The server's counters for this session."""
@@ -48,10 +48,16 @@ class LoneRemote:
 
 
 class LoneLibrary:
-    """The log as the device library of a process without torch."""
+    """A device's log as the device library of a process without torch."""
 
-    def __init__(self, log: PythonLog) -> None:
-        self.log = log
+    def __init__(self, log: PythonLog, logs: Sequence[PythonLog]) -> None:
+        """A library.
+
+        Args:
+            log: of this device.
+            logs: of all devices; they are closed together.
+        """
+        self.log, self._logs = log, logs
         os.register_at_fork(after_in_child=log.close_copy)
 
     def request(self, what: str) -> int:
@@ -65,14 +71,15 @@ class LoneLibrary:
         """Nothing: they meet a closed log."""
 
     def close(self) -> None:
-        """Record nothing any more."""
-        self.log.close()
+        """Record nothing any more, on no device."""
+        for log in self._logs:
+            log.close()
 
 
 def install_leased_alone(
     pipe: LeasePipe, let_go: Callable[[], None] | None = None
 ) -> list[Any]:
-    """Open the session of a keeper's lease for ``import cupy`` alone.
+    """Open the sessions of a keeper's leases for ``import cupy`` alone.
 
     Args:
         pipe: to the keeper.
@@ -83,20 +90,23 @@ def install_leased_alone(
     """
     leaving = Leaving()
     leases = pipe.latest(pipe.wait_for_leases(None))
-    if len(leases) > 1:
-        raise UsageError("arrays have one device: leave out --devices")
-    log = PythonLog()
-    session = open_session(leases[0], log, "arrays")
-    remote: Any = LoneRemote(session, log)
+    reached = reach_all(leases, "arrays")
+    logs = [PythonLog() for _ in reached]
+    opened = [(one.begin(log), log) for one, log in zip(reached, logs, strict=True)]
+    remotes: list[Any] = [
+        LoneRemote(session, LoneLibrary(log, logs)) for session, log in opened
+    ]
+    by_lease = {session.lease.lease_id: session for session, _ in opened}
 
     def later(what: Later) -> None:
         if isinstance(what, PoolError):
-            session.link.end_with(what)
-        elif isinstance(what, LeaseOver):
-            session.link.end_with(what.error)
+            for session in by_lease.values():
+                session.link.end_with(what)
+        elif isinstance(what, LeaseOver) and what.lease_id in by_lease:
+            by_lease[what.lease_id].link.end_with(what.error)
 
     pipe.watch(later)
-    leaving.remotes, leaving.let_go = [remote], let_go
+    leaving.remotes, leaving.let_go = remotes, let_go
     leaving.on_statistics = pipe.send_statistics if pipe.wants_statistics else None
-    install_alone(session, log)
-    return [remote]
+    install_alone(opened)
+    return remotes

@@ -15,13 +15,14 @@ from xpool_protocol.records import FENCE
 
 from xpool.cupy.device import device
 from xpool.cupy.encoding import uvarint
-from xpool.cupy.faults import raise_local
+from xpool.cupy.faults import invalid_device, raise_local
 from xpool.cupy.ndarray import check_synchronize
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xpool.cupy.device import ArrayDevice
     from xpool.link import Mark
 
 _state = threading.local()
@@ -29,13 +30,37 @@ _pointers: Final = itertools.count(3)
 """Of streams and events; 1 and 2 are those of CUDA's own default streams."""
 
 
+def check_device_id(index: int) -> int:
+    """The index of a device that there is.
+
+    Raises:
+        CUDARuntimeError: there is none.
+    """
+    if not 0 <= index < len(device().members):
+        raise invalid_device()
+    return index
+
+
+def get_device_id() -> int:
+    """The index of the current device."""
+    return device().current_index()
+
+
 class Device:
-    """A CUDA device: the session's slice."""
+    """A CUDA device: a slice of the job's."""
 
     def __init__(self, device: Any = None) -> None:
-        self.id: int = device.id if isinstance(device, Device) else int(device or 0)
-        if self.id:
-            raise ValueError(f"xpool: there is no device {self.id}: arrays have one")
+        """A device, by its index; it need not be there before it is used.
+
+        Args:
+            device: its index, or another object of it; None: the current one.
+        """
+        self.id: int = get_device_id() if device is None else int(device)
+        self._before: list[int] = []
+
+    @property
+    def _array_device(self) -> ArrayDevice:
+        return device().members[check_device_id(self.id)]
 
     def __int__(self) -> int:
         return self.id
@@ -52,34 +77,43 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
     def __enter__(self) -> Device:
+        before = get_device_id()
+        self.use()
+        self._before.append(before)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is no other device to go back to."""
+        device().use(self._before.pop())
 
     def use(self) -> None:
-        """Make this the current device."""
+        """Make this the thread's current device.
+
+        Raises:
+            CUDARuntimeError: there is no such device.
+        """
+        device().use(self.id)
 
     def synchronize(self) -> None:
         """Wait until everything has run."""
-        device().synchronize()
+        self._array_device.synchronize()
 
     @property
     def compute_capability(self) -> str:
         """Major and minor version in one text."""
-        properties = device().session.welcome.properties
+        properties = self._array_device.session.welcome.properties
         return f"{properties.get('major', 0)}{properties.get('minor', 0)}"
 
     @property
     def attributes(self) -> dict[str, Any]:
         """What the server told of the device."""
-        return dict(device().session.welcome.properties)
+        return dict(self._array_device.session.welcome.properties)
 
     @property
     def mem_info(self) -> tuple[int, int]:
         """Free and total bytes of the slice."""
-        total = device().session.welcome.memory_nbytes
-        return max(total - used_nbytes(), 0), total
+        where = self._array_device
+        total = where.session.welcome.memory_nbytes
+        return max(total - used_nbytes(where), 0), total
 
     @property
     def pci_bus_id(self) -> str:
@@ -87,9 +121,8 @@ class Device:
         return "0000:00:00.0"
 
 
-def used_nbytes() -> int:
-    """What the session takes from its quota: arrays and torch's storages."""
-    where = device()
+def used_nbytes(where: ArrayDevice) -> int:
+    """What a session takes from its quota: arrays and torch's storages."""
     where.free_dead()
     return where.allocated_nbytes + where.log.allocated_nbytes()
 
@@ -174,7 +207,7 @@ class Stream:
     ) -> None:
         self.is_non_blocking, self.priority = non_blocking, priority
         self.ptr = 0 if null else 2 if ptds else next(_pointers)
-        self.device_id = -1 if null or ptds else 0
+        self.device_id = -1 if null or ptds else get_device_id()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and other.ptr == self.ptr
@@ -260,5 +293,8 @@ def get_current_stream(device_id: int = -1) -> Stream:
     return _stack()[-1]
 
 
-for _one in (Device, Event, Stream, ExternalStream, get_current_stream):
+for _one in (
+    *(Device, Event, Stream, ExternalStream, get_current_stream),
+    get_device_id,
+):
     _one.__module__ = "cupy.cuda"

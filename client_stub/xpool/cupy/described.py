@@ -62,7 +62,7 @@ def _define(dtype: np.dtype[Any]) -> int:
         write_array_record(writer, DefineArrayDtype(code, description))
     except PeerError as error:
         raise ValueError(f"Unsupported dtype {dtype}: {error}") from error
-    device().log.append(bytes(writer.buffer))
+    device().define(bytes(writer.buffer))
     return code
 
 

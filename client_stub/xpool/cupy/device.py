@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -28,7 +29,7 @@ from xpool_protocol.errors import PeerError, PoolError, UsageError
 from xpool_protocol.wire import Reader
 
 from xpool.cupy.encoding import encode, new_block, uvarint
-from xpool.cupy.faults import OutOfMemoryError, raise_local
+from xpool.cupy.faults import OutOfMemoryError, invalid_device, raise_local
 from xpool.cupy.geometry import dtype_of_meta
 from xpool.session import RemoteFault
 
@@ -108,6 +109,37 @@ class ArrayDevice:
         self.audit = Audit(self) if is_audited() else None
         self._owner_pid = os.getpid()
 
+    # ---- which one; ``several.Devices`` knows more of them
+
+    @property
+    def members(self) -> Sequence[ArrayDevice]:
+        """All devices of the job, by index."""
+        return (self,)
+
+    def current_index(self) -> int:
+        """The index of the thread's current device."""
+        return 0
+
+    def use(self, index: int) -> None:
+        """Make a device the thread's current one.
+
+        Raises:
+            CUDARuntimeError: there is no such device.
+        """
+        if index:
+            raise invalid_device()
+
+    def on(self, index: int) -> AbstractContextManager[None]:
+        """A device, which there is, for a block."""
+        return nullcontext()
+
+    def brought(self, array: ndarray) -> ndarray:
+        """An array that is on another device as one on the current device."""
+        return array
+
+    def complete(self) -> None:
+        """Called once ``ndarray`` has all its methods."""
+
     # ---- records
 
     def operation(self, name: str) -> bytes:
@@ -118,15 +150,13 @@ class ArrayDevice:
         with self._define_lock:
             if name not in self._operations:
                 number = uvarint(len(self._operations))
-                text = name.encode()
-                self._append(
-                    bytes((DEFINE_ARRAY_OPERATION,))
-                    + number
-                    + uvarint(len(text))
-                    + text
-                )
+                self._append(define_operation(number, name))
                 self._operations[name] = number
             return self._operations[name]
+
+    def define(self, record: bytes) -> None:
+        """Append a definition, which is the same for all devices of a job."""
+        self._append(record)
 
     def head(self, name: str, result_count: int) -> bytes:
         """The first bytes of a call's record."""
@@ -289,6 +319,12 @@ class ArrayDevice:
                 f" {self.allocated_nbytes:,} bytes, limit set to: {quota:,} bytes)."
                 " Ask for more with `xpool run --memory`"
             )
+
+
+def define_operation(number: bytes, name: str) -> bytes:
+    """The record that gives an operation its number."""
+    text = name.encode()
+    return bytes((DEFINE_ARRAY_OPERATION,)) + number + uvarint(len(text)) + text
 
 
 def encode_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

@@ -124,8 +124,8 @@ def from_dlpack(x: Any, where: Any = None, copy: bool | None = None) -> Any:
         BufferError: it lies on a device that is not the session's.
         ValueError: a capsule that has been consumed; another device is asked for.
     """
-    if where is not None and where != 0 and getattr(where, "id", 0) != 0:
-        raise ValueError(f"Unsupported device {where!r}")
+    if where is not None:
+        return arrays.on_device(from_dlpack(x, None, copy), where)
     if isinstance(x, arrays.ndarray):
         return x.copy() if copy else x.view(arrays.ndarray)
     found = from_tensor(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,9 +45,11 @@ _LOW: Final = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14)]
 _highs: dict[int, bytes] = {}
 
 # From here on a number takes at least three bytes, two of which are in a table.
-_numbers: Final = itertools.count(1 << 14)
+_numbers: Iterator[int] = itertools.count(1 << 14)
 _SYNCHRONOUS_FROM: Final = 1 << 40
-_blocks: Final = itertools.count(_SYNCHRONOUS_FROM, limits.MAX_RESERVED_IDS)
+_blocks: Iterator[int] = itertools.count(_SYNCHRONOUS_FROM, limits.MAX_RESERVED_IDS)
+_DEVICE_SHIFT: Final = 54
+"""Of a job with several devices, 64 at most, these bits of a number tell which."""
 
 
 def new_number() -> tuple[int, bytes]:
@@ -62,6 +64,41 @@ def new_number() -> tuple[int, bytes]:
 def new_block() -> int:
     """The first of ``MAX_RESERVED_IDS`` numbers that nobody else gets."""
     return next(_blocks)
+
+
+class _ByDevice:
+    """Counts apart for each device."""
+
+    def __init__(self, index: Callable[[], int], start: int, step: int) -> None:
+        self._index, self._start, self._step = index, start, step
+        self._counts: dict[int, Iterator[int]] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        index = self._index()
+        count = self._counts.get(index)
+        if count is None:
+            first = (index << _DEVICE_SHIFT) + self._start
+            count = self._counts.setdefault(index, itertools.count(first, self._step))
+        return next(count)
+
+
+def number_by_device(index: Callable[[], int]) -> None:
+    """Let numbers tell a device from now on.
+
+    Args:
+        index: that of the thread's current device.
+    """
+    global _numbers, _blocks
+    _numbers = _ByDevice(index, 1 << 14, 1)
+    _blocks = _ByDevice(index, _SYNCHRONOUS_FROM, limits.MAX_RESERVED_IDS)
+
+
+def device_of(number: int) -> int:
+    """The index of the device on which a number is given."""
+    return number >> _DEVICE_SHIFT
 
 
 def by_definition(value: Any) -> bytes:

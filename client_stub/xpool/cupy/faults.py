@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from xpool_protocol.errors import PoolError
@@ -15,6 +15,32 @@ class OutOfMemoryError(MemoryError):
 
 
 OutOfMemoryError.__module__ = "cupy.cuda.memory"
+
+
+class CUDARuntimeError(RuntimeError):
+    """``cupy.cuda.runtime.CUDARuntimeError``: an error of CUDA's, by its number."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        """An error.
+
+        Args:
+            status: CUDA's number.
+            text: name and explanation, as CuPy writes them.
+        """
+        self.status = status
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, *self.args)
+
+
+CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
+
+
+def invalid_device() -> CUDARuntimeError:
+    """The error where there is no such device."""
+    return CUDARuntimeError(101, "cudaErrorInvalidDevice: invalid device ordinal")
+
 
 EXCEPTIONS: dict[str, type[Exception]] = {
     "RuntimeError": RuntimeError,

@@ -19,7 +19,7 @@ from xpool_protocol.wire import Writer
 from xpool.cupy import ndarray as arrays
 from xpool.cupy import transfer
 from xpool.cupy.device import device
-from xpool.cupy.encoding import uvarint
+from xpool.cupy.encoding import device_of, uvarint
 from xpool.cupy.geometry import geometry
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def from_tensor(value: Any) -> Any:
         raise NotImplementedError(
             "xpool: tensors and arrays share memory only beside device 'cuda'"
         )
+    if value.device.index != native.index:
+        with device().on(value.device.index or 0):
+            return from_tensor(value)
     if value.requires_grad:
         raise RuntimeError(
             "Can't export tensors that require gradient, use tensor.detach()"
@@ -99,6 +102,10 @@ def to_tensor(array: Any) -> Any:
     """
     import torch
 
+    home = device_of(array._number)
+    if home != device().current_index():
+        with device().on(home):
+            return to_tensor(array)
     native = native_device()
     if native is None:
         raise NotImplementedError(

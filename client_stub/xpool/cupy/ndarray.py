@@ -30,7 +30,7 @@ from xpool.cupy.device import (
     device,
     encode_arguments,
 )
-from xpool.cupy.encoding import ENCODERS, encode, new_number, uvarint
+from xpool.cupy.encoding import ENCODERS, device_of, encode, new_number, uvarint
 from xpool.cupy.geometry import (
     DTYPE_OF_CODE,
     Geometry,
@@ -193,7 +193,7 @@ class ndarray:  # noqa: N801  CuPy's name
         """The device on which the array lies."""
         from xpool.cupy.cuda import Device
 
-        return Device(0)
+        return Device(device_of(self._number))
 
     @property
     def T(self) -> ndarray:  # noqa: N802  NumPy's name
@@ -656,15 +656,11 @@ class ndarray:  # noqa: N801  CuPy's name
         return cupy
 
     def to_device(self, device: Any, /, *, stream: Any = None) -> ndarray:
-        """The array on a device; there is one."""
-        from xpool.cupy.cuda import Device
-
-        if device not in (0, Device(0)):
-            raise ValueError(f"Unsupported device {device!r}")
-        return self
+        """The array on a device: itself, or a copy if it is on another one."""
+        return on_device(self, device)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return 2, device_of(self._number)
 
     def __dlpack__(
         self,
@@ -975,6 +971,20 @@ def set_described(array: ndarray, key: Any, value: Any) -> None:
             return
     described.check_computed(array._geo.dtype)
     device().call("ndarray.__setitem__", (array, index_of(key), value), {})
+
+
+def on_device(array: ndarray, wanted: Any) -> ndarray:
+    """The array on a device: itself, or a copy if it is on another one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    index = getattr(wanted, "id", wanted)
+    where = device()
+    if type(index) is not int or not 0 <= index < len(where.members):
+        raise ValueError(f"Unsupported device {wanted!r}")
+    with where.on(index):
+        return where.brought(array)
 
 
 def attribute(array: ndarray, name: str) -> Any:

@@ -24,21 +24,23 @@ from xpool_protocol.kernel_records import (
 )
 
 from xpool.cupy.device import ArrayDevice, device
+from xpool.cupy.encoding import encode
 from xpool.cupy.faults import raise_local
 from xpool.cupy.ndarray import ndarray
 from xpool.kernel_log import KernelLog
 from xpool.session import RemoteFault
 
-_logs: Final[list[KernelLog]] = []
+_logs: Final[dict[int, KernelLog]] = {}
+"""By the index of the device."""
 
 
 def check_device(what: str) -> ArrayDevice:
-    """The process's device, if it runs CUDA kernels.
+    """The current device, if it runs CUDA kernels.
 
     Raises:
         NotImplementedError: it does not.
     """
-    where = device()
+    where = device().members[device().current_index()]
     kind = where.session.welcome.device_kind
     if kind != "cuda":
         raise NotImplementedError(
@@ -49,8 +51,9 @@ def check_device(what: str) -> ArrayDevice:
 
 
 def kernel_log(where: ArrayDevice) -> KernelLog:
-    """Records of kernels in the arrays' log."""
-    if not _logs:
+    """Records of kernels in the log of the current device, which this is."""
+    index = device().current_index()
+    if index not in _logs:
 
         def append(record: bytes) -> int:
             where.post(record)
@@ -63,8 +66,8 @@ def kernel_log(where: ArrayDevice) -> KernelLog:
             except (RemoteFault, PoolError) as error:
                 raise_local(error)
 
-        _logs.append(KernelLog(append, where.log.next_request, ask))
-    return _logs[0]
+        _logs[index] = KernelLog(append, where.log.next_request, ask)
+    return _logs[index]
 
 
 def argument(value: Any) -> KernelArgument:
@@ -72,9 +75,11 @@ def argument(value: Any) -> KernelArgument:
 
     Raises:
         TypeError: kernels take nothing of this type.
+        ValueError: an array on another device than the current one.
     """
     kind = type(value)
     if isinstance(value, ndarray):
+        encode(value)  # it knows what may be named
         return ArrayArgument(value._number)
     if value is None:
         return NullArgument()
@@ -137,29 +142,31 @@ class RawModule:
         self.options, self.backend = tuple(options), backend
         self.enable_cooperative_groups = enable_cooperative_groups
         self.name_expressions = name_expressions
-        self._number: int | None = None
-        self._kernels: KernelLog | None = None
+        self._loaded: dict[int, tuple[KernelLog, int]] = {}
+        """The log and the module's number, by the index of the device."""
 
     def _made(self, what: str) -> tuple[KernelLog, int]:
         """The log and the module's number, made if this is its first use."""
-        if self._kernels is None or self._number is None:
-            self._kernels = kernel_log(check_device(what))
+        where = check_device(what)
+        index = device().current_index()
+        if index not in self._loaded:
+            kernels = kernel_log(where)
             if self.file_path is not None:
-                image = Path(self.file_path).read_bytes()
-                self._number = self._kernels.make(CUDA_IMAGE, image)
+                number = kernels.make(CUDA_IMAGE, Path(self.file_path).read_bytes())
             else:
                 assert self.code is not None
-                self._number = self._kernels.make(
+                number = kernels.make(
                     CUDA_SOURCE,
                     self.code.encode(),
                     self.options,
                     tuple(self.name_expressions or ()),
                 )
-        return self._kernels, self._number
+            self._loaded[index] = kernels, number
+        return self._loaded[index]
 
     def __del__(self) -> None:
-        if self.__dict__.get("_number") is not None and self._kernels is not None:
-            self._kernels.free(self._number)  # type: ignore[arg-type]
+        for kernels, number in self.__dict__.get("_loaded", {}).values():
+            kernels.free(number)
 
     def compile(self, log_stream: Any = None) -> None:
         """Have it compiled now.
@@ -221,7 +228,8 @@ class RawKernel:
         self.code, self.options = owner.code, owner.options
         self.backend, self.file_path = owner.backend, owner.file_path
         self.enable_cooperative_groups = owner.enable_cooperative_groups
-        self._attributes: dict[str, int] | None = None
+        self._known: dict[int, dict[str, int]] = {}
+        """What CUDA tells of the kernel, by the index of the device."""
 
     def __call__(
         self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0
@@ -246,18 +254,19 @@ class RawKernel:
 
     def compile(self, log_stream: Any = None) -> None:
         """Have it compiled now."""
-        if self._attributes is None:
+        if device().current_index() not in self._known:
             self._refresh()
 
     def _refresh(self) -> dict[str, int]:
         kernels, module = self._owner._made("cupy.RawKernel")
-        self._attributes = kernels.attributes(module, self.name)
-        return self._attributes
+        found = kernels.attributes(module, self.name)
+        self._known[device().current_index()] = found
+        return found
 
     @property
     def attributes(self) -> dict[str, int]:
         """What CUDA tells of the kernel."""
-        return dict(self._attributes or self._refresh())
+        return dict(self._known.get(device().current_index()) or self._refresh())
 
 
 def _attribute(name: str, is_settable: bool) -> property:
@@ -268,7 +277,7 @@ def _attribute(name: str, is_settable: bool) -> property:
         self.compile()
         kernels, module = self._owner._made("cupy.RawKernel")
         kernels.set_attribute(module, self.name, name, int(value))
-        self._attributes = None
+        self._known.pop(device().current_index(), None)
 
     return property(get, put if is_settable else None, doc=f"``{name}`` of the kernel.")
 

@@ -150,12 +150,17 @@ def as_array(
     if not isinstance(value, arrays.ndarray):
         value = unwrapped(value)
     if isinstance(value, arrays.ndarray):
-        return _of_array(value, wanted, copy, order, ndmin)
+        return _of_array(_brought(value, copy), wanted, copy, order, ndmin)
     if has_remote(value):
         keywords = {} if wanted is None else {"dtype": wanted}
         found = device().call("cupy.array", (value,), {"ndmin": ndmin, **keywords})
         return _reordered(found, order)
     return upload(host_array(value, wanted, order, ndmin))
+
+
+def _brought(value: ndarray, copy: Any) -> ndarray:
+    """The array on the current device; where it is, if nothing may be copied."""
+    return value if copy is False else device().brought(value)
 
 
 FOREIGN: list[Any] = []

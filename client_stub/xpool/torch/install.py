@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from xpool_protocol.errors import PoolError, UsageError
@@ -18,13 +17,13 @@ from xpool_protocol.errors import PoolError, UsageError
 from xpool.lease_pipe import LeaseOver
 from xpool.native import build, cuda_build
 from xpool.native.library import NativeLibrary
-from xpool.session import Reached, reach
+from xpool.session import Reached, reach_all
 from xpool.torch.leaving import Leaving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from xpool.lease_pipe import Later, Lease, LeasePipe
+    from xpool.lease_pipe import Later, LeasePipe
     from xpool.torch.remote import Remote
 
 
@@ -117,23 +116,6 @@ def patch_torch(library: NativeLibrary, remotes: list[Remote]) -> None:
         from xpool.torch.cuda_build import patch_cuda_build
 
         patch_cuda_build(library)
-
-
-def reach_all(leases: Sequence[Lease], framework: str) -> list[Reached]:
-    """All at once: a server may have to start a worker first, which takes long.
-
-    Raises:
-        PoolError: one can't be reached; the others are let go.
-    """
-    with ThreadPoolExecutor(len(leases)) as threads:
-        reaching = [threads.submit(reach, lease, framework) for lease in leases]
-    errors = [error for one in reaching if (error := one.exception())]
-    if errors:
-        for one in reaching:
-            if one.exception() is None:
-                one.result().link.close()
-        raise errors[0]
-    return [one.result() for one in reaching]
 
 
 class Reaching:

@@ -50,9 +50,12 @@ class Desk:
 def use_device(monkeypatch: pytest.MonkeyPatch, kind: str) -> Desk:
     desk = Desk()
     welcome = SimpleNamespace(device_kind=kind)
-    where: Any = SimpleNamespace(session=SimpleNamespace(welcome=welcome))
+    where: Any = SimpleNamespace(
+        session=SimpleNamespace(welcome=welcome), current_index=lambda: 0
+    )
+    where.members = (where,)
     monkeypatch.setattr(raw_kernels, "device", lambda: where)
-    monkeypatch.setattr(raw_kernels, "_logs", [desk.log])
+    monkeypatch.setattr(raw_kernels, "_logs", {0: desk.log})
     return desk
 
 

@@ -29,7 +29,9 @@ assert not cp.cuda.runtime.is_hip
 assert cp.cuda.Device() == cp.cuda.Device(0) == 0
 with cp.cuda.Device(0):
     cp.zeros(3)
-refused(ValueError, lambda: cp.cuda.Device(1), "no device 1")
+for wrong in (cp.cuda.Device(1).use, lambda: cp.cuda.runtime.setDevice(1)):
+    refused(cp.cuda.runtime.CUDARuntimeError, wrong, "cudaErrorInvalidDevice: invalid")
+refused(ValueError, lambda: cp.zeros(3).to_device(1), "Unsupported device 1")
 
 # The pool tells of the slice; what is dropped is there again.
 pool = cp.get_default_memory_pool()

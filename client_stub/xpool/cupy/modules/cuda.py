@@ -12,7 +12,7 @@ import numpy as np
 
 from xpool.cupy import cuda, memory
 from xpool.cupy.device import device
-from xpool.cupy.faults import OutOfMemoryError
+from xpool.cupy.faults import CUDARuntimeError, OutOfMemoryError
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import own
@@ -51,10 +51,7 @@ def is_available() -> bool:
     return True
 
 
-@own("cupy.cuda.get_device_id")
-def get_device_id() -> int:
-    """The one device."""
-    return 0
+own("cupy.cuda.get_device_id")(cuda.get_device_id)
 
 
 @own("cupy.cuda.get_local_runtime_version")
@@ -111,7 +108,7 @@ def fill(m: ModuleType) -> None:
 
 def _properties(index: int) -> dict[str, Any]:
     """What the runtime says of a device: the slice's figures."""
-    welcome = device().session.welcome
+    welcome = device().members[cuda.check_device_id(index)].session.welcome
     told = welcome.properties
     return {
         **told,
@@ -154,7 +151,7 @@ def fill_pinned(m: ModuleType) -> None:
 def fill_device(m: ModuleType) -> None:
     """``Device``."""
     m.Device = cuda.Device  # type: ignore[attr-defined]
-    m.get_compute_capability = lambda: cuda.Device(0).compute_capability  # type: ignore[attr-defined]
+    m.get_compute_capability = lambda: cuda.Device().compute_capability  # type: ignore[attr-defined]
 
 
 @module("cupy.cuda.stream")
@@ -176,15 +173,15 @@ def fill_driver(m: ModuleType) -> None:
 def fill_runtime(m: ModuleType) -> None:
     """The few calls of the runtime that programs make themselves."""
     m.is_hip = False  # type: ignore[attr-defined]
-    m.CUDARuntimeError = type("CUDARuntimeError", (RuntimeError,), {})  # type: ignore[attr-defined]
+    m.CUDARuntimeError = CUDARuntimeError  # type: ignore[attr-defined]
     answers: dict[str, Any] = {
-        "getDeviceCount": lambda: 1,
-        "getDevice": lambda: 0,
+        "getDeviceCount": lambda: len(device().members),
+        "getDevice": lambda: cuda.get_device_id(),
         "setDevice": lambda index: cuda.Device(index).use(),
         "getDeviceProperties": _properties,
-        "memGetInfo": lambda: cuda.Device(0).mem_info,
-        "deviceSynchronize": lambda: cuda.Device(0).synchronize(),
-        "streamSynchronize": lambda stream: cuda.Device(0).synchronize(),
+        "memGetInfo": lambda: cuda.Device().mem_info,
+        "deviceSynchronize": lambda: cuda.Device().synchronize(),
+        "streamSynchronize": lambda stream: cuda.Device().synchronize(),
         "runtimeGetVersion": lambda: RUNTIME_VERSION,
         "driverGetVersion": lambda: RUNTIME_VERSION,
         "deviceCanAccessPeer": lambda first, second: 0,

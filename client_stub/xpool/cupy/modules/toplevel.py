@@ -300,6 +300,7 @@ def fill(m: ModuleType) -> None:
         setattr(m, name, one)
     add_operators(ufuncs)
     methods.complete()
+    device().complete()
     interop.patch_torch()
 
 
