@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xpool_protocol.errors import PoolError
 from xpool_protocol.records import FENCE
 
+from xpool.cupy import callbacks
 from xpool.cupy.device import device
 from xpool.cupy.encoding import uvarint
 from xpool.cupy.faults import invalid_device, raise_local
@@ -96,6 +97,7 @@ class Device:
     def synchronize(self) -> None:
         """Wait until everything has run."""
         self._array_device.synchronize()
+        callbacks.wait()
 
     @property
     def compute_capability(self) -> str:
@@ -105,8 +107,10 @@ class Device:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the server told of the device."""
-        return dict(self._array_device.session.welcome.properties)
+        """Figures of the device, by CUDA's names without their prefix."""
+        from xpool.cupy.modules.device_facts import attributes_of
+
+        return attributes_of(self._array_device.session.welcome.properties)
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -240,6 +244,7 @@ class Stream:
         """Wait until all has run."""
         check_synchronize()
         device().synchronize()
+        callbacks.wait()
 
     def record(self, event: Event | None = None) -> Event:
         """Record an event."""
@@ -251,10 +256,17 @@ class Stream:
         """One order: the event's work comes first anyway."""
 
     def add_callback(self, callback: Callable[..., Any], arg: Any) -> None:
-        """Refused: nothing runs on this host when the device comes to a place."""
-        raise NotImplementedError("xpool: a stream can't call this host back")
+        """Call ``callback(stream, status, arg)`` when all so far has run."""
+        callbacks.after(self.record(), lambda status: callback(self, status, arg))
 
-    launch_host_func = add_callback
+    def launch_host_func(self, callback: Callable[..., Any], arg: Any) -> None:
+        """Call ``callback(arg)`` when all so far has run; not after a failure."""
+
+        def call(status: int) -> None:
+            if not status:
+                callback(arg)
+
+        callbacks.after(self.record(), call)
 
     def begin_capture(self, mode: Any = None) -> None:
         """Refused: ``xpool.capture`` makes a whole step one record."""
@@ -267,6 +279,15 @@ class Stream:
     def is_capturing(self) -> bool:
         """Never."""
         return False
+
+    @classmethod
+    def from_external(cls, stream: Any) -> Stream:
+        """A stream that another library has made, by its ``__cuda_stream__``."""
+        told = getattr(stream, "__cuda_stream__", None)
+        pointer = told()[1] if callable(told) else getattr(stream, "cuda_stream", None)
+        if pointer is None:
+            raise TypeError(f"{type(stream)} is no stream that tells its pointer")
+        return ExternalStream(pointer)
 
 
 class ExternalStream(Stream):

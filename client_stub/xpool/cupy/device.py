@@ -184,6 +184,9 @@ class ArrayDevice:
             raise RuntimeError("xpool: a forked process has no session")
         self.log.leave_room()
 
+    def sort_dead(self) -> None:
+        """Give what finalizers have left to the device that it was on: this one."""
+
     def free_dead(self) -> None:
         """Free what finalizers have left."""
         self._dead_limit = DEAD_AT_ONCE
@@ -302,6 +305,10 @@ class ArrayDevice:
         # What torch has allocated meanwhile is looked at for large arrays alone.
         if nbytes >= LARGE_NBYTES or self.allocated_nbytes > self._soft_limit_nbytes:
             self._check_quota(nbytes)
+
+    def charge_made(self, nbytes: int) -> None:
+        """Count memory that the server has found room for already."""
+        self.allocated_nbytes += nbytes
 
     def limit_memory(self, nbytes: int) -> None:
         """Allow no more than this, and no more than the quota."""

@@ -95,21 +95,6 @@ class MemoryAsyncPool(MemoryPool):
     """As ``MemoryPool``."""
 
 
-class MemoryHook:
-    """Refused when it is used: the server allocates, and calls nobody here."""
-
-    name = "MemoryHook"
-
-    def __enter__(self) -> NoReturn:
-        raise NotImplementedError(
-            "xpool: memory hooks see no allocation, since the server makes them; read"
-            " cupy.get_default_memory_pool().used_bytes() instead"
-        )
-
-    def __exit__(self, *_: object) -> None:
-        """Never entered."""
-
-
 def refuse_memory(*_: Any, **__: Any) -> NoReturn:
     """Say that there is no raw memory."""
     raise NotImplementedError(
@@ -187,6 +172,6 @@ def using_allocator(allocator: Any = None) -> Iterator[None]:
         _allocator[0] = before
 
 
-_OURS = (MemoryPool, PinnedMemoryPool, PinnedMemoryPointer, MemoryAsyncPool, MemoryHook)
+_OURS = (MemoryPool, PinnedMemoryPool, PinnedMemoryPointer, MemoryAsyncPool)
 for _one in _OURS:
     _one.__module__ = "cupy.cuda"

@@ -886,7 +886,8 @@ def adopted(meta: ArrayMeta) -> ndarray:
     array._geo = geometry(meta.sizes, dtype_of_meta(meta))
     array._layout, array._base = (meta.strides, meta.layout), None
     array._charge = array._geo.charge_nbytes if meta.layout & LAYOUT_OWN else 0
-    where.allocated_nbytes += array._charge
+    if array._charge:
+        where.charge_made(array._charge)
     return array
 
 

@@ -293,6 +293,10 @@ class Devices(ArrayDevice):
         """Count memory that a result takes on the current device."""
         self.here.charge(nbytes)
 
+    def charge_made(self, nbytes: int) -> None:
+        """Count memory that the current device's server has found room for."""
+        self.here.charge_made(nbytes)
+
     def limit_memory(self, nbytes: int) -> None:
         """Allow no more than this on the current device."""
         self.here.limit_memory(nbytes)

@@ -61,8 +61,6 @@ refused(NotImplementedError, lambda: cp.cuda.alloc(10), "no address")
 mem = cp.cuda.alloc_pinned_memory(16)
 np.frombuffer(mem, np.float32)[...] = 2
 assert bytes(mem) == np.full(4, 2, np.float32).tobytes()
-hook = cp.cuda.MemoryHook()
-refused(NotImplementedError, lambda: hook.__enter__(), "hooks")
 assert cupyx.empty_pinned(4, np.float32).dtype == np.float32
 
 # Streams are one order, events have times.

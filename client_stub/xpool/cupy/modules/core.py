@@ -129,3 +129,9 @@ def fill_core(m: ModuleType) -> None:
     m.ndarray, m.ufunc = ndarray, ufunc  # type: ignore[attr-defined]
     for name in ("core", "flags", "internal"):
         setattr(m, name, importlib.import_module(f"cupy._core.{name}"))
+
+
+@module("cupy")
+def fill_top(m: ModuleType) -> None:
+    """It is there without an import of its own."""
+    m._core = importlib.import_module("cupy._core")  # type: ignore[attr-defined]

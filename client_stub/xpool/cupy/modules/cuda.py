@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from xpool.cupy import cuda, memory
+from xpool.cupy import cuda, hooks, memory
 from xpool.cupy.device import device
 from xpool.cupy.faults import CUDARuntimeError, OutOfMemoryError
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import own
+from xpool.cupy.modules.device_facts import properties_of
 from xpool.cupy.ndarray import DeviceSynchronized, waiting
 
 SUBMODULES = (
-    *("compiler", "device", "driver", "memory", "memory_hook", "nvtx"),
+    *("compiler", "device", "driver", "memory", "memory_hook", "memory_hooks"),
+    *("nccl", "nvtx"),
     *("pinned_memory", "profiler", "runtime", "stream"),
 )
 RUNTIME_VERSION = 13000
@@ -28,7 +30,7 @@ RUNTIME_VERSION = 13000
 for _one in (
     *(cuda.Device, cuda.Stream, cuda.Event, cuda.ExternalStream),
     *(memory.MemoryPool, memory.PinnedMemoryPool, memory.MemoryAsyncPool),
-    memory.MemoryHook,
+    hooks.MemoryHook,
 ):
     CLASSES[f"cupy.cuda.{_one.__name__}"] = _one
 
@@ -89,16 +91,6 @@ def allow_synchronize(allow: bool) -> Iterator[None]:
 CLASSES["cupyx.DeviceSynchronized"] = DeviceSynchronized
 
 
-@own("cupyx.get_runtime_info")
-def get_runtime_info(*, full: bool = True) -> str:
-    """What the session is, for people."""
-    welcome = device().session.welcome
-    return (
-        f"xpool {welcome.device_name} on {welcome.server} ({welcome.framework}),"
-        f" {welcome.memory_nbytes >> 20} MiB"
-    )
-
-
 @module("cupy.cuda")
 def fill(m: ModuleType) -> None:
     """Its submodules."""
@@ -109,18 +101,8 @@ def fill(m: ModuleType) -> None:
 def _properties(index: int) -> dict[str, Any]:
     """What the runtime says of a device: the slice's figures."""
     welcome = device().members[cuda.check_device_id(index)].session.welcome
-    told = welcome.properties
-    return {
-        **told,
-        "name": f"xpool {welcome.device_name} on {welcome.server}".encode(),
-        "totalGlobalMem": welcome.memory_nbytes,
-        "multiProcessorCount": told.get("multi_processor_count", 1),
-        "warpSize": told.get("warp_size", 32),
-        "maxThreadsPerBlock": told.get("max_threads_per_block", 1024),
-        "sharedMemPerBlock": told.get("shared_memory_per_block", 48 << 10),
-        "pciBusID": 0,
-        "pciDeviceID": 0,
-    }
+    name = f"xpool {welcome.device_name} on {welcome.server}"
+    return properties_of(welcome.properties, name, welcome.memory_nbytes)
 
 
 @module("cupy.cuda.memory")
@@ -128,8 +110,8 @@ def fill_memory(m: ModuleType) -> None:
     """Pools, and the error of a full slice."""
     m.OutOfMemoryError = OutOfMemoryError  # type: ignore[attr-defined]
     for name in (
-        *("MemoryPool", "MemoryAsyncPool", "MemoryHook", "set_allocator"),
-        *("get_allocator", "using_allocator"),
+        *("MemoryPool", "MemoryAsyncPool", "set_allocator", "get_allocator"),
+        "using_allocator",
     ):
         setattr(m, name, getattr(memory, name))
     m.alloc = memory.refuse_memory  # type: ignore[attr-defined]
@@ -137,8 +119,15 @@ def fill_memory(m: ModuleType) -> None:
 
 @module("cupy.cuda.memory_hook")
 def fill_hook(m: ModuleType) -> None:
-    """A base class that refuses to be used."""
-    m.MemoryHook = memory.MemoryHook  # type: ignore[attr-defined]
+    """The base class."""
+    m.MemoryHook = hooks.MemoryHook  # type: ignore[attr-defined]
+
+
+@module("cupy.cuda.memory_hooks")
+def fill_hooks(m: ModuleType) -> None:
+    """The two hooks that CuPy has."""
+    m.DebugPrintHook = hooks.DebugPrintHook  # type: ignore[attr-defined]
+    m.LineProfileHook = hooks.LineProfileHook  # type: ignore[attr-defined]
 
 
 @module("cupy.cuda.pinned_memory")

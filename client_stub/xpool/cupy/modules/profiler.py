@@ -86,7 +86,7 @@ def benchmark(
     return PerfCaseResult(name or func.__name__, np.array(times).T)
 
 
-@own("cupyx.profiler.profile")
+@own("cupyx.profiler.profile", "cupy.cuda.profile")
 @contextlib.contextmanager
 def profile() -> Iterator[None]:
     """A profiler that looks at a local device: nothing happens."""
