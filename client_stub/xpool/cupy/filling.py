@@ -47,6 +47,9 @@ CLASSES: Final[dict[str, Any]] = {}
 
 _FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
+SAME: Final = {"cupyx.scipy.special": {"psi": "digamma"}}
+"""Second names of one object, by module."""
+
 INSTEAD: Final = {
     "cupy.alen": "len",
     "cupy.asscalar": "ndarray.item",
@@ -74,6 +77,8 @@ def fill(module: ModuleType) -> None:
         value = _value(name, attribute, what)
         if value is not _NOTHING:
             setattr(module, attribute, value)
+    for alias, same in SAME.get(name, {}).items():
+        setattr(module, alias, getattr(module, same))
     if "__getattr__" not in module.__dict__:
         module.__getattr__ = _missing(name)  # type: ignore[method-assign]
 

@@ -768,7 +768,7 @@ class RemoteObject:
 
     def __del__(self) -> None:
         where = _device
-        if where is not None:
+        if where is not None and self._number >= 0:
             # With the next record: it may hold much, which only the server counts.
             where.dead.append((self._number, 0))
             where._dead_limit = 1

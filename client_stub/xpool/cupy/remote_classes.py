@@ -31,7 +31,9 @@ class RemoteClass(RemoteObject):
     """NumPy leaves operators to these objects."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Have the server make one."""
+        """Have the server make one; nothing is made of a base."""
+        if not cls._full:
+            return object.__new__(cls)
         args, kwargs = cls._given(args, kwargs)
         made = device().call(cls._full, args, kwargs)
         if not isinstance(made, RemoteObject):

@@ -82,8 +82,20 @@ OWN_ATTRIBUTES: Final = (
 )
 """Attributes that objects get when they are made, by the end of the class's name."""
 
-SETTABLE: Final = {"interp1d": frozenset({"bounds_error", "fill_value"})}
-"""Attributes that may be set, by the class; those of matrices have their own rules."""
+SETTABLE: Final = {
+    "interp1d": frozenset({"bounds_error", "fill_value"}),
+    **{
+        f"{layout}_{kind}": frozenset(names)
+        for layout, names in {
+            "csr": ("indices", "indptr"),
+            "csc": ("indices", "indptr"),
+            "coo": ("row", "col"),
+            "dia": ("offsets",),
+        }.items()
+        for kind in ("matrix", "array")
+    },
+}
+"""Attributes that may be set, by the class, beside a matrix's data, shape and flags."""
 
 DERIVED: Final = ("Continuous", "Discrete")
 """Ends of the names of classes whose objects their bases in the table make."""

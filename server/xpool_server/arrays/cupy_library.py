@@ -22,6 +22,8 @@ from xpool_server.arrays.library import (
 from xpool_server.kernel_sources import check_options, check_source
 
 MAX_KERNELS: Final = 4096
+_OF_MATRICES: Final = ("data", "shape", "has_canonical_format", "has_sorted_indices")
+"""Attributes of every sparse matrix that may be set."""
 
 
 class CupyLibrary(ArrayLibrary):
@@ -121,6 +123,13 @@ class CupyLibrary(ArrayLibrary):
 
     def as_result(self, found: Any) -> Any:
         return self._cupy.asarray(found) if isinstance(found, np.generic) else found
+
+    def set_attribute(self, found: Any, name: str, value: Any) -> None:
+        is_sparse = type(found).__module__.startswith("cupyx.scipy.sparse.")
+        if is_sparse and name in _OF_MATRICES:
+            setattr(found, name, value)
+        else:
+            super().set_attribute(found, name, value)
 
     def from_bytes(
         self, dtype: np.dtype[Any], sizes: tuple[int, ...], order: str, data: bytes

@@ -106,7 +106,7 @@ def set_attribute(made: Any, name: str, value: Any) -> None:
 
     Raises:
         AttributeError: it can't be set.
-        ValueError: other data than before, by shape or dtype.
+        ValueError: other data or indices than before, by shape or dtype.
     """
     if name in ("has_canonical_format", "has_sorted_indices") and value in (0, 1):
         setattr(made, name, bool(value))
@@ -119,8 +119,35 @@ def set_attribute(made: Any, name: str, value: Any) -> None:
                 f" {value.shape} {value.dtype}"
             )
         made.data = value
+    elif name in INDICES and hasattr(made, name):
+        _set_indices(made, name, value)
     else:
         raise AttributeError(f"{type(made).__name__}.{name} can't be set")
+
+
+def _set_indices(made: Any, name: str, value: Any) -> None:
+    """Put a copy of indices in the place of as many others, if they lead nowhere else.
+
+    Raises:
+        ValueError: they do, or are other than the ones before.
+    """
+    before = getattr(made, name)
+    if not isinstance(value, np.ndarray) or value.dtype.char not in "ilq":
+        raise ValueError(f"{name} takes an array of int32 or int64")
+    if value.shape != before.shape:
+        raise ValueError(f"{name} has shape {before.shape}, not {value.shape}")
+    if name == "offsets" and len(np.unique(value)) != len(value):
+        raise ValueError("offset array contains duplicate values")
+    setattr(made, name, value.copy())
+    try:
+        check(made)
+    except ValueError:
+        setattr(made, name, before)
+        raise
+    for flag in ("_has_sorted_indices", "_has_canonical_format"):
+        vars(made).pop(flag, None)
+    if made.format == "coo":
+        made.has_canonical_format = False
 
 
 def _with_out(kind: str, name: str) -> Callable[..., Any]:

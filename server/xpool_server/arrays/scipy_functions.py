@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -66,6 +67,26 @@ def affine_transform(*args: Any, texture_memory: bool = False, **kwargs: Any) ->
     return _ndimage().affine_transform(*args, **kwargs)
 
 
+_WARP: Final = 32
+
+
+def _check_block_params(params: Any, size: int) -> None:
+    """Refuse what a CUDA device could not cut an image into; a CPU cuts nothing.
+
+    Raises:
+        ValueError: a part is too large, or does not divide the padded image.
+    """
+    if len(params) != 3 or any(one < 1 for one in params):
+        raise ValueError("(m1, m2, m3) in block_params must be >= 1")
+    if params[1] & (params[1] - 1):
+        raise ValueError("m2 must be a power of 2")
+    multiple = math.lcm(_WARP, *params)
+    padded = -(-size // multiple) * multiple
+    for number, one in enumerate(params, 1):
+        if one > padded // _WARP:
+            raise ValueError(f"m{number} too large. must be <= {padded // _WARP}")
+
+
 def distance_transform_edt(
     image: Any,
     sampling: Any = None,
@@ -78,11 +99,12 @@ def distance_transform_edt(
     float64_distances: bool = True,
 ) -> Any:
     """Distances of single precision unless they are asked for as doubles."""
-    del block_params
     if not (return_distances or return_indices):
         raise ValueError("at least one of distances/indices must be specified")
     if image.ndim not in (2, 3):
         raise NotImplementedError("Only 2D and 3D distance transforms are supported.")
+    if block_params is not None and image.ndim == 2:
+        _check_block_params(block_params, max(image.shape))
     kind = np.float64 if float64_distances else np.float32
     far, where = _ndimage().distance_transform_edt(
         image, sampling, return_distances=True, return_indices=True
@@ -103,6 +125,9 @@ def distance_transform_edt(
             raise RuntimeError(f"{name} array has wrong shape or dtype")
         if given.dtype.kind not in ("iu" if dtype is None else "f"):
             raise RuntimeError(f"{name} array has wrong dtype")
+        least = 2 if max(image.shape) <= np.iinfo(np.int16).max + 1 else 4
+        if dtype is None and given.dtype.itemsize < least:
+            raise RuntimeError(f"{name} dtype must have itemsize >= {least}")
         given[...] = made
     return None if not found else found[0] if len(found) == 1 else tuple(found)
 
@@ -128,10 +153,17 @@ def query_ball_point(self: Any, x: Any, r: Any, *args: Any, **kwargs: Any) -> An
     return found
 
 
+def query_ball_tree(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Neighbours of each point in another tree, an array each."""
+    found = type(self).query_ball_tree(self, *args, **kwargs)
+    return [np.asarray(one, np.int64) for one in found]
+
+
 OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupyx.scipy.linalg.bandwidth": bandwidth,
     "cupyx.scipy.linalg.khatri_rao": khatri_rao,
     "cupyx.scipy.spatial.KDTree.query_ball_point": query_ball_point,
+    "cupyx.scipy.spatial.KDTree.query_ball_tree": query_ball_tree,
     "cupyx.scipy.ndimage.affine_transform": affine_transform,
     "cupyx.scipy.ndimage.distance_transform_edt": distance_transform_edt,
     "cupyx.scipy.ndimage.value_indices": value_indices,

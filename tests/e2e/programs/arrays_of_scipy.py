@@ -9,7 +9,8 @@ import cupyx.scipy.ndimage as ndi
 import numpy as np
 import scipy.interpolate as host_interpolate
 import scipy.ndimage as host_ndi
-from cupyx.scipy import interpolate, signal
+import scipy.signal as host_signal
+from cupyx.scipy import interpolate, signal, sparse, spatial
 
 ROWS = np.random.default_rng(0).normal(size=(5, 6)) * 9
 MEAN = cp.ReductionKernel(
@@ -167,6 +168,63 @@ def case_special_values():
     assert found[0] == complex(inf, 0)
     assert not np.signbit(found[1].real)
     assert np.allclose(found[2], 1e-12, rtol=1e-9)
+
+
+def case_spectra_of_segments_that_the_program_detrends():
+    x, y = (np.random.default_rng(n).normal(size=(2, 70)) for n in (0, 1))
+
+    def flat(library):
+        return lambda part: part - library.median(part, axis=-1, keepdims=True)
+
+    def flat_first(library):
+        return lambda part: part - library.median(part, axis=0, keepdims=True)
+
+    for name, given in (("welch", (x,)), ("csd", (x, y)), ("coherence", (x, y))):
+        near, far = getattr(signal, name), getattr(host_signal, name)
+        for ways in ({"nperseg": 16}, {"nperseg": 20, "noverlap": 5, "nfft": 32}):
+            found = near(*map(cp.asarray, given), detrend=flat(cp), **ways)
+            wanted = far(*given, detrend=flat(np), **ways)
+            for one, other in zip(found, wanted, strict=True):
+                assert np.allclose(one.get(), other), (name, ways)
+        found = near(*(cp.asarray(o.T) for o in given), detrend=flat_first(cp), axis=0)
+        wanted = far(*given, detrend=flat(np))[1].T
+        assert np.allclose(found[1].get(), wanted), name
+
+
+def case_statistics_of_arrays_of_the_device():
+    near, labels = cp.asarray(ROWS), cp.asarray(np.arange(30).reshape(5, 6) % 3)
+    wanted = host_ndi.mean(ROWS, labels.get(), [1, 2])
+    assert np.allclose(ndi.mean(near, labels, cp.asarray([1, 2])).get(), wanted)
+    assert np.allclose(ndi.sum(near).get(), ROWS.sum())
+    for given in ((ROWS, None, None), (near, labels.get(), 1), (near, labels, [1])):
+        try:
+            ndi.variance(*given)
+        except TypeError:
+            continue
+        raise AssertionError("it was not refused")
+
+
+def case_indices_of_matrices_can_be_set():
+    matrix = sparse.csr_matrix(cp.asarray([[1.0, 0, 2], [0, 3, 0]]))
+    matrix.indices = cp.asarray([1, 0, 2], "i")
+    assert matrix.toarray().get().tolist() == [[2, 1, 0], [0, 0, 3]]
+    for wrong in (cp.asarray([1, 0, 9], "i"), cp.zeros(2, "i"), cp.zeros(3)):
+        try:
+            matrix.indices = wrong
+        except ValueError:
+            continue
+        raise AssertionError("it was not refused")
+    assert matrix.toarray().get().tolist() == [[2, 1, 0], [0, 0, 3]]
+    matrix = matrix.tocoo()
+    matrix.row = cp.asarray([1, 1, 0])
+    assert matrix.toarray().get().tolist() == [[0, 0, 3], [2, 1, 0]]
+    assert isinstance(sparse.spmatrix(), sparse.spmatrix)
+
+
+def case_neighbours_in_another_tree():
+    first, second = cp.asarray([[0.0, 0], [5, 5]]), cp.asarray([[0.1, 0], [0, 0.1]])
+    found = spatial.KDTree(first).query_ball_tree(spatial.KDTree(second), 1.0)
+    assert [one.get().tolist() for one in found] == [[0, 1], []]
 
 
 def case_an_item_takes_an_array_of_one_item():

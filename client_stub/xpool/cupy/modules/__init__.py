@@ -24,6 +24,7 @@ from xpool.cupy.modules import (
     scipy,
     scipy_backend,
     shaping,
+    spectra,
     testing,
     toplevel,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "scipy",
     "scipy_backend",
     "shaping",
+    "spectra",
     "testing",
     "toplevel",
 ]

@@ -12,6 +12,34 @@ from xpool.cupy.functions import call, own
 from xpool.cupy.ndarray import ndarray
 
 
+def _of_arrays(name: str) -> Any:
+    """A function of ``cupyx.scipy.ndimage`` that takes arrays of the device alone."""
+
+    def measure(
+        input: Any,  # noqa: A002  CuPy's name
+        labels: Any = None,
+        index: Any = None,
+    ) -> Any:
+        if not isinstance(input, ndarray):
+            raise TypeError("input must be cupy.ndarray")
+        if labels is not None:
+            if not isinstance(labels, ndarray):
+                raise TypeError("label must be cupy.ndarray")
+            if index is not None and not isinstance(index, ndarray | int):
+                raise TypeError("index must be cupy.ndarray or a scalar int")
+        return call(f"cupyx.scipy.ndimage.{name}", (input, labels, index), {})
+
+    measure.__doc__ = "A number for each label that is asked for, or for all items."
+    return measure
+
+
+for _name in (
+    *("sum", "sum_labels", "mean", "variance", "standard_deviation"),
+    "center_of_mass",
+):
+    own(f"cupyx.scipy.ndimage.{_name}")(_of_arrays(_name))
+
+
 @own("cupyx.scipy.ndimage.value_indices")
 def value_indices(
     arr: Any, *, ignore_value: Any = None, adaptive_index_dtype: bool = False
