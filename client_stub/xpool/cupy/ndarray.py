@@ -710,9 +710,7 @@ _device: ArrayDevice | None = None
 
 
 class Flags:
-    """``ndarray.flags``."""
-
-    __slots__ = ("_values",)
+    """``ndarray.flags``: any other attribute may be set, and means nothing."""
 
     def __init__(self, c_contiguous: Any, f_contiguous: Any, owndata: Any) -> None:
         self._values = (c_contiguous, f_contiguous, owndata)

@@ -83,7 +83,11 @@ OWN_ATTRIBUTES: Final = (
 """Attributes that objects get when they are made, by the end of the class's name."""
 
 SETTABLE: Final = {
-    "interp1d": frozenset({"bounds_error", "fill_value"}),
+    **dict.fromkeys(
+        ("interp1d", "RegularGridInterpolator"),
+        frozenset({"bounds_error", "fill_value"}),
+    ),
+    **dict.fromkeys(("BSpline", "PPoly", "BPoly"), frozenset({"c", "extrapolate"})),
     **{
         f"{layout}_{kind}": frozenset(names)
         for layout, names in {

@@ -76,10 +76,26 @@ class ArrayLibrary(ABC):
 
         Raises:
             AttributeError: it can't be set.
+            ValueError: it is an array, of another shape or dtype than the one before:
+                compiled code counts on it.
         """
         kind = self.type_name(found)
         if name not in SETTABLE.get(kind, ()):
             raise AttributeError(f"{kind}.{name} can't be set")
+        before = getattr(found, name)
+        # What stands for points outside is checked there, and not by compiled code.
+        if isinstance(before, self.array_type) and name != "fill_value":
+            if (
+                not isinstance(value, self.array_type)
+                or value.shape != before.shape
+                or value.dtype != before.dtype
+            ):
+                raise ValueError(
+                    f"{kind}.{name} takes an array of shape {before.shape} and dtype"
+                    f" {before.dtype}"
+                )
+            # What a program does to its array's shape must not reach the object.
+            value = value.view()
         setattr(found, name, value)
 
     def attribute(self, found: Any, name: str) -> Any:

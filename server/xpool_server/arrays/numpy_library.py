@@ -142,7 +142,7 @@ class NumpyLibrary(ArrayLibrary):
         value = getattr(found, name)
         if name in numpy_sparse.INDICES and numpy_sparse.is_sparse(found):
             return value.copy()
-        return value
+        return _seen(value)
 
     def set_attribute(self, found: Any, name: str, value: Any) -> None:
         if numpy_sparse.is_sparse(found):
@@ -158,6 +158,13 @@ class NumpyLibrary(ArrayLibrary):
     ) -> Any:
         flat = np.frombuffer(bytearray(data), dtype)
         return flat.reshape(sizes) if sizes else flat[0]
+
+
+def _seen(value: Any) -> Any:
+    """Arrays of an object as views: a client may change the shape of what it has."""
+    if type(value) is tuple:
+        return tuple([_seen(one) for one in value])
+    return value.view() if isinstance(value, np.ndarray) else value
 
 
 def _method(name: str) -> Callable[..., Any]:

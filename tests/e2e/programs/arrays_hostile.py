@@ -121,7 +121,10 @@ refused(
 refused(ValueError, lambda: sparse.coo_matrix((one, (far, far)), shape=(3, 3)))
 matrix = sparse.identity(3, format="csr")
 refused(AttributeError, lambda: matrix.no_such_name)
-refused(AttributeError, lambda: setattr(matrix, "indices", far))
+refused(ValueError, lambda: setattr(matrix, "indices", far), "shape")
+refused(ValueError, lambda: setattr(matrix, "indices", cp.array([0, 1, 7])))
+refused(ValueError, lambda: setattr(matrix, "indptr", cp.array([0, 1, 2, 99])))
+refused(AttributeError, lambda: setattr(matrix, "nnz", 2))
 refused(ValueError, lambda: setattr(matrix, "data", cp.ones(99)), "shape")
 refused(cp.cuda.memory.OutOfMemoryError, lambda: sparse.eye(1 << 25))
 

@@ -128,6 +128,20 @@ def case_attributes_of_interpolators():
     near.bounds_error = False
     near.fill_value = 9.0
     assert near(cp.asarray([5.0])).get().tolist() == [9]
+    spline = interpolate.BSpline.basis_element(cp.arange(4.0))
+    before = spline(cp.asarray([1.5])).get()
+    spline.c = spline.c * 2
+    assert np.allclose(spline(cp.asarray([1.5])).get(), 2 * before)
+    spline.extrapolate = False
+    assert np.isnan(spline(cp.asarray([9.0])).get()).all()
+    spline.c.shape = (1, -1)
+    assert np.isnan(spline(cp.asarray([9.0])).get()).all()
+    for wrong in (cp.zeros(99), spline.c.astype("f"), 1.0):
+        try:
+            spline.c = wrong
+        except ValueError:
+            continue
+        raise AssertionError("it was not refused")
     weights = interpolate.BarycentricInterpolator(cp.arange(3.0)).wi
     assert weights.shape == (3,)
 
