@@ -19,7 +19,13 @@ sys.path.insert(0, str(E2E))
 from cases import case_names
 
 RUN_S = 300
-MODULES = ("array_cases", "triton_cases")
+MODULES = {
+    "array_cases": "cupy",
+    "triton_cases": "triton",
+    "numba_cases": "numba_cuda",
+}
+"""Files with cases, and what they need."""
+
 CASES = [
     (module, name)
     for module in MODULES
@@ -71,7 +77,7 @@ def outcomes(run: Runner) -> Callable[[str], dict[str, Any]]:
 @pytest.mark.parametrize(("module", "name"), CASES)
 def test_case(module: str, name: str, outcomes: Any) -> None:
     """``*`` is the process itself: it ended well, after all its cases."""
-    pytest.importorskip("triton" if module == "triton_cases" else "cupy")
+    pytest.importorskip(MODULES[module])
     found = outcomes(module)
     assert name in found, f"{name} never ran: {found['*']}"
     assert found[name] is None, found[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xpool.cupy import finder
+from xpool.numba.install import install_numba
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,3 +78,4 @@ def _opened(
 def _install(opener: Callable[[], ArrayDevice]) -> None:
     finder.OPENER[:] = [opener]
     finder.install()
+    install_numba()

@@ -96,7 +96,12 @@ def argument(value: Any) -> KernelArgument:
     raise TypeError(f"Unsupported type {kind}")
 
 
-def _extent(value: Any) -> tuple[int, int, int]:
+def extent(value: Any) -> tuple[int, int, int]:
+    """Blocks or threads in three dimensions.
+
+    Raises:
+        ValueError: more than three are given.
+    """
     given = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(given) > 3:
         raise ValueError("a launch has at most three dimensions")
@@ -245,8 +250,8 @@ class RawKernel:
         kernels.launch(
             module,
             self.name,
-            _extent(grid),
-            _extent(block),
+            extent(grid),
+            extent(block),
             shared_mem,
             FLAG_COOPERATIVE if self.enable_cooperative_groups else 0,
             [argument(one) for one in args],

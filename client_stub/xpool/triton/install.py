@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from xpool_protocol.errors import PoolError
 
+from xpool.import_hook import when_imported
 from xpool.kernel_log import KernelLog
 from xpool.session import RemoteFault
-from xpool.triton import hook
 
 if TYPE_CHECKING:
     from xpool.native.device import NativeDevice
     from xpool.session import Session
     from xpool.torch.remote import Remote
+
+
+MODULE: Final = "triton.runtime.driver"
+"""Where Triton keeps which driver is active."""
 
 
 def install_triton(remotes: Sequence[Remote]) -> None:
@@ -35,7 +39,10 @@ def install_triton(remotes: Sequence[Remote]) -> None:
         process = remotes[0].library.process
         return RemoteDriver(lambda index: devices[index], process.current_device)
 
-    hook.install(make_driver)
+    def activate(module: Any) -> None:
+        module.driver.set_active(make_driver())
+
+    when_imported(MODULE, activate)
 
 
 def kernel_log(device: NativeDevice, session: Session) -> KernelLog:

@@ -1,4 +1,4 @@
-"""Makes our driver Triton's active one as soon as the program imports Triton."""
+"""Does something with a module of another package as soon as the program imports it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Final
-
-MODULE: Final = "triton.runtime.driver"
-"""Where Triton keeps which driver is active."""
+from typing import Any
 
 
 class _Loader(importlib.abc.Loader):
@@ -19,6 +16,9 @@ class _Loader(importlib.abc.Loader):
 
     def __init__(self, inner: Any, then: Callable[[ModuleType], None]) -> None:
         self._inner, self._then = inner, then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """As the inner one does."""
@@ -32,15 +32,15 @@ class _Loader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, then: Callable[[ModuleType], None]) -> None:
-        self._then = then
+    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        self._name, self._then = name, then
         self._is_looking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The module's own spec, its loader wrapped; None for all others."""
-        if fullname != MODULE or self._is_looking:
+        if fullname != self._name or self._is_looking:
             return None
         self._is_looking = True
         try:
@@ -52,24 +52,10 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def when_imported(then: Callable[[ModuleType], None]) -> None:
-    """Call ``then`` with Triton's module of drivers: now, or when it is imported."""
-    module = sys.modules.get(MODULE)
+def when_imported(name: str, then: Callable[[ModuleType], None]) -> None:
+    """Call ``then`` with a module: now, or when it is imported."""
+    module = sys.modules.get(name)
     if module is not None:
         then(module)
     else:
-        sys.meta_path.insert(0, _Finder(then))
-
-
-def install(make_driver: Callable[[], Any]) -> None:
-    """Let Triton use this driver.
-
-    Args:
-        make_driver: called when Triton is imported; it may import Triton's own base.
-    """
-
-    def activate(module: ModuleType) -> None:
-        config: Any = module.__dict__["driver"]
-        config.set_active(make_driver())
-
-    when_imported(activate)
+        sys.meta_path.insert(0, _Finder(name, then))
