@@ -21,12 +21,16 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from xpool_protocol.errors import PoolError, UsageError
 
 FLAGS: Final = ("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-w")
+
+SHARED: Final = Path(__file__).parent / "native"
+"""Headers that the sources of every library may include."""
 
 OBJECTS_KEPT: Final = 600
 """Compiled sources in the cache, the last used ones; some 2 MB each."""
@@ -155,9 +159,9 @@ class Library:
 
     def path(self) -> Path:
         """The file that holds the library for this torch and these sources."""
-        headers = sorted(path.name for path in self.folder.glob("*.h"))
-        files = (self.folder / name for name in (*self.sources, *headers))
-        found = digest(files, self.flags, self.links)
+        sources = (self.folder / name for name in self.sources)
+        headers = (sorted(one.glob("*.h")) for one in (self.folder, SHARED))
+        found = digest(chain(sources, *headers), self.flags, self.links)
         version = torch_version(torch_folder())
         return cache_folder() / f"{self.name}-{version}-{found}.so"
 
@@ -166,21 +170,22 @@ class Library:
         path = self.path()
         return path if path.exists() else None
 
-    def included(self, source: str) -> tuple[str, ...]:
-        """A source and the headers of its folder that it includes, directly or not."""
-        found: dict[str, None] = {}
+    def included(self, source: str) -> tuple[Path, ...]:
+        """A source and the headers of ours that it includes, directly or not."""
+        found: dict[str, Path] = {}
         waiting = [source]
         while waiting:
             name = waiting.pop()
             if name not in found:
-                found[name] = None
-                waiting += _INCLUDE.findall((self.folder / name).read_text())
-        return tuple(sorted(found))
+                own = self.folder / name
+                found[name] = own if own.exists() else SHARED / name
+                waiting += _INCLUDE.findall(found[name].read_text())
+        return tuple(found[name] for name in sorted(found))
 
     def object_path(self, source: str, cxx: str) -> Path:
         """The file that holds a compiled source for this torch and this compiler."""
         version = torch_version(torch_folder())
-        files = (self.folder / name for name in self.included(source))
+        files = self.included(source)
         made = digest(files, self.flags, cxx, os.stat(cxx).st_mtime_ns, version)
         return cache_folder() / "objects" / f"{source}-{made}.o"
 
@@ -218,7 +223,8 @@ class Library:
             made.touch()
             return made
         include = torch / "include"
-        includes = [f"-isystem{include}", f"-isystem{include}/torch/csrc/api/include"]
+        includes = [f"-iquote{SHARED}", f"-isystem{include}"]
+        includes += [f"-isystem{include}/torch/csrc/api/include"]
         unfinished = made.with_suffix(f".{os.getpid()}")
         compile_one = [cxx, *self.flags, *includes, "-c", str(self.folder / source)]
         try:

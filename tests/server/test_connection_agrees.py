@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.connection_pair import WELCOME
+from support.probes import built_probe
 from support.strategies import MESSAGE_KINDS, messages_of, mutated
 from xpool_protocol import limits
 from xpool_protocol.codec import encode
 from xpool_protocol.connection import ServerConnection
 from xpool_protocol.errors import PeerError, UsageError
 from xpool_protocol.messages import Batch, Hello, Reply
-from xpool_protocol.native_build import compiler
 from xpool_protocol.version import MAX_VERSION
 from xpool_server.native.build import LIBRARY
 
@@ -34,21 +33,9 @@ HELLO: Final = Hello(1, MAX_VERSION, "token", "key", "agent", "framework")
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    cxx = compiler()
-    if cxx is None:
-        pytest.skip("no native code without a C++ compiler")
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
-    sources = (
-        Path(__file__).with_name("connection_probe.cpp"),
-        LIBRARY.folder / "connection.cpp",
-    )
-    flags = ("-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{LIBRARY.folder}", *map(str, sources), "-o", str(made)],
-        check=True,
-        timeout=120,
-    )
-    library = ctypes.CDLL(str(made))
+    source = Path(__file__).with_name("connection_probe.cpp")
+    folder = tmp_path_factory.mktemp("probe")
+    library = built_probe(LIBRARY, source, folder, "connection.cpp")
     pointer, uint64 = ctypes.c_void_p, ctypes.c_uint64
     library.probe_new.argtypes = [ctypes.c_uint8, uint64]
     library.probe_new.restype = pointer

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from support.probes import built_probe
 from xpool.native import build
 from xpool_protocol.plan_records import DefinePlan, FreePlan, RunPlan
 from xpool_protocol.plans import Plan, read_plan
 from xpool_protocol.records import Read, Record, read_records, write_record
 from xpool_protocol.wire import Writer
 
-SOURCES = ("replay", "history", "log_plan", "plan_making", "record_walk")
+SOURCES = (
+    *("replay.cpp", "history.cpp", "log_plan.cpp", "plan_making.cpp"),
+    "record_walk.cpp",
+)
 
 
 class Counters(ctypes.Structure):
@@ -26,19 +29,9 @@ class Counters(ctypes.Structure):
     )
 
 
-def build_probe(probe: Path, made: Path) -> Any:
+def build_probe(probe: Path, folder: Path) -> Any:
     """The probe's functions."""
-    cxx = build.compiler()
-    assert cxx is not None
-    folder = build.LIBRARY.folder
-    sources = (probe, *(folder / f"{name}.cpp" for name in SOURCES))
-    flags = ("-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{folder}", *map(str, sources), "-o", str(made)],
-        check=True,
-        timeout=240,
-    )
-    library = ctypes.CDLL(str(made))
+    library = built_probe(build.LIBRARY, probe, folder, *SOURCES)
     pointer, uint64 = ctypes.c_void_p, ctypes.c_uint64
     out = ctypes.POINTER(uint64)
     for name, arguments, result in (

@@ -343,11 +343,11 @@ bool Pump::receive_all() {
   while (true) {
     auto frames = std::make_unique<Messages>();
     switch (path_.receive(*frames)) {
-      case ZmqPath::kNothing: return true;
-      case ZmqPath::kTooManyFrames: tell({Event::kTooManyFrames}); return false;
-      case ZmqPath::kTooLarge: tell({Event::kTooLarge}); return false;
-      case ZmqPath::kBroken: tell({Event::kBroken}); return false;
-      case ZmqPath::kMessage: break;
+      case Arrival::kNothing: return true;
+      case Arrival::kTooManyFrames: tell({Event::kTooManyFrames}); return false;
+      case Arrival::kTooLarge: tell({Event::kTooLarge}); return false;
+      case Arrival::kBroken: tell({Event::kBroken}); return false;
+      case Arrival::kMessage: break;
     }
     if (!take_in(std::move(frames)))
       return false;
@@ -357,7 +357,7 @@ bool Pump::receive_all() {
 bool Pump::take_in(std::unique_ptr<Messages> messages) {
   std::vector<Frame> frames;
   for (const Message &message : *messages)
-    frames.push_back(message.frame());
+    frames.push_back({message.data(), message.size()});
   Received received = connection_.receive(frames.data(), frames.size());
   switch (received.kind) {
     case Received::kAck:

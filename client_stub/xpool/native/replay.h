@@ -88,7 +88,7 @@ class Replay {
 
   // The part of a run that is not put out yet.
   uint32_t first_ = 0, count_ = 0;
-  Crc32 crc_;
+  xpool_protocol::Crc32 crc_;
   std::vector<Exception> exceptions_;
 
   std::vector<uint64_t> abandoned_;

@@ -155,7 +155,7 @@ void Plans::begin(Reader &from, Expansion &run) {
   run.records.clear();
   run.due.clear();
   plan.expand(first, first + count, values, run.records, run.due);
-  Crc32 crc;
+  xpool_protocol::Crc32 crc;
   crc.add(run.records.data(), run.records.size());
   expect(crc.value() == check);
   expanded_ += run.records.size();

@@ -8,7 +8,6 @@ refuses, and must keep the same numbers and the same credit.
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.connection_pair import WELCOME
+from support.probes import built_probe
 from support.strategies import MESSAGE_KINDS, integers, messages_of, mutated
 from xpool.native import build
 from xpool_protocol import limits
@@ -53,20 +53,9 @@ class Outcome(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    cxx = build.compiler()
-    assert cxx is not None
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
-    sources = (
-        Path(__file__).with_name("connection_probe.cpp"),
-        build.LIBRARY.folder / "connection.cpp",
-    )
-    flags = ("-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{build.LIBRARY.folder}", *map(str, sources), "-o", str(made)],
-        check=True,
-        timeout=120,
-    )
-    library = ctypes.CDLL(str(made))
+    source = Path(__file__).with_name("connection_probe.cpp")
+    folder = tmp_path_factory.mktemp("probe")
+    library = built_probe(build.LIBRARY, source, folder, "connection.cpp")
     pointer, uint64 = ctypes.c_void_p, ctypes.c_uint64
     library.probe_new.argtypes = [ctypes.c_uint8, uint64]
     library.probe_new.restype = pointer

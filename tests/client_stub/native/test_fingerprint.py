@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.probes import built_probe
 from xpool.native import build
 
 
 @pytest.fixture(scope="module")
 def fingerprint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], int]:
-    cxx = build.compiler()
-    if cxx is None:
-        pytest.skip("no native code without a C++ compiler")
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
     source = Path(__file__).with_name("fingerprint_probe.cpp")
-    flags = ("-std=c++20", "-O2", "-fPIC", "-shared", "-Wall", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{build.LIBRARY.folder}", str(source), "-o", str(made)],
-        check=True,
-        timeout=120,
-    )
-    library = ctypes.CDLL(str(made))
+    library = built_probe(build.LIBRARY, source, tmp_path_factory.mktemp("probe"))
     library.probe_fingerprint.argtypes = [ctypes.c_char_p, ctypes.c_uint64]
     library.probe_fingerprint.restype = ctypes.c_uint64
     return lambda data: int(library.probe_fingerprint(data, len(data)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.probes import built_probe
 from xpool.native import build
 from xpool.pace import AGE_SHARE, BURST, MOST_NS, PACE_NBYTES, PACE_NS, PAUSE_NS, Pace
 
@@ -33,18 +33,8 @@ facts = st.lists(
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    cxx = build.compiler()
-    if cxx is None:
-        pytest.skip("no native code without a C++ compiler")
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
     source = Path(__file__).with_name("pace_probe.cpp")
-    flags = ("-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{build.LIBRARY.folder}", str(source), "-o", str(made)],
-        check=True,
-        timeout=120,
-    )
-    library = ctypes.CDLL(str(made))
+    library = built_probe(build.LIBRARY, source, tmp_path_factory.mktemp("probe"))
     library.probe_new.restype = ctypes.c_void_p
     library.probe_delete.argtypes = [ctypes.c_void_p]
     library.probe_delay_ns.argtypes = [

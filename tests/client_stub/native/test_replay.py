@@ -41,8 +41,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
-    return build_probe(Path(__file__).with_name("replay_probe.cpp"), made)
+    source = Path(__file__).with_name("replay_probe.cpp")
+    return build_probe(source, tmp_path_factory.mktemp("probe"))
 
 
 def tensor(storage: int, *sizes: int, offset: int = 0) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.probes import built_probe
 from xpool.native import build
 from xpool.stall import STALL_NS, Stall
 
@@ -32,18 +32,8 @@ facts = st.lists(
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    cxx = build.compiler()
-    if cxx is None:
-        pytest.skip("no native code without a C++ compiler")
-    made = tmp_path_factory.mktemp("probe") / "probe.so"
     source = Path(__file__).with_name("stall_probe.cpp")
-    flags = ("-std=c++20", "-O1", "-fPIC", "-shared", "-Wall", "-Werror")
-    subprocess.run(
-        [cxx, *flags, f"-I{build.LIBRARY.folder}", str(source), "-o", str(made)],
-        check=True,
-        timeout=120,
-    )
-    library = ctypes.CDLL(str(made))
+    library = built_probe(build.LIBRARY, source, tmp_path_factory.mktemp("probe"))
     library.probe_new.argtypes = [ctypes.c_uint64, ctypes.c_int64]
     library.probe_new.restype = ctypes.c_void_p
     library.probe_delete.argtypes = [ctypes.c_void_p]

@@ -43,6 +43,8 @@ from xpool_protocol.transport import Link, PeerId
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
 from xpool_server.devices.cpu import CpuBackend
+from xpool_server.native.serving import NativeServing, Why
+from xpool_server.native_executor import NativeExecutor
 from xpool_server.native_serving import NativeLoop, native_loop
 from xpool_server.session import Session
 
@@ -304,6 +306,46 @@ def test_a_batch_beyond_the_next_ends_the_session() -> None:
     assert "batch 3 arrived after batch 1" in python.ended
     (goodbye,) = python.messages
     assert isinstance(goodbye, Goodbye)
+
+
+def overwrite_what_is_free() -> None:
+    """Memory of every size that was given back last has other bytes from now on."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    taken = [(libc.malloc(size), size) for size in range(16, 1025, 16)]
+    for address, size in taken:
+        ctypes.memset(address, 0xA5, size)
+    for address, _ in taken:
+        libc.free(ctypes.c_void_p(address))
+
+
+def test_a_message_may_outlive_the_loop_that_it_came_to() -> None:
+    """As in a failure's traceback, whose parts end in any order."""
+    stage = Stage("native")
+    sockets, session = stage.listener.lend(), stage.session
+    assert sockets is not None
+    assert isinstance(stage.executor, NativeExecutor)
+    with transport.connect(stage.listener.uri) as link:
+        link.send(encode(Hello(1, 1, "token", lease().session_key)))
+        while not session.is_owned:
+            received_one = stage.listener.receive(TIMEOUT_S)
+            assert received_one is not None
+            session.receive(*received_one)
+        serving = NativeServing(
+            *(stage.executor.native, sockets, session.owner, ()),
+            version=session.version,
+            window_nbytes=session.window_nbytes,
+            note_work=None,
+        )
+        link.send([b"x" * 1000])
+        assert session.place is not None
+        served = serving.serve(session.place, TIMEOUT_S)
+        assert served.why is Why.MESSAGE
+        del serving
+        overwrite_what_is_free()
+        assert [bytes(frame) for frame in served.frames] == [b"x" * 1000]
+        del served
+    stage.close()
 
 
 def test_a_stranger_is_told_to_go_and_the_owner_goes_on() -> None:

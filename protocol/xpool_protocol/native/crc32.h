@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace xpool_server {
+namespace xpool_protocol {
 
 using CrcTables = std::array<std::array<uint32_t, 256>, 8>;
 
@@ -47,4 +47,4 @@ class Crc32 {
   uint32_t state_ = ~0u;
 };
 
-}  // namespace xpool_server
+}  // namespace xpool_protocol
