@@ -84,6 +84,7 @@ class LeaseKeeper:
         self._leases: list[pb.Lease] = []
         self._noticed: set[str] = set()
         self._stopping = threading.Event()
+        self._renewing: RegistryClient | None = None
         self._thread: threading.Thread | None = None
 
     def acquire(
@@ -119,8 +120,13 @@ class LeaseKeeper:
                     wants_statistics=self._wants_statistics,
                 )
             )
+        ttl_ms = min(lease.ttl_ms for lease in self._leases)
+        self._renewing = self._client(min(ACQUIRE_TIMEOUT_S, ttl_ms / 3000))
         self._thread = threading.Thread(
-            target=self._renew_until_over, name="lease-renewal", daemon=True
+            target=self._renew_until_over,
+            args=(self._renewing, list(self._leases), ttl_ms),
+            name="lease-renewal",
+            daemon=True,
         )
         self._thread.start()
 
@@ -130,7 +136,7 @@ class LeaseKeeper:
         Raises:
             PoolError: the registry did not take them; they end after their TTL.
         """
-        self._stopping.set()
+        self._stop_renewing()
         leases, self._leases = self._leases, []
         if not leases:
             return
@@ -176,26 +182,30 @@ class LeaseKeeper:
 
         return RegistryClient(self._settings.registry, timeout_s)
 
-    def _renew_until_over(self) -> None:
-        leases = list(self._leases)
-        if not leases:
-            return
-        ttl_ms = min(lease.ttl_ms for lease in leases)
+    def _stop_renewing(self) -> None:
+        """No thread may be within gRPC when the interpreter ends: that can crash."""
+        self._stopping.set()
+        if self._thread is not None and self._renewing is not None:
+            self._renewing.close()  # a call under way ends
+            self._thread.join(RELEASE_TIMEOUT_S)
+
+    def _renew_until_over(
+        self, client: RegistryClient, leases: list[pb.Lease], ttl_ms: int
+    ) -> None:
         is_single = len(leases) == 1
         failure_count = 0
-        with self._client(min(ACQUIRE_TIMEOUT_S, ttl_ms / 3000)) as client:
+        delay_s = renewal_delay_s(ttl_ms, failure_count)
+        while leases and not self._stopping.wait(delay_s):
+            try:
+                for lease in list(leases):
+                    name = "" if is_single else lease.lease_id
+                    if not self._renew(client, lease, name):
+                        leases.remove(lease)
+            except PoolError:
+                failure_count += 1  # running jobs outlive a registry's absence
+            else:
+                failure_count = 0
             delay_s = renewal_delay_s(ttl_ms, failure_count)
-            while leases and not self._stopping.wait(delay_s):
-                try:
-                    for lease in list(leases):
-                        name = "" if is_single else lease.lease_id
-                        if not self._renew(client, lease, name):
-                            leases.remove(lease)
-                except PoolError:
-                    failure_count += 1  # running jobs outlive a registry's absence
-                else:
-                    failure_count = 0
-                delay_s = renewal_delay_s(ttl_ms, failure_count)
 
     def _renew(self, client: RegistryClient, lease: pb.Lease, name: str) -> bool:
         """Renew one lease and tell the child; false if it is over.

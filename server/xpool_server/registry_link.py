@@ -88,8 +88,12 @@ class RegistryLink:
             registry_address: ``HOST:PORT``.
             identity: the node.
             wake: called from the link's thread whenever ``take`` has a fact.
+
+        Raises:
+            UsageError: what the environment says of the registry is wrong.
         """
         self.registry_address = registry_address
+        self._client = RegistryClient(registry_address)
         self._identity = identity
         self._wake = wake
         self._facts: deque[RegistryFact] = deque()
@@ -154,12 +158,18 @@ class RegistryLink:
         self._hurry.set()
 
     def stop(self) -> None:
-        """Send what has ended, for at most two ``FAREWELL_S``, and be silent."""
+        """Send what has ended, for some ``FAREWELL_S``, and be silent."""
         self._stopping.set()
         self.hurry()
         self._thread.join(FAREWELL_S)
-        if self._thread.is_alive() or not self._is_joined:
-            return  # the registry does not answer; the leases end by themselves
+        # A registry that does not answer is told nothing; the leases end by themselves.
+        if not self._thread.is_alive() and self._is_joined:
+            self._say_farewell()
+        # No thread may be within gRPC when the interpreter ends: that can crash.
+        self._client.close()
+        self._thread.join(FAREWELL_S)
+
+    def _say_farewell(self) -> None:
         with RegistryClient(self.registry_address, FAREWELL_S) as client:
             try:
                 self._beat(client)
@@ -169,12 +179,11 @@ class RegistryLink:
     # ---- the link's thread ----
 
     def _run(self) -> None:
-        with RegistryClient(self.registry_address) as client:
-            while not self._stopping.is_set():
-                interval_s = self._join(client)
-                if interval_s is None:
-                    return
-                self._beat_until_forgotten(client, interval_s)
+        while not self._stopping.is_set():
+            interval_s = self._join(self._client)
+            if interval_s is None:
+                return
+            self._beat_until_forgotten(self._client, interval_s)
 
     def _join(self, client: RegistryClient) -> float | None:
         """Seconds between heartbeats; None if the link is over."""
