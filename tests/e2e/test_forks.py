@@ -97,13 +97,16 @@ PROGRAMS = {
         "    while True:\n"
         "        for _ in range(500): x + 1\n"
         "        torch.cuda.synchronize()\n"
-        "for work in (pin, pin, record):\n"
+        "def pack():\n"
+        "    while True: torch.from_dlpack(x * 2)\n"
+        "for work in (pin, pin, record, pack):\n"
         "    threading.Thread(target=work, daemon=True).start()\n"
         "def work():\n"
         "    faulthandler.dump_traceback_later(15, exit=True)\n"
         "    assert kept[0].is_pinned()\n"
         "    kept.clear()\n"
         "    torch.Generator('cuda')\n"
+        "    torch.from_dlpack(x)\n"
         "    os._exit(0)\n"
         "print({end_of(forked(work)) for _ in range(30)})",
         "{0}\n",

@@ -193,6 +193,7 @@ int64_t choice_on_server(const Tensor &query, const Tensor &key, const Tensor &v
     return kMath;
   if (is_symbolic(query) || is_symbolic(key) || is_symbolic(value) || (mask && is_symbolic(*mask)))
     return kMath;
+  check_process();  // before a mutex that a forked child's parent may have held
   return static_cast<int64_t>(chosen_of(static_cast<SDPBackend>(servers_choice(call)), call));
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 
+#include "at_fork.h"
 #include "dispatch.h"
 
 namespace xpool {
@@ -17,6 +18,7 @@ namespace {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 
 std::mutex exported_mutex;
+const bool exported_survives = survives_fork<exported_mutex>();
 
 std::map<uint64_t, WeakStorage> &exported() {
   static auto *all = new std::map<uint64_t, WeakStorage>;
@@ -28,11 +30,13 @@ uint64_t address_of(const c10::StorageImpl &storage) {
 }
 
 c10::intrusive_ptr<c10::StorageImpl> storage_at(uint64_t address) {
-  std::lock_guard<std::mutex> lock(exported_mutex);
-  auto after = exported().upper_bound(address);
-  if (after == exported().begin())
-    return {};
-  auto storage = std::prev(after)->second.lock();
+  c10::intrusive_ptr<c10::StorageImpl> storage;  // its end is a record: not under our mutex
+  {
+    std::lock_guard<std::mutex> lock(exported_mutex);
+    auto after = exported().upper_bound(address);
+    if (after != exported().begin())
+      storage = std::prev(after)->second.lock();
+  }
   if (!storage || address - address_of(*storage) >= std::max<uint64_t>(storage->nbytes(), 1))
     return {};
   return storage;

@@ -2,10 +2,10 @@
 #include <ATen/core/jit_type.h>
 
 #include <mutex>
-#include <shared_mutex>
 #include <unordered_map>
 #include <unordered_set>
 
+#include "at_fork.h"
 #include "dispatch.h"
 
 namespace xpool {
@@ -122,15 +122,17 @@ Operation::Operation(const c10::OperatorHandle &op) : handle(op), schema(op.sche
   scalars_shape = wire.name.rfind("aten::arange", 0) == 0 || wire.name.rfind("aten::range", 0) == 0;
 }
 
+static std::mutex operations_mutex;
+static const bool operations_survive = survives_fork<operations_mutex>();
+
 Operation &operation_of(const c10::OperatorHandle &handle) {
-  static auto *mutex = new std::shared_mutex;
   static auto *operations = new std::unordered_map<const void *, std::unique_ptr<Operation>>;
   thread_local std::array<std::pair<const void *, Operation *>, 256> known{};  // used last
   const void *identity = &handle.schema();
   auto &place = known[reinterpret_cast<uintptr_t>(identity) / alignof(std::max_align_t) % known.size()];
   if (place.first == identity)
     return *place.second;
-  std::unique_lock<std::shared_mutex> lock(*mutex);
+  std::lock_guard<std::mutex> lock(operations_mutex);
   auto &slot = (*operations)[identity];
   if (!slot)
     slot = std::make_unique<Operation>(handle);
