@@ -7,6 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpool_server.arrays.numpy_indexing import (
+    at,
+    get_item,
+    put,
+    put_along_axis,
+    set_item,
+    take,
+    take_along_axis,
+)
 from xpool_server.arrays.numpy_power import power as any_power
 
 RETURNS_ARRAY: Final = frozenset(
@@ -19,66 +28,6 @@ RETURNS_PYTHON: Final = frozenset(
     {"cupy.may_share_memory", "cupy.shares_memory", "cupy.iterable"}
 )
 """Functions that return a Python number in CuPy, too."""
-
-
-def _wrapped(array: Any, key: Any) -> Any:
-    """An index whose integers are taken modulo the axis, as CuPy's kernels do."""
-    parts = list(key) if isinstance(key, tuple) else [key]
-    used = sum(_axes_of(one) for one in parts)
-    if Ellipsis not in [one for one in parts if not isinstance(one, np.ndarray)]:
-        parts.append(Ellipsis)
-    axis, found = 0, []
-    for one in parts:
-        if one is Ellipsis:
-            axis += array.ndim - used
-        elif isinstance(one, np.ndarray) and one.dtype.kind in "iu":
-            size = array.shape[axis]
-            one = one % size if size else one
-            axis += 1
-        else:
-            axis += _axes_of(one)
-        found.append(one)
-    return tuple(found)
-
-
-def _axes_of(one: Any) -> int:
-    if one is None or one is Ellipsis:
-        return 0
-    if isinstance(one, np.ndarray) and one.dtype.kind == "b":
-        return one.ndim
-    return 0 if isinstance(one, bool | np.bool) else 1
-
-
-def _has_integers(key: Any) -> bool:
-    parts = key if isinstance(key, tuple) else (key,)
-    return any(isinstance(one, np.ndarray) and one.dtype.kind in "iu" for one in parts)
-
-
-def get_item(array: Any, key: Any) -> Any:
-    """``array[key]``; index arrays out of bounds wrap around."""
-    try:
-        return array[key]
-    except IndexError:
-        if not _has_integers(key):
-            raise
-        return array[_wrapped(array, key)]
-
-
-def set_item(array: Any, key: Any, value: Any) -> None:
-    """``array[key] = value``; index arrays out of bounds wrap around.
-
-    An item takes an array of one item, however many axes that has.
-    """
-    try:
-        array[key] = value
-    except IndexError:
-        if not _has_integers(key):
-            raise
-        array[_wrapped(array, key)] = value
-    except (TypeError, ValueError):
-        if not isinstance(value, np.ndarray) or value.size != 1 or not value.ndim:
-            raise
-        array[key] = value.reshape(())
 
 
 def _writable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,13 +80,6 @@ def make_array(
 ) -> Any:
     """``cupy.ndarray(shape)``."""
     return np.ndarray(shape, dtype, strides=strides, order=order)
-
-
-def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
-    """Items by number; numbers out of bounds wrap around."""
-    if isinstance(indices, np.ndarray):
-        return np.take(a, indices, axis, out, "wrap")
-    return np.take(a, indices, axis, out)
 
 
 def power(x1: Any, x2: Any, *args: Any, **kwargs: Any) -> Any:
@@ -222,6 +164,10 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.ndarray": make_array,
     "cupy.take": take,
     "ndarray.take": take,
+    "cupy.take_along_axis": take_along_axis,
+    "cupy.put_along_axis": put_along_axis,
+    "cupy.put": put,
+    "ndarray.put": put,
     "cupyx.rsqrt": rsqrt,
     "cupy.power": power,
     "cupy.argmin": _argument_of_extreme("argmin"),
@@ -232,12 +178,12 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.linalg.eigvalsh": _of_half("eigvalsh"),
     "cupy.linalg.eig": _complex_result("eig"),
     "cupy.linalg.eigvals": _complex_result("eigvals"),
-    "cupyx.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
-    "cupyx.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
-    "cupyx.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),
-    "ndarray.scatter_add": lambda a, slices, value: np.add.at(a, slices, value),
-    "ndarray.scatter_max": lambda a, slices, value: np.maximum.at(a, slices, value),
-    "ndarray.scatter_min": lambda a, slices, value: np.minimum.at(a, slices, value),
+    "cupyx.scatter_add": at(np.add),
+    "cupyx.scatter_max": at(np.maximum),
+    "cupyx.scatter_min": at(np.minimum),
+    "ndarray.scatter_add": at(np.add),
+    "ndarray.scatter_max": at(np.maximum),
+    "ndarray.scatter_min": at(np.minimum),
 }
 
 

@@ -30,6 +30,7 @@ from xpool_server.arrays.library import (
     overridden,
 )
 from xpool_server.arrays.numpy_functions import OWN, RETURNS_PYTHON, adapted, power
+from xpool_server.arrays.numpy_indexing import at
 from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
@@ -75,6 +76,8 @@ class NumpyLibrary(ArrayLibrary):
             return adapted(name, _member(_module(owner, name), last, name))
         outer, _, middle = owner.rpartition(".")
         found = _member(_module(outer, name), middle, name)
+        if last == "at" and isinstance(found, np.ufunc):
+            return at(found)
         return overridden(found, last, _member(found, last, name))
 
     def _linalg(self, name: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import pytest
 from xpool.cupy import raw_kernels
 from xpool.cupy.raw_kernels import RawKernel, RawModule
 from xpool.kernel_log import KernelLog
+from xpool.session import RemoteFault
 from xpool_protocol.kernel_records import (
     CUDA_IMAGE,
     CUDA_SOURCE,
@@ -21,6 +22,7 @@ from xpool_protocol.kernel_records import (
     NullArgument,
     SetKernelAttribute,
 )
+from xpool_protocol.messages import Fault
 from xpool_protocol.records import Record, read_record
 from xpool_protocol.values import write_value
 from xpool_protocol.wire import Reader, Writer
@@ -153,6 +155,42 @@ def test_what_a_server_does_not_do(desk: Desk) -> None:
         RawModule()
     with pytest.raises(NotImplementedError, match="global variables"):
         RawModule(code="...").get_global("x")
+
+
+def test_the_compilers_log_reaches_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xpool.cupy.modules import kernels
+
+    log = 'kern.cu(1): error: identifier "nonsense" is undefined'
+    fault = Fault(500, log, "CompileException", 3, "make_module")
+
+    def wait(request: int) -> Any:
+        raise RemoteFault(fault, f"{log} [make_module, operation 3, on server one]")
+
+    session = SimpleNamespace(
+        welcome=SimpleNamespace(device_kind="cuda"),
+        wait=wait,
+        noted=lambda what, run: run(),
+    )
+    posted: list[bytes] = []
+    where: Any = SimpleNamespace(
+        session=session,
+        current_index=lambda: 0,
+        post=posted.append,
+        log=SimpleNamespace(next_request=lambda: 5),
+    )
+    where.members = (where,)
+    monkeypatch.setattr(raw_kernels, "device", lambda: where)
+    monkeypatch.setattr(raw_kernels, "_logs", {})
+    for use in (
+        lambda: RawKernel("nonsense", "f")((1,), (1,), ()),
+        lambda: RawModule(code="nonsense").compile(),
+    ):
+        with pytest.raises(kernels.CompileException, match="nonsense") as raised:
+            use()
+        assert log in raised.value.get_message()
+    records = [read_record(Reader(one)) for one in posted]
+    assert [one for one in records if isinstance(one, MakeModule)]
+    assert not [one for one in records if isinstance(one, LaunchKernel)]
 
 
 def test_a_cpu_names_the_feature(monkeypatch: pytest.MonkeyPatch) -> None:

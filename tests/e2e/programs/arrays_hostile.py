@@ -58,6 +58,20 @@ refused(IndexError, lambda: a[1.5])
 refused(ValueError, lambda: a.reshape(4, 2), "cannot reshape")
 # CuPy's kernels take index arrays modulo the axis.
 np.testing.assert_array_equal(a[cp.array([5])].get(), a[1:].get())
+row = cp.arange(4)
+assert cp.take(row, cp.array([5, -9])).get().tolist() == [1, 3]
+assert cp.take_along_axis(row, cp.array([6]), 0).get().tolist() == [2]
+row[cp.array([4])] = 8
+cp.put(row, cp.array([5]), 9)
+cp.add.at(row, cp.array([6, -2]), 10)
+assert row.get().tolist() == [8, 9, 22, 3]
+refused(TypeError, lambda: cp.put(row, cp.array([5]), 9, mode="no"), "clipmode")
+refused(IndexError, lambda: cp.put(row, cp.array([5]), 9, mode="raise"))
+refused(IndexError, lambda: a[cp.array([1.0])], "integer")
+refused(IndexError, lambda: row[cp.array([True, False])], "boolean index did not")
+refused(
+    ValueError, lambda: cp.choose(cp.array([2]), [row[:1], row[1:2]]), "invalid entry"
+)
 
 # Numbers that a dtype does not hold.
 refused(OverflowError, lambda: cp.zeros(3, cp.uint8) + 256)
