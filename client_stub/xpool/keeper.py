@@ -196,19 +196,24 @@ class LeaseKeeper:
         failure_count = 0
         delay_s = renewal_delay_s(ttl_ms, failure_count)
         while leases and not self._stopping.wait(delay_s):
+            ttls_ms = []
             try:
                 for lease in list(leases):
                     name = "" if is_single else lease.lease_id
-                    if not self._renew(client, lease, name):
+                    lasts_ms = self._renew(client, lease, name)
+                    if lasts_ms is None:
                         leases.remove(lease)
+                    else:
+                        ttls_ms.append(lasts_ms)
             except PoolError:
                 failure_count += 1  # running jobs outlive a registry's absence
             else:
                 failure_count = 0
+                ttl_ms = min(ttls_ms, default=ttl_ms)
             delay_s = renewal_delay_s(ttl_ms, failure_count)
 
-    def _renew(self, client: RegistryClient, lease: pb.Lease, name: str) -> bool:
-        """Renew one lease and tell the child; false if it is over.
+    def _renew(self, client: RegistryClient, lease: pb.Lease, name: str) -> int | None:
+        """Renew one lease and tell the child; its TTL now, or None if it is over.
 
         Raises:
             PoolError: nobody answers.
@@ -217,10 +222,10 @@ class LeaseKeeper:
             renewed = client.renew(lease.lease_id, lease.epoch)
         except OVER as error:
             self._tell(KeeperLine(ended=Ending.from_error(error, name)))
-            return False
+            return None
         self._tell(KeeperLine(renewed=Renewed(renewed.token, name)))
         self._pass_on_notice(renewed)
-        return True
+        return renewed.ttl_ms or lease.ttl_ms
 
     def _pass_on_notice(self, lease: pb.Lease) -> None:
         """Say once that a lease is asked back, and once if it may stay after all."""

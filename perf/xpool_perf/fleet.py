@@ -27,7 +27,6 @@ from xpool_perf.scenario import Say, Scenario, Settings
 LEASES_PER_NODE: Final = 10
 ACQUIRES_PER_S: Final = 200.0
 SECONDS: Final = 15.0
-TTL_S: Final = 60.0
 METRICS: Final = re.compile(r"http://[0-9.:]+/metrics")
 DECIDED: Final = re.compile(
     r'xpool_registry_decision_seconds_bucket\{le="([0-9.e+-]+|\+Inf)"\} ([0-9.e+]+)'
@@ -86,6 +85,8 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
     decided: list[list[tuple[float, float]]] = []
     urls: list[str] = []
 
+    used_s: list[float] = []
+
     def line(name: str, text: str) -> None:
         if name == "registry" and not urls:
             urls.extend(METRICS.findall(text))
@@ -93,6 +94,8 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
             say(text)
         if name == "load" and text == "filled: measuring soon":
             decided.append(decision_counts(urls[0]))
+        if name == "load" and text in ("measuring", "measured"):
+            used_s.append(cpu_s(registry.process.pid))
 
     with Children(line) as children:
         registry = start_ready(
@@ -117,10 +120,12 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
             raise RunFailed(f"the fleet ended with {status}: {last_words(child)}")
         found = json.loads(child.lines[-1])
         decided.append(decision_counts(urls[0]))
-        used_mib, used_s = rss_mib(registry.process.pid), cpu_s(registry.process.pid)
+        used_mib, all_s = rss_mib(registry.process.pid), cpu_s(registry.process.pid)
     if found["failures"]:
         raise RunFailed(f"calls failed: {json.dumps(found['failures'])[:400]}")
     before, after = decided
+    calls = sum(len(found[name]) for name in ("acquire_ms", "heartbeat_ms"))
+    calls += found["renewals"] + found["releases"]
     return {
         "acquire_p50_ms": [percentile(found["acquire_ms"], 0.5)],
         "acquire_p99_ms": [percentile(found["acquire_ms"], 0.99)],
@@ -131,7 +136,9 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
         "renewals_per_s": [found["renewals"] / found["seconds"]],
         "late_heartbeats": [found["late"]],
         "registry_rss_mb": [used_mib],
-        "registry_cpu_s": [used_s],
+        "registry_cpu_s": [all_s],
+        "registry_cpu_percent": [100 * (used_s[1] - used_s[0]) / found["seconds"]],
+        "registry_us_per_call": [1e6 * (used_s[1] - used_s[0]) / calls],
     }
 
 
@@ -148,7 +155,6 @@ def measure(settings: Settings, say: Say) -> Samples:
             leases=LEASES_PER_NODE * settings.nodes,
             acquires_per_s=ACQUIRES_PER_S,
             seconds=SECONDS,
-            ttl_s=TTL_S,
             seed=number,
         )
         with tempfile.TemporaryDirectory(prefix="xpool-fleet-") as folder:
@@ -160,8 +166,9 @@ def measure(settings: Settings, say: Say) -> Samples:
 
 _PLAYED: Final = (
     f"{ACQUIRES_PER_S:.0f} requests a second at random moments, as many releases,"
-    f" {LEASES_PER_NODE} leases a server held and renewed with a TTL of {TTL_S:.0f} s,"
-    f" a heartbeat from each server {HEARTBEAT_S:g} s after the last one's answer"
+    f" {LEASES_PER_NODE} leases a server held, all of them at work, and renewed three"
+    " times in the TTL that the registry gives, a heartbeat from each server with the"
+    f" use of its sessions {HEARTBEAT_S:g} s after the last one's answer"
 )
 
 FLEET: Final = Scenario(
@@ -218,6 +225,13 @@ FLEET: Final = Scenario(
             unit="s",
             method="Processor time of the registry's process in a run.",
             sources=("registry_cpu_s",),
+        ),
+        Figure(
+            name="registry_us_per_call",
+            unit="us",
+            method="Processor time of the registry's process for each heartbeat,"
+            " request, renewal and release, over the measured seconds.",
+            sources=("registry_us_per_call",),
         ),
     ),
     measure=measure,

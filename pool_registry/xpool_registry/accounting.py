@@ -8,7 +8,7 @@ twice when a registry dies between hearing of a second and storing it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
 HOUR_S: Final = 3600
@@ -91,15 +91,60 @@ class Row:
     """The last second that is in it."""
 
 
+class _Sum:
+    """A row that is still added to, many times a second in a large pool."""
+
+    __slots__ = (
+        *("booked_s", "byte_s", "device_s", "executed_ops", "holder", "key", "last_s"),
+        *("received_nbytes", "seconds", "sent_nbytes", "waiting_s"),
+    )
+
+    def __init__(self, row: Row) -> None:
+        totals = row.totals
+        self.key, self.last_s = row.key, row.last_s
+        self.holder: Holder | None = None
+        self.device_s, self.booked_s = totals.device_s, totals.booked_s
+        self.waiting_s, self.byte_s = totals.waiting_s, totals.byte_s
+        self.executed_ops = totals.executed_ops
+        self.received_nbytes = totals.received_nbytes
+        self.sent_nbytes, self.seconds = totals.sent_nbytes, totals.seconds
+
+    def add(self, second: Second, share_percent: int) -> None:
+        self.device_s += min(second.device_ns, MAX_SECOND_NS) / 1e9
+        self.booked_s += share_percent / 100
+        self.waiting_s += min(second.waiting_ns, MAX_SECOND_NS) / 1e9
+        self.byte_s += second.allocated_nbytes
+        self.executed_ops += second.executed_ops
+        self.received_nbytes += second.received_nbytes
+        self.sent_nbytes += second.sent_nbytes
+        self.seconds += 1
+        self.last_s = second.at_s
+
+    def row(self) -> Row:
+        totals = Totals(
+            device_s=self.device_s,
+            booked_s=self.booked_s,
+            waiting_s=self.waiting_s,
+            byte_s=self.byte_s,
+            executed_ops=self.executed_ops,
+            received_nbytes=self.received_nbytes,
+            sent_nbytes=self.sent_nbytes,
+            seconds=self.seconds,
+        )
+        return Row(self.key, totals, self.last_s)
+
+
 class Ledger:
     """Charges seconds to hours. What is kept on disk is added to it beforehand."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._rows: dict[Key, Row] = {}
+        self._sums: dict[Key, _Sum] = {}
+        #: Of each lease the row that it was charged to last.
+        self._latest: dict[str, _Sum] = {}
         self._last_s: dict[str, int] = {}
-        self._changed: set[Key] = set()
+        self._changed: dict[Key, _Sum] = {}
         for row in rows:
-            self._rows[row.key] = row
+            self._sums[row.key] = _Sum(row)
             lease_id = row.key.lease_id
             self._last_s[lease_id] = max(self._last_s.get(lease_id, 0), row.last_s)
 
@@ -118,51 +163,66 @@ class Ledger:
             self._last_s[holder.lease_id] = second.at_s
             self._add(holder, second, now_s)
         while len(self._last_s) > MAX_LEASES:
-            del self._last_s[next(iter(self._last_s))]
+            oldest = next(iter(self._last_s))
+            del self._last_s[oldest]
+            self._latest.pop(oldest, None)
+
+    def last_s(self, lease_id: str) -> int:
+        """The last second that a lease was charged for; -1: none is remembered."""
+        return self._last_s.get(lease_id, -1)
 
     def rows(self) -> list[Row]:
         """All that are in memory."""
-        return list(self._rows.values())
+        return [one.row() for one in self._sums.values()]
+
+    @property
+    def changed_count(self) -> int:
+        """How many ``take_changed`` would give."""
+        return len(self._changed)
 
     def take_changed(self) -> list[Row]:
         """Rows that have changed since they were last taken."""
-        changed, self._changed = self._changed, set()
-        return [self._rows[key] for key in sorted(changed)]
+        changed, self._changed = self._changed, {}
+        return [changed[key].row() for key in sorted(changed)]
 
     def give_back(self, rows: Iterable[Row]) -> None:
         """These could not be kept: they are taken again."""
-        self._changed |= {row.key for row in rows}
+        for row in rows:
+            self._changed[row.key] = self._sums[row.key]
 
     def forget_before(self, hour_s: int) -> None:
         """Drop rows of earlier hours that have been taken: the disk has them."""
-        old = [key for key in self._rows if key.hour_s < hour_s]
+        old = [key for key in self._sums if key.hour_s < hour_s]
         for key in old:
             if key not in self._changed:
-                del self._rows[key]
+                one = self._sums.pop(key)
+                if self._latest.get(key.lease_id) is one:
+                    del self._latest[key.lease_id]
 
     def _add(self, holder: Holder, second: Second, now_s: float) -> None:
         is_plausible = abs(second.at_s - now_s) <= MAX_CLOCK_ERROR_S
         at_s = second.at_s if is_plausible else int(now_s)
+        hour_s = at_s // HOUR_S * HOUR_S
+        one = self._latest.get(holder.lease_id)
+        if one is None or one.key.hour_s != hour_s or one.holder is not holder:
+            one = self._sum_of(holder, hour_s)
+        one.add(second, holder.share_percent)
+        self._changed[one.key] = one
+
+    def _sum_of(self, holder: Holder, hour_s: int) -> _Sum:
         key = Key(
-            hour_s=at_s // HOUR_S * HOUR_S,
+            hour_s=hour_s,
             lease_id=holder.lease_id,
             tenant=holder.tenant,
             node_name=holder.node_name,
             device_index=holder.device_index,
         )
-        row = self._rows.get(key) or Row(key, Totals(), 0)
-        used = Totals(
-            device_s=min(second.device_ns, MAX_SECOND_NS) / 1e9,
-            booked_s=holder.share_percent / 100,
-            waiting_s=min(second.waiting_ns, MAX_SECOND_NS) / 1e9,
-            byte_s=float(second.allocated_nbytes),
-            executed_ops=second.executed_ops,
-            received_nbytes=second.received_nbytes,
-            sent_nbytes=second.sent_nbytes,
-            seconds=1,
-        )
-        self._rows[key] = replace(row, totals=row.totals.plus(used), last_s=second.at_s)
-        self._changed.add(key)
+        one = self._sums.get(key)
+        if one is None:
+            one = self._sums[key] = _Sum(Row(key, Totals(), 0))
+        one.holder = holder
+        self._latest[holder.lease_id] = one
+        return one
 
 
 GROUPS: Final[Mapping[str, Callable[[Key], str]]] = {

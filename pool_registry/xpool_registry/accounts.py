@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import structlog
 from xpool_protocol.errors import BrokenError, UsageError
@@ -21,6 +22,10 @@ from xpool_registry.accounting import (
 )
 from xpool_registry.usage_store import UsageStore
 
+ROWS_PER_S: Final = 2000
+"""So many are written at most: a pool with ten thousand busy leases keeps their use
+each five seconds, and its nodes tell it again until then."""
+
 MAX_PERIOD_S = 5 * 366 * 24 * HOUR_S
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +42,8 @@ class Accounts:
         """
         self._store = store
         self._lock = threading.Lock()
+        #: Held while rows are written, which nobody who charges waits for.
+        self._writing = threading.Lock()
         hour_s = int(now_s) // HOUR_S * HOUR_S
         self._ledger = Ledger(store.rows(hour_s - HOUR_S, hour_s + 2 * HOUR_S))
         #: The last second of each lease that the store has.
@@ -63,20 +70,29 @@ class Accounts:
                 if seconds and self._stored_s.get(lease_id, 0) < seconds[-1].at_s
             }
 
+    def last_s(self, lease_id: str) -> int:
+        """The last second that a lease was charged for; -1: none is remembered."""
+        return self._ledger.last_s(lease_id)
+
     def flush(self, now_s: float, *, is_last: bool = False) -> None:
         """Keep what is new, if it is time; a failure is logged and made good later."""
-        with self._lock:
-            elapsed_s = now_s - self._flushed_s
-            if not is_last and 0 <= elapsed_s < self._store.flush_s:
-                return
-            self._flushed_s = now_s
-            rows = self._ledger.take_changed()
+        with self._writing:
+            with self._lock:
+                elapsed_s = now_s - self._flushed_s
+                least_s = max(
+                    self._store.flush_s, self._ledger.changed_count / ROWS_PER_S
+                )
+                if not is_last and 0 <= elapsed_s < least_s:
+                    return
+                self._flushed_s = now_s
+                rows = self._ledger.take_changed()
             if rows and not self._put(rows):
                 return
-            hour_s = int(now_s) // HOUR_S * HOUR_S
-            if hour_s != self._hour_s:
-                self._hour_s = hour_s
-                self._ledger.forget_before(hour_s - HOUR_S)
+            with self._lock:
+                hour_s = int(now_s) // HOUR_S * HOUR_S
+                if hour_s != self._hour_s:
+                    self._hour_s = hour_s
+                    self._ledger.forget_before(hour_s - HOUR_S)
 
     def usage(self, since_s: int, until_s: int, by: str, now_s: float) -> list[Sum]:
         """Sums of the hours that begin in a period; the current hour is in it.
@@ -92,8 +108,9 @@ class Accounts:
                 "a period begins before it ends and is at most five years long"
             )
         self.flush(now_s, is_last=True)
-        with self._lock:
-            return summed(self._store.rows(since_s, until_s), by)
+        with self._writing:
+            found = self._store.rows(since_s, until_s)
+        return summed(found, by)
 
     def close(self, now_s: float) -> None:
         """Keep what is new, and let go of the store."""
@@ -104,13 +121,15 @@ class Accounts:
         try:
             self._store.put(rows)
         except BrokenError as error:
-            self._ledger.give_back(rows)
+            with self._lock:
+                self._ledger.give_back(rows)
             if not self._is_failing:
                 _log.error("usage is not kept", error=str(error))
             self._is_failing = True
             return False
         self._is_failing = False
-        self._note(rows)
+        with self._lock:
+            self._note(rows)
         return True
 
     def _note(self, rows: Iterable[Row]) -> None:

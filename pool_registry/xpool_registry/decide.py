@@ -144,6 +144,21 @@ def _may_end(node_name: str, ended: EndedByNode, lease: LeaseGranted) -> bool:
     return lease.node_name == node_name and lease.epoch == ended.epoch
 
 
+def is_as_granted(
+    lease: LeaseGranted | None, session: SessionReport, node_name: str
+) -> bool:
+    """Whether a session is what nearly all are: of a live lease as it was granted.
+
+    Of all others there is something to judge, or to tell their node.
+    """
+    return (
+        lease is not None
+        and lease.epoch == session.epoch
+        and lease.node_name == node_name
+        and not lease.slice_number
+    )
+
+
 class SessionVerdict(NamedTuple):
     """What the registry makes of the sessions that a node reports."""
 

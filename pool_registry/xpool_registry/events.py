@@ -103,6 +103,9 @@ class LeaseGranted(
     is_memory_implied: bool = False
     """Its memory follows its share: nobody has named a quota."""
 
+    has_own_ttl: bool = False
+    """Its client has named ``ttl_ms``; otherwise it grows with the pool."""
+
 
 class LeaseResized(
     RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_resized"
@@ -167,6 +170,9 @@ class RequestQueued(RegistryEvent, frozen=True, kw_only=True, tag="request_queue
 
     close_by: str = ""
     """All its devices on nodes with one value of this label."""
+
+    has_own_ttl: bool = False
+    """As of ``LeaseGranted``."""
 
     at_s: float
 

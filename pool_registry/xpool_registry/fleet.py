@@ -81,6 +81,7 @@ class Fleet:
         self._rows = self._columns = 0
         self._changes: list[int] = []
         self._changes_cut = 0
+        self._sums = (0, 0)
         self._allocate(64, 1)
 
     def _allocate(self, rows: int, columns: int) -> None:
@@ -149,6 +150,16 @@ class Fleet:
         """Whether a node takes new leases."""
         return self._open[: self.count]
 
+    @property
+    def device_count(self) -> int:
+        """Of all nodes together."""
+        return self._sums[0]
+
+    @property
+    def memory_nbytes(self) -> int:
+        """Device memory of all nodes together."""
+        return self._sums[1]
+
     def heard_since(self, since_ns: int) -> Bools:
         """Nodes that proved their life after that time, shape ``(nodes,)``."""
         heard: Bools = self._heard_ns[: self.count] > since_ns
@@ -209,6 +220,7 @@ class Fleet:
         self._cpu[row], self._host[row] = node.cpu_milli, node.host_memory_mib
         self._open[row] = True
         self._free_nbytes[row] = self._total[row]
+        self._sums = (int(self.exists.sum()), int(self.total_nbytes.sum()))
         self.shape_epoch += 1
         self._note(row)
         return row
@@ -294,6 +306,7 @@ class Fleet:
         twin = Fleet()
         twin.nodes, twin.row_of = list(self.nodes), dict(self.row_of)
         twin._column_of = list(self._column_of)
+        twin._sums = self._sums
         twin._allocate(self._rows, self._columns)
         for name, table in vars(self).items():
             if isinstance(table, np.ndarray):

@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Spot
+from xpool_registry.known import NS_PER_MS
 from xpool_registry.looking import offer_of
 from xpool_registry.settings import Settings
-from xpool_registry.state import NS_PER_MS, State
+from xpool_registry.state import State
 from xpool_registry.views import DeviceView, HeldLease, NodeView
 
 NODES_AT_ONCE = 32
@@ -92,6 +93,7 @@ class Listings:
                     node=nodes[lease.node_name],
                     device=devices[lease.node_name, lease.device_index],
                     expires_in_ms=max(0, expires_ns) // NS_PER_MS,
+                    ttl_ms=self._state.ttl_ms(lease),
                     notice=notice.event.reason if notice else "",
                     leaves_in_ms=max(0, left_ns) // NS_PER_MS,
                     session=reports.get(lease.lease_id),

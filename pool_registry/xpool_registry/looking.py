@@ -79,7 +79,7 @@ def shortages_of(state: State, demand: Demand, now_ns: int, settings: Settings) 
     is_far = ~living[:, None] if allowed is None else ~(living[:, None] & allowed)
     order = np.where(fleet.exists, is_far * 10_000 - fleet.free_milli, 1 << 40)
     nearest = np.argsort(order, axis=None, kind="stable")[:MAX_DEVICES_NAMED]
-    total = int(fleet.exists.sum())
+    total = fleet.device_count
     spots = [
         Spot(*(int(i) for i in np.unravel_index(flat, order.shape)))
         for flat in nearest[:total]

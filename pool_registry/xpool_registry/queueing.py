@@ -81,6 +81,7 @@ def request_from(
         min_share_percent=wish.min_share_percent,
         near=command.near,
         close_by=command.close_by,
+        has_own_ttl=bool(wish.ttl_ms),
         at_s=at.wall_s,
     )
 

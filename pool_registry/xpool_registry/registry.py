@@ -230,11 +230,15 @@ class Registry(AdminDuties, Durability, Listings):
             if len(self._state.unsettled) < owing:
                 self._is_dirty = True  # memory that somebody waits for
                 self.freed.set()
-            verdict = decide.judge_sessions(
-                self._state, command.node_name, command.sessions
+            name, leases = command.node_name, self._state.leases
+            others = tuple(
+                one
+                for one in command.sessions
+                if not decide.is_as_granted(leases.get(one.lease_id), one, name)
             )
-            self._log_strangers(command.node_name, verdict.unknown)
-            to_tell, backs = reconcile(self._state, command.sessions, at)
+            verdict = decide.judge_sessions(self._state, name, others)
+            self._log_strangers(name, verdict.unknown)
+            to_tell, backs = reconcile(self._state, others, at)
             self._commit(backs, at)
             is_quick = len(self._state.nodes) <= FEW_NODES
             interval_ms = self.settings.heartbeat_interval_ms
@@ -427,6 +431,10 @@ class Registry(AdminDuties, Durability, Listings):
 
     # ---- time ----
 
+    def charged_s(self, lease_id: str) -> int:
+        """See ``Accounts.last_s``."""
+        return self._accounts.last_s(lease_id)
+
     def usage(self, since_s: int, until_s: int, by: str) -> list[Sum]:
         """See ``Accounts.usage``."""
         return self._accounts.usage(since_s, until_s, by, self._clock().wall_s)
@@ -510,10 +518,12 @@ class Registry(AdminDuties, Durability, Listings):
             node=self._state.nodes[lease.node_name],
             device=self._state.device(lease.node_name, lease.device_index),
             expires_in_ms=self._state.expires_in_ms(lease.lease_id, at.now_ns),
+            ttl_ms=self._state.ttl_ms(lease),
             token=self._token(lease, at) if with_token else "",
         )
 
     def _token(self, lease: LeaseGranted, at: Moment) -> str:
+        left_ms = self._state.expires_in_ms(lease.lease_id, at.now_ns)
         claims = LeaseClaims(
             lease_id=lease.lease_id,
             epoch=lease.epoch,
@@ -525,7 +535,7 @@ class Registry(AdminDuties, Durability, Listings):
             mode=lease.mode,
             priority=lease.priority,
             issued_at_s=math.floor(at.wall_s),
-            expires_at_s=math.ceil(at.wall_s + lease.ttl_ms / 1000),
+            expires_at_s=math.ceil(at.wall_s + left_ms / 1000),
         )
         return sign(claims, self._key.sign)
 

@@ -19,10 +19,11 @@ import numpy as np
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fleet import Bools, Fleet
+from xpool_registry.known import NS_PER_MS, Promise
 from xpool_registry.nearness import place
 from xpool_registry.placer import Placer
 from xpool_registry.policies import BestFit
-from xpool_registry.state import NS_PER_MS, Promise, State
+from xpool_registry.state import State
 
 LATE_NS: Final = 500 * NS_PER_MS
 """A lease that ends is noticed by the next tick; a promise allows for it."""

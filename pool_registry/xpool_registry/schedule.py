@@ -31,6 +31,7 @@ from xpool_registry.events import (
 )
 from xpool_registry.fairshare import Amount, Shares
 from xpool_registry.fleet import Bools
+from xpool_registry.known import NS_PER_MS
 from xpool_registry.nearness import place, regions, words
 from xpool_registry.preemption import RANKS, victims
 from xpool_registry.reservations import (
@@ -43,7 +44,7 @@ from xpool_registry.reservations import (
     most_free,
 )
 from xpool_registry.settings import Settings
-from xpool_registry.state import NS_PER_MS, State
+from xpool_registry.state import State
 
 PRIORITIES: Final = ("high", "normal", "low")
 
@@ -122,8 +123,7 @@ class _Pass:
         self.shrunk: set[str] = set()
         self.coming: set[str] = set()
         self.apart_rows: dict[tuple[str, str], set[int]] = {}
-        devices = max(1, int(state.fleet.exists.sum()))
-        self.mean = float(state.fleet.total_nbytes.sum()) / devices
+        self.mean = state.fleet.memory_nbytes / max(1, state.fleet.device_count)
 
     def run(self, requests: Iterator[RequestQueued]) -> Plan:
         tried = 0
@@ -437,6 +437,7 @@ class _Pass:
                     if request.min_share_percent
                     else 0,
                     is_memory_implied=not request.memory_nbytes,
+                    has_own_ttl=request.has_own_ttl,
                 )
             )
         if request.apart:

@@ -6,7 +6,7 @@ No decisions here: a request becomes a command, an answer becomes a reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,7 +63,7 @@ class RegistryService:
                 loads=tuple(_load_from_wire(load) for load in request.loads),
                 sessions=tuple(_session_from_wire(one) for one in request.sessions),
                 ended=tuple(_ended_from_wire(ended) for ended in request.ended),
-                usage=tuple(_usage_from_wire(request)),
+                usage=tuple(_usage_from_wire(request, self._registry.charged_s)),
             )
         )
         return pb.HeartbeatReply(
@@ -275,26 +275,33 @@ def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
 
 
 def _usage_from_wire(
-    request: pb.HeartbeatRequest,
+    request: pb.HeartbeatRequest, charged_s: Callable[[str], int]
 ) -> Iterator[tuple[str, tuple[Second, ...]]]:
+    """Of each session the seconds that are new, and its last one in any case.
+
+    Nodes tell them again until they are stored; most have been charged before.
+    """
     last = [one.last for one in request.ended if one.HasField("last")]
     for session in (*request.sessions, *last):
-        if session.usage:
-            yield (
-                session.lease_id,
-                tuple(
-                    Second(
-                        at_s=one.at_s,
-                        device_ns=one.device_ns,
-                        waiting_ns=one.waiting_ns,
-                        executed_ops=one.executed_ops,
-                        received_nbytes=one.received_nbytes,
-                        sent_nbytes=one.sent_nbytes,
-                        allocated_nbytes=one.allocated_nbytes,
-                    )
-                    for one in session.usage
-                ),
-            )
+        usage = session.usage
+        if not usage:
+            continue
+        charged, first = charged_s(session.lease_id), len(usage) - 1
+        while first > 0 and usage[first - 1].at_s > charged:
+            first -= 1
+        yield session.lease_id, tuple(map(_second_from_wire, usage[first:]))
+
+
+def _second_from_wire(one: pb.UsageSecond) -> Second:
+    return Second(  # by place: there are ten thousand in a second
+        one.at_s,
+        one.device_ns,
+        one.waiting_ns,
+        one.executed_ops,
+        one.received_nbytes,
+        one.sent_nbytes,
+        one.allocated_nbytes,
+    )
 
 
 def _ended_from_wire(ended: pb.EndedLease) -> commands.EndedByNode:
@@ -317,7 +324,7 @@ def _wire_from_lease(held: HeldLease) -> pb.Lease:
         share_percent=lease.share_percent,
         memory_nbytes=lease.memory_nbytes,
         mode=lease.mode,
-        ttl_ms=lease.ttl_ms,
+        ttl_ms=held.ttl_ms,
         expires_in_ms=held.expires_in_ms,
         group_id=lease.group_id,
         priority=lease.priority,

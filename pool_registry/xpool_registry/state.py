@@ -13,16 +13,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from xpool_registry.accounting import Holder
-from xpool_registry.demand import Demand, Spot
+from xpool_registry.deadlines import Deadlines, stretched_ttl_ms
+from xpool_registry.demand import Demand
 from xpool_registry.events import (
     Device,
-    DeviceLoad,
     LeaseEnded,
     LeaseGranted,
     LeaseNoticed,
@@ -41,7 +39,6 @@ from xpool_registry.events import (
     RequestAsked,
     RequestLeft,
     RequestQueued,
-    SessionReport,
     StartPromised,
     TenantRemoved,
     TenantSet,
@@ -49,93 +46,26 @@ from xpool_registry.events import (
     TokenRevoked,
     UseCarried,
 )
-from xpool_registry.fairshare import Amount, Book, Past, Shares
+from xpool_registry.fairshare import Amount, Book
 from xpool_registry.fleet import Bools, DeviceFacts, Fleet, NodeFacts
+from xpool_registry.hearing import Hearing
+from xpool_registry.known import (
+    NEVER_NS,
+    NS_PER_MS,
+    Beat,
+    Held,
+    Notice,
+    Promise,
+    holder_of,
+)
 from xpool_registry.mix import Learning
 from xpool_registry.placer import Placer
 from xpool_registry.policies import BestFit, Spread
 from xpool_registry.settings import MAX_ENDED_LEASES, Settings
-
-NS_PER_MS = 1_000_000
-NEVER_NS = -(1 << 62)
-
-# A device is *busy* when it works so much more than its leases explain, and *very*
-# busy a second step further; it counts as calm again some points lower, so that a
-# load that wavers about a step does not change the order with each heartbeat.
-BUSY_STEPS = (40.0, 75.0)
-HYSTERESIS = 15.0
-
-# Memory in use that no session accounts for counts as gone from this part of a device
-# on: a framework holds something beside every session's storages.
-FOREIGN_SHARE = 0.05
-
-# Preemptions that are remembered for a tenant's budget: its largest value that counts.
-MAX_PAID = 100_000
+from xpool_registry.waiting_state import MAX_PAID, WaitingState
 
 
-def load_level(busy_percent: float, leased_percent: int, before: int) -> int:
-    """How busy a device is beyond what is leased: 0, 1 or 2.
-
-    >>> load_level(95.0, 95, 0), load_level(50.0, 0, 0), load_level(30.0, 0, 1)
-    (0, 1, 1)
-    """
-    excess = busy_percent - leased_percent
-    if not before and excess < BUSY_STEPS[0]:
-        return 0  # as nearly always
-    up = sum(excess >= step for step in BUSY_STEPS)
-    down = sum(excess >= step - HYSTERESIS for step in BUSY_STEPS)
-    return up if up >= before else max(up, min(before, down))
-
-
-def holder_of(lease: LeaseGranted) -> Holder:
-    """For whom its use is counted."""
-    return Holder(
-        lease_id=lease.lease_id,
-        tenant=lease.tenant,
-        node_name=lease.node_name,
-        device_index=lease.device_index,
-        share_percent=lease.share_percent,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The last proof of life of one node."""
-
-    at_ns: int
-    is_heard: bool
-    """False: only assumed, because the registry itself has just started."""
-
-    loads: tuple[DeviceLoad, ...] = ()
-    sessions: tuple[SessionReport, ...] = ()
-
-
-class Held(NamedTuple):
-    """What the live leases of one device take together."""
-
-    share_percent: int = 0
-    memory_nbytes: int = 0
-    lease_count: int = 0
-
-
-class Notice(NamedTuple):
-    """A lease that is asked back."""
-
-    event: LeaseNoticed
-    until_ns: int
-
-
-class Promise(NamedTuple):
-    """What is kept for a waiting request."""
-
-    spots: tuple[Spot, ...]
-    starts_ns: int | None
-    """When it starts at the latest; None: nobody knows."""
-
-    starts_at_s: float
-
-
-class State:
+class State(Deadlines, Hearing, WaitingState):
     """Mutated only through ``apply``; everybody else reads."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -190,6 +120,8 @@ class State:
         self.preempted_s: dict[str, deque[float]] = {}
         #: While events are replayed: what time it is by now.
         self._wall_s: float | None = None
+        #: Whose the live leases are.
+        self._holders: dict[str, Holder] = {}
         #: Whose the leases were that are over, oldest end first.
         self._over: dict[str, Holder] = {}
         self._by_node: dict[str, dict[str, LeaseGranted]] = {}
@@ -211,8 +143,15 @@ class State:
         """
         state = cls(settings)
         state._wall_s = wall_s
+        most = 0
         for event in events:
             state.apply(event, now_ns)
+            most = max(most, len(state.leases))
+        # Holders may still count with a TTL from when there were more of them.
+        for lease in state.leases.values():
+            if not lease.has_own_ttl and most > len(state.leases):
+                ttl_ms = stretched_ttl_ms(lease.ttl_ms, most)
+                state._extend(lease, now_ns, ttl_ms)
         for name in state.nodes:
             state.beats[name] = Beat(now_ns, is_heard=False)
             state.fleet.hear(state.fleet.row_of[name], NEVER_NS)
@@ -333,6 +272,7 @@ class State:
 
     def _grant(self, lease: LeaseGranted, now_ns: int) -> None:
         self.leases[lease.lease_id] = lease
+        self._holders[lease.lease_id] = holder_of(lease)
         self._by_node.setdefault(lease.node_name, {})[lease.lease_id] = lease
         if lease.min_share_percent:
             self.elastic[lease.lease_id] = None
@@ -379,6 +319,7 @@ class State:
         for one, factor in ((before, -1), (lease, 1)):
             self._charge(one, factor, event.at_s)
         self.leases[lease.lease_id] = lease
+        self._holders[lease.lease_id] = holder_of(lease)
         self._by_node[lease.node_name][lease.lease_id] = lease
         if lease.request_id:
             self.of_request[lease.request_id][lease.lease_id] = lease
@@ -391,74 +332,6 @@ class State:
         milli = lease.share_percent * 10
         book.change(Amount(milli, lease.memory_nbytes), factor)
 
-    def _elapsed_ms(self, since_s: float) -> int:
-        """Since an event that is replayed; of one that happens now, nothing."""
-        if self._wall_s is None:
-            return 0
-        return max(0, int((self._wall_s - since_s) * 1000))
-
-    # ---- the queue ----
-
-    def _notice(self, event: LeaseNoticed, now_ns: int) -> None:
-        left_ms = max(0, event.grace_ms - self._elapsed_ms(event.at_s))
-        until_ns = now_ns + left_ms * NS_PER_MS
-        self.notices[event.lease_id] = Notice(event, until_ns)
-        heapq.heappush(self._due, (until_ns, event.lease_id))
-        if event.request_id:
-            paid = self.preempted_s.setdefault(event.tenant, deque(maxlen=MAX_PAID))
-            paid.append(event.at_s)
-
-    def _request_deadline(self, now_ns: int) -> int:
-        return now_ns + self._settings.request_ttl_ms * NS_PER_MS
-
-    def _queue(self, request: RequestQueued, now_ns: int) -> None:
-        self.waiting[request.request_id] = request
-        self.silent_ns[request.request_id] = self._request_deadline(now_ns)
-        left_ms = max(0, request.wait_ms - self._elapsed_ms(request.at_s))
-        self.out_ns[request.request_id] = now_ns + left_ms * NS_PER_MS
-
-    def _leave(self, request_id: str) -> None:
-        self.waiting.pop(request_id, None)
-        self.silent_ns.pop(request_id, None)
-        self.out_ns.pop(request_id, None)
-        self.promises.pop(request_id, None)
-
-    def _forget(self, request_id: str, reason: str) -> None:
-        self.gone[request_id] = reason
-        if len(self.gone) > MAX_ENDED_LEASES:
-            del self.gone[next(iter(self.gone))]
-
-    def _promise(self, event: StartPromised, now_ns: int) -> None:
-        wait_ms = int((event.starts_at_s - event.at_s) * 1000)
-        left_ms = wait_ms - self._elapsed_ms(event.at_s)
-        self.promises[event.request_id] = Promise(
-            spots=tuple(Spot.of(self.fleet, *device) for device in event.devices),
-            starts_ns=now_ns + left_ms * NS_PER_MS if event.is_firm else None,
-            starts_at_s=event.starts_at_s if event.is_firm else 0.0,
-        )
-
-    def shares(self, wall_s: float) -> Shares:
-        """Who has how much of the pool now, and had lately."""
-
-        def refresh() -> None:
-            for book in self.books.values():
-                book.advance(wall_s, self._settings.half_life_s)
-
-        capacity = Amount(
-            float(self.fleet.exists.sum()) * 1000, float(self.fleet.total_nbytes.sum())
-        )
-        seen_s = max(0.0, wall_s - self.began_s) if self.books else 0.0
-        past = Past(self._settings.half_life_s, seen_s)
-        return Shares(self.tenants, self.books, capacity, past, refresh)
-
-    def ends_ns(self, lease: LeaseGranted) -> int | None:
-        """When a lease ends at the latest; None: nobody knows."""
-        limit_ns = self.limits_ns.get(lease.lease_id)
-        notice = self.notices.get(lease.lease_id)
-        if notice is None:
-            return limit_ns
-        return notice.until_ns if limit_ns is None else min(limit_ns, notice.until_ns)
-
     def _book(self, lease: LeaseGranted, sign: int) -> None:
         """Take a lease's slice from the fleet, or give it back with -1."""
         row = self.fleet.row_of.get(lease.node_name)
@@ -468,72 +341,6 @@ class State:
         milli = sign * lease.share_percent * 10
         nbytes = lease.memory_nbytes + self.unsettled.get(lease.lease_id, 0)
         self.fleet.take(row, [column], milli, sign * nbytes)
-
-    def _hear(self, fact: NodeHeard, now_ns: int) -> None:
-        self.beats[fact.node_name] = Beat(
-            now_ns, is_heard=True, loads=fact.loads, sessions=fact.sessions
-        )
-        row = self.fleet.row_of[fact.node_name]
-        self.fleet.hear(row, now_ns)
-        for session in fact.sessions:
-            self._settle(session)
-        own = self._own_nbytes(fact)
-        nobodys = own.get(-1, 0)
-        # Whole rows at once: one number of an array costs as much as all of its row.
-        devices = self.fleet.devices_of(row)
-        for load in fact.loads:
-            column = self.fleet.column(row, load.index)
-            free_milli, total_nbytes, before, foreign_before = devices[column]
-            level = load_level(load.busy_percent, 100 - free_milli // 10, before)
-            foreign = load.used_nbytes - own.get(load.index, 0) - nobodys
-            if foreign < FOREIGN_SHARE * total_nbytes:
-                foreign = 0
-            if (foreign, level) != (foreign_before, before):
-                self.fleet.observe(row, column, foreign, level)
-
-    def _settle(self, session: SessionReport) -> None:
-        """A node has given up what it was told to: others may have it."""
-        lease = self.leases.get(session.lease_id)
-        if lease is None or lease.lease_id not in self.unsettled or session.refusal:
-            return
-        if (session.slice_number, session.epoch) == (lease.slice_number, lease.epoch):
-            self._book(lease, -1)
-            del self.unsettled[lease.lease_id]
-            self._book(lease, 1)
-
-    def _own_nbytes(self, fact: NodeHeard) -> dict[int, int]:
-        """What sessions use of each device; -1: of some device, the lease is over."""
-        own: dict[int, int] = {}
-        for session in fact.sessions:
-            lease = self.leases.get(session.lease_id)
-            index = lease.device_index if lease is not None else -1
-            own[index] = own.get(index, 0) + session.allocated_nbytes
-        return own
-
-    def _extend(self, lease: LeaseGranted, now_ns: int) -> None:
-        deadline_ns = now_ns + lease.ttl_ms * NS_PER_MS
-        self.deadlines_ns[lease.lease_id] = deadline_ns
-        heapq.heappush(self._due, (deadline_ns, lease.lease_id))
-
-    def due(self, now_ns: int) -> list[LeaseGranted]:
-        """Live leases whose time has run out, in the order in which it did."""
-        found: list[LeaseGranted] = []
-        kept: list[tuple[int, str]] = []
-        while self._due and self._due[0][0] <= now_ns:
-            entry = heapq.heappop(self._due)
-            # An entry of an ended lease, or from before a renewal, says nothing.
-            notice = self.notices.get(entry[1])
-            times = (
-                self.deadlines_ns.get(entry[1]),
-                self.limits_ns.get(entry[1]),
-                notice.until_ns if notice else None,
-            )
-            if entry[0] in times and entry not in kept:
-                found.append(self.leases[entry[1]])
-                kept.append(entry)
-        for entry in kept:  # looking changes nothing: they are due until they end
-            heapq.heappush(self._due, entry)
-        return found
 
     def _end(self, event: LeaseEnded) -> None:
         lease = self.leases.pop(event.lease_id, None)
@@ -560,7 +367,7 @@ class State:
 
     def _remember_holder(self, lease: LeaseGranted) -> None:
         """Its node may tell of its last seconds after its end."""
-        self._over[lease.lease_id] = holder_of(lease)
+        self._over[lease.lease_id] = self._holders.pop(lease.lease_id)
         if len(self._over) > MAX_ENDED_LEASES:
             del self._over[next(iter(self._over))]
 
@@ -568,8 +375,7 @@ class State:
 
     def holder(self, lease_id: str) -> Holder | None:
         """Whose a lease is, or was until lately; None: nobody knows."""
-        lease = self.leases.get(lease_id)
-        return holder_of(lease) if lease is not None else self._over.get(lease_id)
+        return self._holders.get(lease_id) or self._over.get(lease_id)
 
     def leases_on(self, node_name: str) -> Iterator[LeaseGranted]:
         """Live leases of one node, oldest first."""

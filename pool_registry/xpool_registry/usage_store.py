@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS usage (
 _PUT: Final = f"INSERT OR REPLACE INTO usage VALUES ({', '.join('?' * 14)})"  # noqa: S608  no text of others
 _GET: Final = "SELECT * FROM usage WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s"
 _KEY: Final = 5
+_figures: Final = attrgetter(*(one.name for one in fields(Totals)))
 PUTS: Final = 100
 """In one transaction; etcd takes 128."""
 
@@ -90,7 +92,7 @@ class SqliteUsage:
             with self._database:
                 self._database.executemany(
                     _PUT,
-                    [(*row.key, *astuple(row.totals), row.last_s) for row in rows],
+                    [(*row.key, *_figures(row.totals), row.last_s) for row in rows],
                 )
         except sqlite3.Error as error:
             raise BrokenError(

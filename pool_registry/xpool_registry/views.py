@@ -24,6 +24,9 @@ class HeldLease(NamedTuple):
     node: NodeJoined
     device: Device
     expires_in_ms: int
+    ttl_ms: int
+    """What one renewal gives it now."""
+
     token: str = ""
     """Only its holder gets one."""
 

@@ -22,7 +22,7 @@ def test_percentiles() -> None:
 
 
 def test_a_small_fleet_is_served(tmp_path: Path) -> None:
-    load = Load(nodes=5, leases=40, acquires_per_s=20.0, seconds=2.0, ttl_s=6.0, seed=1)
+    load = Load(nodes=5, leases=40, acquires_per_s=20.0, seconds=2.0, seed=1)
     found = one_run(tmp_path, load, lambda text: None)
     assert found["heartbeats_per_s"][0] == pytest.approx(5, rel=0.5)
     assert found["registry_rss_mb"][0] > 10

@@ -5,15 +5,17 @@ second, with what its leases do; clients ask, renew and give back over real gRPC
 lines of progress, and at the end one JSON object. One process, one thread: an event
 loop.
 
-The registry has the other core of a small machine to itself only if this one does
-little: what a server says is made into bytes once for each change of its leases, and
-only answers that matter are read.
+Each says what ``xpool server`` and ``xpool run`` say: heartbeats on a stream, with the
+use of every session within the last second, and again until it is stored; requests as a
+group of one device with a ticket, with the TTL that the registry gives, and three
+renewals in it. Only the connections are fewer: these come through some dozens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 import json
 import random
 import re
@@ -30,8 +32,11 @@ from xpool_protocol.control.rpc import CHANNEL_OPTIONS
 
 GIB = 1 << 30
 DEVICES = 8
+SERVERS_OF_CHANNEL = 50
+"""Streams through one connection: gRPC lets about a hundred at once through each."""
+
 CHANNELS = 16
-"""Connections: gRPC lets about a hundred calls at once through each."""
+"""Connections of clients."""
 
 HEARTBEAT_S = 0.95
 """From an answer to the next heartbeat. A server's own is 1 s, and then as many as the
@@ -41,6 +46,15 @@ SHARE_PERCENT = 50
 CALL_S = 30.0
 AT_ONCE = 64
 """Asked for at once while the fleet is filled."""
+
+WAIT_MS = 30 * 24 * 3600 * 1000
+"""In the queue, as ``xpool run`` says if nobody says otherwise."""
+
+KEPT_SECONDS = 60
+"""Of use; a server keeps so many at the least."""
+
+LOOK_S = 0.002
+"""Between two looks whether a renewal is due."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +66,6 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
     acquires_per_s: float
     seconds: float
-    ttl_s: float
-    """Each holder renews three times in it."""
-
     seed: int
 
 
@@ -65,9 +76,12 @@ class Methods:
         def method(name: str) -> Any:
             return channel.unary_unary(f"/xpool.registry.v1.PoolRegistry/{name}")
 
-        self.join, self.heartbeat = method("Join"), method("Heartbeat")
-        self.acquire, self.renew = method("Acquire"), method("Renew")
+        self.join = method("Join")
+        self.acquire, self.renew = method("AcquireGroup"), method("Renew")
         self.release = method("Release")
+        self.heartbeats = channel.stream_stream(
+            "/xpool.registry.v1.PoolRegistry/Heartbeats"
+        )
 
 
 @dataclass(slots=True)
@@ -76,8 +90,27 @@ class Server:
 
     name: str
     leases: dict[str, pb.Lease] = field(default_factory=dict)
-    heartbeat: bytes = b""
-    """What it says; empty: its leases have changed since."""
+    seconds: dict[str, list[int]] = field(default_factory=dict)
+    """Of each session those whose use the registry has not stored."""
+
+    passed_s: int = 0
+
+    def pass_time(self, now_s: int) -> None:
+        """All sessions were at work until that second of the wall clock."""
+        for lease_id in self.leases:
+            seconds = self.seconds.setdefault(lease_id, [])
+            first_s = max(self.passed_s + 1, now_s - 1) if self.passed_s else now_s
+            seconds.extend(range(first_s, now_s + 1))
+            del seconds[:-KEPT_SECONDS]
+        self.passed_s = now_s
+
+    def hear(self, reply: pb.HeartbeatReply) -> None:
+        """What is stored need not be told again."""
+        stored_s = reply.usage_stored_s
+        for lease_id, seconds in self.seconds.items():
+            until_s = stored_s.get(lease_id, self.passed_s)
+            while seconds and seconds[0] <= until_s:
+                del seconds[0]
 
 
 @dataclass(slots=True)
@@ -86,13 +119,20 @@ class Fleet:
 
     load: Load
     connections: list[Methods]
+    lines: list[Methods]
+    """Of servers, for their streams."""
+
     held: deque[pb.Lease] = field(default_factory=deque)
+    due: list[tuple[float, int, pb.Lease]] = field(default_factory=list)
+    """When leases are renewed next."""
+
     servers: dict[str, Server] = field(default_factory=dict)
     is_measuring: bool = False
     is_over: bool = False
     acquire_ms: list[float] = field(default_factory=list)
     heartbeat_ms: list[float] = field(default_factory=list)
     renewals: int = 0
+    releases: int = 0
     late: int = 0
     """Heartbeats that were answered after the next one was due."""
 
@@ -119,21 +159,30 @@ class Fleet:
         except grpc.aio.AioRpcError as error:
             if lease_id in self.given_back and "(released)" in (error.details() or ""):
                 return None
-            # Without what differs from call to call.
-            text = re.sub(r"[0-9a-f]{16}|[0-9]+", "N", error.details() or "")[:200]
-            text = f"{error.code().name}: {text}"
-            self.failures[text] = self.failures.get(text, 0) + 1
+            self.fail(error.code(), error.details())
             return None
+
+    def fail(self, code: Any, details: str | None) -> None:
+        """Count it, without what differs from call to call."""
+        text = re.sub(r"[0-9a-f]{16}|[0-9]+", "N", details or "")[:200]
+        text = f"{code.name}: {text}"
+        self.failures[text] = self.failures.get(text, 0) + 1
 
     async def acquire(self, number: int) -> None:
         """A client gets its slice."""
-        request = pb.AcquireRequest(
-            tenant=f"tenant-{number % 20}",
-            share_percent=SHARE_PERCENT,
-            memory_nbytes=GIB,
-            ttl_ms=round(1000 * self.load.ttl_s),
-            mode="capped",
-            client=f"host-{number}",
+        request = pb.AcquireGroupRequest(
+            slice=pb.AcquireRequest(
+                tenant=f"tenant-{number % 20}",
+                share_percent=SHARE_PERCENT,
+                memory_nbytes=GIB,
+                mode="capped",
+                client=f"host-{number}",
+                priority="normal",
+            ),
+            device_count=1,
+            ticket=f"{self.load.seed:016x}{number:016x}",
+            wait_ms=WAIT_MS,
+            policy="auto",
         )
         began = time.perf_counter()
         answer = await self.call(
@@ -141,22 +190,24 @@ class Fleet:
         )
         if answer is None:
             return
-        lease = pb.Lease.FromString(answer)
+        [lease] = pb.LeaseGroup.FromString(answer).leases
         if self.is_measuring:
             self.acquire_ms.append(1000 * (time.perf_counter() - began))
         self.held.append(lease)
         server = self.servers[lease.node_name]
-        server.leases[lease.lease_id], server.heartbeat = lease, b""
+        server.leases[lease.lease_id] = lease
+        self.renew_in_time(lease)
 
     async def release(self) -> None:
         """Who has held a slice longest gives it back."""
         if not self.held:  # the registry is behind: what it says will show it
             return
         lease = self.held.popleft()
+        self.releases += self.is_measuring
         self.given_back.add(lease.lease_id)
         server = self.servers[lease.node_name]
         del server.leases[lease.lease_id]
-        server.heartbeat = b""
+        server.seconds.pop(lease.lease_id, None)
         request = pb.ReleaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
         await self.call(
             self.connection(lease.epoch).release, request.SerializeToString()
@@ -166,7 +217,7 @@ class Fleet:
         """One server: joins, then a heartbeat each second."""
         name = f"node-{number:05d}"
         self.servers[name] = server = Server(name)
-        connection = self.connection(number)
+        connection = self.lines[number % len(self.lines)]
         join = pb.JoinRequest(
             node_name=name,
             boot_id="boot",
@@ -179,46 +230,62 @@ class Fleet:
         )
         await self.call(connection.join, join.SerializeToString())
         await asyncio.sleep(offset_s)
+        stream = connection.heartbeats()
         while not self.is_over:
             began = time.perf_counter()
-            if not server.heartbeat:
-                server.heartbeat = heartbeat(server)
-            answer = await self.call(connection.heartbeat, server.heartbeat)
+            server.pass_time(time.time_ns() // 1_000_000_000 - 1)
+            await stream.write(heartbeat(server).SerializeToString())
+            answer = await stream.read()
+            if answer is grpc.aio.EOF:
+                self.fail(await stream.code(), await stream.details())
+                stream = connection.heartbeats()
+                continue
             took_s = time.perf_counter() - began
-            if answer is not None and self.is_measuring:
+            reply = pb.HeartbeatReply.FromString(answer)
+            server.hear(reply)
+            if self.is_measuring:
                 self.heartbeat_ms.append(1000 * took_s)
-                self.strays += is_stray(answer)
+                self.strays += reply.must_rejoin
                 self.late += took_s > HEARTBEAT_S
             await asyncio.sleep(HEARTBEAT_S)  # after the answer, as a server does
+        await stream.done_writing()
+
+    def renew_in_time(self, lease: pb.Lease) -> None:
+        """A third of its TTL from now on."""
+        at_s = time.monotonic() + lease.ttl_ms / 3000
+        heapq.heappush(self.due, (at_s, lease.epoch, lease))
 
     async def renew(self) -> None:
-        """Every holder, three times in a TTL, evenly."""
-        interval_s = self.load.ttl_s / 3 / max(1, self.load.leases)
-        due_s = time.monotonic()
-        turn = 0
+        """Every holder, three times in its TTL."""
         calls: set[asyncio.Future[Any]] = set()
         while not self.is_over:
-            due_s += interval_s
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            if not self.held:
+            if not self.due or self.due[0][0] > time.monotonic():
+                await asyncio.sleep(LOOK_S)
                 continue
-            turn = (turn + 1) % len(self.held)
-            lease = self.held[turn]
-            request = pb.RenewRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+            _, _, lease = heapq.heappop(self.due)
+            if lease.lease_id in self.given_back:
+                continue
             self.renewals += self.is_measuring
-            renew = self.connection(turn).renew
-            call = self.call(renew, request.SerializeToString(), lease.lease_id)
-            task = asyncio.ensure_future(call)
+            task = asyncio.ensure_future(self.renew_one(lease))
             calls.add(task)
             task.add_done_callback(calls.discard)
+            await asyncio.sleep(0)
         await asyncio.gather(*calls)
+
+    async def renew_one(self, lease: pb.Lease) -> None:
+        """Once, and again later."""
+        request = pb.RenewRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+        renew = self.connection(lease.epoch).renew
+        answer = await self.call(renew, request.SerializeToString(), lease.lease_id)
+        if answer is not None:
+            self.renew_in_time(pb.Lease.FromString(answer))
 
     async def arrive(self) -> None:
         """Clients come at random moments; as many go."""
         chance = random.Random(self.load.seed)  # noqa: S311  a schedule
         end_s = time.monotonic() + self.load.seconds
         due_s = time.monotonic()
-        number = 0
+        number = self.load.leases  # of clients: none has been one of those before
         calls = set()
         while due_s < end_s:
             due_s += chance.expovariate(self.load.acquires_per_s)
@@ -239,7 +306,7 @@ class Fleet:
                 print(f"filled {len(self.held)} of {self.load.leases}", flush=True)
 
 
-def heartbeat(server: Server) -> bytes:
+def heartbeat(server: Server) -> pb.HeartbeatRequest:
     """What a server says of its devices and sessions."""
     return pb.HeartbeatRequest(
         node_name=server.name,
@@ -249,53 +316,84 @@ def heartbeat(server: Server) -> bytes:
             for i in range(DEVICES)
         ],
         sessions=[
-            pb.SessionReport(
-                lease_id=lease.lease_id,
-                epoch=lease.epoch,
-                state="open",
-                executed_ops=1000,
-                allocated_nbytes=GIB,
-                received_nbytes=GIB,
-            )
+            session_report(lease, server.seconds[lease.lease_id])
             for lease in server.leases.values()
         ],
-    ).SerializeToString()
+    )
 
 
-def is_stray(answer: bytes) -> bool:
-    """Whether the registry asks a server to join again."""
-    return bool(answer) and pb.HeartbeatReply.FromString(answer).must_rejoin
+def session_report(lease: pb.Lease, seconds: list[int]) -> pb.SessionReport:
+    """What it says of one of them."""
+    return pb.SessionReport(
+        lease_id=lease.lease_id,
+        epoch=lease.epoch,
+        state="open",
+        executed_ops=1_000_000,
+        allocated_nbytes=GIB,
+        received_nbytes=GIB,
+        share_percent=lease.share_percent,
+        memory_nbytes=lease.memory_nbytes,
+        mode=lease.mode,
+        priority=lease.priority,
+        device_ns=10_000_000_000,
+        waiting_ns=1_000_000_000,
+        held_ns=10_000_000_000,
+        sent_nbytes=GIB,
+        longest_hold_ns=1_000_000,
+        got_percent=50.0,
+        overhead_nbytes=GIB // 8,
+        usage=[
+            pb.UsageSecond(
+                at_s=at_s,
+                device_ns=500_000_000,
+                waiting_ns=1_000_000,
+                executed_ops=1000,
+                received_nbytes=1 << 20,
+                sent_nbytes=1 << 20,
+                allocated_nbytes=GIB,
+            )
+            for at_s in seconds
+        ],
+    )
 
 
 async def play(address: str, load: Load) -> dict[str, object]:
     """All of it; what was measured."""
-    channels = [
-        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        for _ in range(CHANNELS)
-    ]
-    fleet = Fleet(load, [Methods(one) for one in channels])
+
+    def connect(count: int) -> list[Any]:
+        return [
+            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            for _ in range(count)
+        ]
+
+    channels = connect(CHANNELS)
+    lines = connect(-(-load.nodes // SERVERS_OF_CHANNEL))
+    fleet = Fleet(load, [*map(Methods, channels)], [*map(Methods, lines)])
     servers = [
         asyncio.ensure_future(fleet.serve(n, HEARTBEAT_S * n / load.nodes))
         for n in range(load.nodes)
     ]
     await asyncio.sleep(2 * HEARTBEAT_S)
-    await fleet.fill()
     renewing = asyncio.ensure_future(fleet.renew())
+    await fleet.fill()
     print("filled: measuring soon", flush=True)
     await asyncio.sleep(3 * HEARTBEAT_S)
     fleet.is_measuring = True
+    print("measuring", flush=True)
     began_s = time.monotonic()
     await fleet.arrive()
     taken_s = time.monotonic() - began_s
+    print("measured", flush=True)
     fleet.is_measuring, fleet.is_over = False, True
     await asyncio.gather(*servers, renewing)
-    for one in channels:
+    for one in (*channels, *lines):
         await one.close()
     return {
         "acquire_ms": fleet.acquire_ms,
         "heartbeat_ms": fleet.heartbeat_ms,
         "seconds": taken_s,
         "renewals": fleet.renewals,
+        "releases": fleet.releases,
         "late": fleet.late,
         "held": len(fleet.held),
         "strays": fleet.strays,

@@ -48,6 +48,11 @@ class PoolRegistryStub:
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.FromString,
                 _registered_method=True)
+        self.Heartbeats = channel.stream_stream(
+                '/xpool.registry.v1.PoolRegistry/Heartbeats',
+                request_serializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.FromString,
+                _registered_method=True)
         self.Acquire = channel.unary_unary(
                 '/xpool.registry.v1.PoolRegistry/Acquire',
                 request_serializer=xpool__protocol_dot_control_dot_registry__pb2.AcquireRequest.SerializeToString,
@@ -107,6 +112,15 @@ class PoolRegistryServicer:
 
     def Heartbeat(self, request, context):
         """Proof of life, load, sessions, and the leases that the node itself has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeats(self, request_iterator, context):
+        """The same on one stream, each answered before the next is read: a message on a stream
+        costs the registry much less than a call. A refusal ends the stream, and the node
+        begins another. A registry that has no such method is asked by Heartbeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +197,11 @@ def add_PoolRegistryServicer_to_server(servicer, server):
             ),
             'Heartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.Heartbeat,
+                    request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.SerializeToString,
+            ),
+            'Heartbeats': grpc.stream_stream_rpc_method_handler(
+                    servicer.Heartbeats,
                     request_deserializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.SerializeToString,
             ),
@@ -284,6 +303,33 @@ class PoolRegistry:
             request,
             target,
             '/xpool.registry.v1.PoolRegistry/Heartbeat',
+            xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeats(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/xpool.registry.v1.PoolRegistry/Heartbeats',
             xpool__protocol_dot_control_dot_registry__pb2.HeartbeatRequest.SerializeToString,
             xpool__protocol_dot_control_dot_registry__pb2.HeartbeatReply.FromString,
             options,

@@ -1,220 +1,33 @@
-"""Calls to the registry, and errors on their way through gRPC.
+"""Calls to the registry.
 
-Two translations happen here and nowhere else: a ``PoolError`` becomes a gRPC
-status (``status_from_error``), and a failed call becomes a ``PoolError`` again
-(``error_from_rpc``). gRPC publishes no types, so its ``Any`` stays in this file
-and in ``serving.py``.
+Errors come as the registry meant them (``statuses``), from the registry that leads
+(``channels``).
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control import registry_pb2_grpc
+from xpool_protocol.control.channels import CHANNEL_OPTIONS as CHANNEL_OPTIONS
+from xpool_protocol.control.channels import MESSAGE_OPTIONS as MESSAGE_OPTIONS
+from xpool_protocol.control.channels import RoutedChannel
 from xpool_protocol.control.credentials import Credentials, from_environment
-from xpool_protocol.control.routing import PAUSE_S, Route, addresses_from_text
-from xpool_protocol.errors import (
-    ClosedError,
-    EpochStale,
-    LeaseExpired,
-    LeaseUnknown,
-    NameTaken,
-    NoCapacity,
-    NotLeader,
-    PeerError,
-    PoolError,
-    RegistryUnreachable,
-    TokenInvalid,
-    UsageError,
-)
+from xpool_protocol.control.heartbeats import HeartbeatLine
+from xpool_protocol.control.routing import addresses_from_text
+from xpool_protocol.control.statuses import MAX_DETAIL_CHARS as MAX_DETAIL_CHARS
+from xpool_protocol.control.statuses import error_from_rpc
+from xpool_protocol.control.statuses import status_from_error as status_from_error
+from xpool_protocol.errors import ClosedError, UsageError
 
 Reply = TypeVar("Reply")
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
-CODE_KEY = "xpool-code"
-LEADER_KEY = "xpool-leader"
-"""Where a registry that does not lead tells who does."""
-
-# 4 MiB: some 10,000 leases in one list, and far more than any other message.
-MAX_MESSAGE_NBYTES = 4 << 20
-
-# gRPC puts the sentence into a trailer, and trailers are limited to 8 KiB after
-# percent-encoding, which makes three characters of one.
-MAX_DETAIL_CHARS = 2000
-
-MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
-)
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    *MESSAGE_OPTIONS,
-    # A pool lies inside one network: a proxy for the web would only break it.
-    ("grpc.enable_http_proxy", 0),
-    # A registry that comes back must be found well within the shortest usual TTL.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Otherwise a new client would wait out the backoff of an earlier one.
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-_STATUS: tuple[tuple[type[PoolError], Any], ...] = (
-    (UsageError, grpc.StatusCode.INVALID_ARGUMENT),
-    (NoCapacity, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (TokenInvalid, grpc.StatusCode.UNAUTHENTICATED),
-    (LeaseUnknown, grpc.StatusCode.NOT_FOUND),
-    (LeaseExpired, grpc.StatusCode.FAILED_PRECONDITION),
-    (EpochStale, grpc.StatusCode.ABORTED),
-    (NameTaken, grpc.StatusCode.ALREADY_EXISTS),
-    (NotLeader, grpc.StatusCode.UNAVAILABLE),
-    (PoolError, grpc.StatusCode.INTERNAL),
-)
-
-
-class Status(NamedTuple):
-    """What a refused call ends with."""
-
-    code: Any
-    """A ``grpc.StatusCode``, for tools that know only gRPC."""
-
-    details: str
-    metadata: tuple[tuple[str, str], ...]
-
-
-def status_from_error(error: PoolError) -> Status:
-    """How ``error`` leaves the registry."""
-    code = next(code for kind, code in _STATUS if isinstance(error, kind))
-    details = str(error)
-    if len(details) > MAX_DETAIL_CHARS:
-        details = details[: MAX_DETAIL_CHARS - 3] + "..."
-    metadata = [(CODE_KEY, str(error.code))]
-    if isinstance(error, NotLeader) and error.leader:
-        metadata.append((LEADER_KEY, error.leader))
-    return Status(code, details, tuple(metadata))
-
-
-def error_from_rpc(error: Any, address: str) -> PoolError:
-    """The ``PoolError`` behind a ``grpc.RpcError`` raised by a call to ``address``."""
-    details = str(error.details() or "")
-    told = {
-        key: value
-        for key, value in error.trailing_metadata() or ()
-        if isinstance(value, str)
-    }
-    if told.get(CODE_KEY, "").isdecimal():
-        known = PoolError.from_wire(int(told[CODE_KEY][:9]), details)
-        if isinstance(known, NotLeader):
-            known.leader = told.get(LEADER_KEY, "")
-        return known
-    status = error.code()
-    if status is grpc.StatusCode.UNAVAILABLE:
-        return RegistryUnreachable(
-            f"no registry answers at {address}:"
-            ' start one with "xpool registry" or "xpool up", or name another address'
-        )
-    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RegistryUnreachable(
-            f"the registry at {address} did not answer in time: if it is not running,"
-            ' start one with "xpool registry" or "xpool up"'
-        )
-    if status is grpc.StatusCode.CANCELLED:  # not by us: we only close
-        return RegistryUnreachable(
-            f"the registry at {address} dropped the call: more calls wait there than it"
-            " can keep; try again"
-        )
-    return PeerError(f"the registry at {address} broke the call: {status}, {details}")
-
-
-def channel_to(address: str, credentials: Credentials) -> Any:
-    """A ``grpc.Channel``, encrypted if an authority is known."""
-    if credentials.ca_pem is None:
-        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-    secure = grpc.ssl_channel_credentials(root_certificates=credentials.ca_pem)
-    return grpc.secure_channel(address, secure, options=CHANNEL_OPTIONS)
-
-
-class _RoutedChannel:
-    """Looks like a ``grpc.Channel``; each call goes to the registry that leads."""
-
-    def __init__(self, addresses: list[str], credentials: Credentials) -> None:
-        self._credentials = credentials
-        self._route = Route(addresses)
-        self._channels: dict[str, Any] = {}
-        self._methods: dict[tuple[str, str], Any] = {}
-        self._lock = threading.Lock()
-        self._is_closed = False
-
-    @property
-    def address(self) -> str:
-        """Where the next attempt goes."""
-        return self._route.current
-
-    def unary_unary(self, path: str, *arguments: Any, **named: Any) -> Any:
-        """A method of the service, for the generated stub."""
-
-        def method_of(channel: Any) -> Any:
-            return channel.unary_unary(path, *arguments, **named)
-
-        def call(request: object, timeout: float) -> Any:
-            deadline_s = time.monotonic() + timeout
-            while True:
-                address, method = self._current(path, method_of)
-                try:
-                    reply = method(
-                        request,
-                        timeout=deadline_s - time.monotonic(),
-                        metadata=self._credentials.metadata(address),
-                    )
-                except grpc.RpcError as error:
-                    if not self._goes_on(address, error, deadline_s):
-                        raise
-                else:
-                    self._route.answered()
-                    return reply
-
-        return call
-
-    def close(self) -> None:
-        """Close all; later calls raise ``ValueError``, as gRPC's do."""
-        with self._lock:
-            self._is_closed = True
-            channels = list(self._channels.values())
-            self._channels.clear()
-            self._methods.clear()
-        for channel in channels:
-            channel.close()
-
-    def _current(self, path: str, method_of: Callable[[Any], Any]) -> tuple[str, Any]:
-        with self._lock:
-            if self._is_closed:
-                raise ValueError("the connection to the registry was closed")
-            address = self._route.current
-            if address not in self._channels:
-                self._channels[address] = channel_to(address, self._credentials)
-            key = (address, path)
-            if key not in self._methods:
-                self._methods[key] = method_of(self._channels[address])
-            return address, self._methods[key]
-
-    def _goes_on(self, address: str, error: Any, deadline_s: float) -> bool:
-        with self._lock:
-            if self._route.current != address:
-                return time.monotonic() < deadline_s  # another thread has turned
-            meaning = error_from_rpc(error, address)
-            if not self._route.may_go_on_after(meaning):
-                return False
-            should_pause = self._route.should_pause
-        left_s = deadline_s - time.monotonic()
-        if should_pause and left_s > PAUSE_S:
-            time.sleep(PAUSE_S)
-        return left_s > PAUSE_S
 
 
 class RegistryClient:
@@ -246,10 +59,11 @@ class RegistryClient:
         """
         self.address = address
         self._timeout_s = timeout_s
-        self._channel: Any = _RoutedChannel(
+        self._channel: Any = RoutedChannel(
             addresses_from_text(address), credentials or from_environment()
         )
         self._stub: Any = registry_pb2_grpc.PoolRegistryStub(self._channel)  # type: ignore[no-untyped-call]
+        self._line = HeartbeatLine(self._stub.Heartbeats, self._stub.Heartbeat)
 
     def __enter__(self) -> Self:
         return self
@@ -264,6 +78,7 @@ class RegistryClient:
 
     def close(self) -> None:
         """Drop the connection; calls under way end as unreachable."""
+        self._line.close()
         self._channel.close()
 
     def join(
@@ -302,6 +117,7 @@ class RegistryClient:
     ) -> pb.HeartbeatReply:
         """Report life and load; learn which sessions have no lease any more.
 
+        Over a stream that stays open, so from one thread at a time.
         ``ended`` may be sent again if the reply was lost.
         """
         request = pb.HeartbeatRequest(
@@ -311,7 +127,7 @@ class RegistryClient:
             sessions=sessions,
             ended=ended,
         )
-        return self._call(pb.HeartbeatReply, self._stub.Heartbeat, request)
+        return self._call(pb.HeartbeatReply, self._line.send, request)
 
     def acquire(
         self,

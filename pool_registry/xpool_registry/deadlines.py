@@ -1,0 +1,73 @@
+"""When leases end: by their TTL, their limit, or a notice. A part of the state.
+
+With many clients the default TTL is longer: each renews three times in it, so that all
+of them together would be most of what a registry does. A TTL that a client names stays
+as it is.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+from xpool_registry.events import LeaseGranted
+from xpool_registry.known import NS_PER_MS, Notice
+from xpool_registry.settings import Settings
+
+RENEWALS_PER_S: Final = 500
+"""So many at most come of default TTLs: a tenth of what one registry can answer."""
+
+MAX_DEFAULT_TTL_MS: Final = 300_000
+"""Longer than that nobody's slice stays taken after its holder has vanished."""
+
+
+def stretched_ttl_ms(default_ms: int, lease_count: int) -> int:
+    """A default TTL in a pool with so many live leases.
+
+    >>> [stretched_ttl_ms(15_000, count) for count in (1, 2_500, 10_000, 10**6)]
+    [15000, 15000, 60000, 300000]
+    """
+    wished_ms = 3000 * lease_count // RENEWALS_PER_S
+    return max(default_ms, min(wished_ms, MAX_DEFAULT_TTL_MS))
+
+
+class Deadlines:
+    """See the head of this file; ``State`` applies its facts."""
+
+    leases: dict[str, LeaseGranted]
+    deadlines_ns: dict[str, int]
+    limits_ns: dict[str, int]
+    notices: dict[str, Notice]
+    _settings: Settings
+    _due: list[tuple[int, str]]
+
+    def ttl_ms(self, lease: LeaseGranted) -> int:
+        """How long it lives from now on, if it is renewed now."""
+        if lease.has_own_ttl:
+            return lease.ttl_ms
+        return stretched_ttl_ms(lease.ttl_ms, len(self.leases))
+
+    def _extend(self, lease: LeaseGranted, now_ns: int, ttl_ms: int = 0) -> None:
+        deadline_ns = now_ns + (ttl_ms or self.ttl_ms(lease)) * NS_PER_MS
+        self.deadlines_ns[lease.lease_id] = deadline_ns
+        heapq.heappush(self._due, (deadline_ns, lease.lease_id))
+
+    def due(self, now_ns: int) -> list[LeaseGranted]:
+        """Live leases whose time has run out, in the order in which it did."""
+        found: list[LeaseGranted] = []
+        kept: list[tuple[int, str]] = []
+        while self._due and self._due[0][0] <= now_ns:
+            entry = heapq.heappop(self._due)
+            # An entry of an ended lease, or from before a renewal, says nothing.
+            notice = self.notices.get(entry[1])
+            times = (
+                self.deadlines_ns.get(entry[1]),
+                self.limits_ns.get(entry[1]),
+                notice.until_ns if notice else None,
+            )
+            if entry[0] in times and entry not in kept:
+                found.append(self.leases[entry[1]])
+                kept.append(entry)
+        for entry in kept:  # looking changes nothing: they are due until they end
+            heapq.heappush(self._due, entry)
+        return found
