@@ -57,7 +57,9 @@ def test_listings(start_registry: StartRegistry, make_node: type[Node]) -> None:
     with registry.client() as client:
         node = make_node(client, name, devices=2)
         node.join()
-        lease = client.acquire(tenant="[red]ada", share_percent=30, client="me")
+        lease = client.acquire(
+            tenant="[red]ada", share_percent=30, client="me", ttl_ms=600_000
+        )
         node.heartbeat(lease)
 
     [row] = json.loads(admin("nodes", "--json", **environment).stdout)
