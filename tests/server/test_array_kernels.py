@@ -103,7 +103,9 @@ def test_raw_arrays() -> None:
         "for (auto k = 0; k < 3; ++k) z += k;",
         "while (true) ;",
         "while (true) { z += 1; }",
-        "switch (1) { case 1: z = x; }",
+        "switch (1) { z = x; }",
+        "switch (1) { default: z = x; default: z = 1; }",
+        "switch (1) { case 1: z = x;",
         "float *p = 0;",
         "int a[n];",
         "int a[5000];",
@@ -208,6 +210,69 @@ def test_statements(operation: str, expected: Any) -> None:
     out = np.zeros(4, np.int32)
     found = elementwise("int32 x", "int32 z", operation, (N,), out=(out,))
     np.testing.assert_array_equal(found, expected)
+
+
+SWITCH = """
+    switch (x) {
+        case -1: z = 10; break;
+        case 3:
+        case 7: { int y = x + 1; z = y; }
+        case TWO + 6: z += 100; break;
+        default: z = -x;
+    }
+    z *= 2;
+"""
+
+
+def test_a_switch_falls_through_until_it_breaks() -> None:
+    x = np.array([-1, 3, 7, 8, 5, 0], np.int32)
+    found = elementwise(
+        "int32 x",
+        "int32 z",
+        SWITCH,
+        (x,),
+        preamble="#define TWO 2",
+        out=(np.zeros(6, np.int32),),
+    )
+    np.testing.assert_array_equal(found, [20, 208, 216, 200, -10, 0])
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        # Without a default the rest goes on behind it.
+        ("z = 1; switch (x) { case 7: z = 2; } z += 10;", [12, 11, 11, 11]),
+        # `continue` is the loop's, and `break` the switch's.
+        (
+            "z = 0; for (int k = 0; k < 4; k++) { switch (k) { case 1: continue;"
+            " case 2: break; default: z += 1; } z += 10; }",
+            [32] * 4,
+        ),
+        (
+            "z = 0; for (int k = 0; k < 9; k++) { switch (x) { case 7: z += 1; break;"
+            " default: z += 2; } if (k == 2) break; }",
+            [3, 6, 6, 6],
+        ),
+        ("switch (x) { case 7: z = 1; return; default: z = 5; } z = 9;", [1, 9, 9, 9]),
+        (
+            "z = 0; switch (x & 1) { case 1: switch (x) { case 7: z = 4; break; }"
+            " z += 1; }",
+            [5, 1, 1, 1],
+        ),
+        ("z = 3; switch (x) { }", [3] * 4),
+    ],
+)
+def test_switches(operation: str, expected: Any) -> None:
+    out = np.zeros(4, np.int32)
+    found = elementwise("int32 x", "int32 z", operation, (N,), out=(out,))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_switches_that_no_compiler_takes() -> None:
+    with pytest.raises(ArgumentInvalid, match="twice"):
+        run("switch (x) { case 7: z = 1; case 7: z = 2; }", N)
+    with pytest.raises(ArgumentInvalid, match="bits"):
+        run("switch (x) { case 7: z = 1; }", X)
 
 
 PREAMBLE = """

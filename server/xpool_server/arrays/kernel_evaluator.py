@@ -53,9 +53,13 @@ class _Frame:
 
 @dataclass(slots=True)
 class _Loop:
-    """The indices that have begun the next round early."""
+    """A loop, or a ``switch``, which takes part in ``break`` alone."""
 
     continued: Array = field(default=np.False_)
+    """The indices that have begun the next round early."""
+    broken: Array = field(default=np.False_)
+    """The indices that have left a ``switch``."""
+    is_switch: bool = False
 
 
 class Evaluator:
@@ -116,6 +120,8 @@ class Evaluator:
                     self._if(statement)
                 case tree.Loop():
                     self._loop(statement)
+                case tree.Switch():
+                    self._switch(statement)
                 case tree.Leave():
                     self._leave(statement)
 
@@ -169,12 +175,46 @@ class Evaluator:
         self._loops.pop()
         self._mask = before & ~self._frame.returned
 
+    def _switch(self, statement: tree.Switch) -> None:
+        before, place = self._mask, _Loop(is_switch=True)
+        value = self.value(statement.value)
+        check_integer(value)
+        value = converted(value, promoted(value.dtype))
+        enters: list[Array] = []
+        known: Array = np.False_
+        for case in statement.cases:
+            holds: Array = np.False_
+            if case.label is not None:
+                label = self.value(case.label)
+                check_integer(label)
+                holds = value == converted(label, value.dtype)
+            if np.any(holds & known):
+                raise ArgumentInvalid("a kernel's switch has a case twice")
+            known = known | holds
+            enters.append(holds)
+        self._loops.append(place)
+        self._frame.scopes.append({})
+        self._mask = np.False_
+        for case, holds in zip(statement.cases, enters, strict=True):
+            starts = ~known if case.label is None else holds
+            self._mask = self._mask | (before & starts)
+            self.run(case.body)
+        self._frame.scopes.pop()
+        self._loops.pop()
+        has_default = any(one.label is None for one in statement.cases)
+        passed = np.False_ if has_default else before & ~known
+        self._mask = self._mask | place.broken | passed
+
     def _leave(self, statement: tree.Leave) -> None:
-        loop = self._loops[-1] if self._loops else None
-        if statement.kind == "return" or loop is None:
+        loops = [
+            one for one in self._loops if statement.kind == "break" or not one.is_switch
+        ]
+        if statement.kind == "return" or not loops:
             self._return(statement)
         elif statement.kind == "continue":
-            loop.continued = loop.continued | self._mask
+            loops[-1].continued = loops[-1].continued | self._mask
+        elif loops[-1].is_switch:
+            loops[-1].broken = loops[-1].broken | self._mask
         self._mask = np.False_
 
     def _return(self, statement: tree.Leave) -> None:

@@ -1,9 +1,9 @@
 """A small part of C++, as ``ElementwiseKernel`` and ``ReductionKernel`` bodies use it.
 
-Expressions, declarations, small arrays, assignments, ``if``, loops, and functions and
-macros of the preamble; no pointers, structures, or templates beyond a function's types.
-What is outside is refused with its place. Nothing here executes anything: the result is
-a tree, which ``kernel_evaluator`` walks with NumPy.
+Expressions, declarations, small arrays, assignments, ``if``, ``switch``, loops, and
+functions and macros of the preamble; no pointers, structures, or templates beyond a
+function's types. What is outside is refused with its place. Nothing here executes
+anything: the result is a tree, which ``kernel_evaluator`` walks with NumPy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from xpool_server.arrays.kernel_tree import (
     Binary,
     Block,
     Call,
+    Case,
     Cast,
     Choice,
     Declare,
@@ -38,6 +39,7 @@ from xpool_server.arrays.kernel_tree import (
     Size,
     Statement,
     Step,
+    Switch,
     Unary,
     Unsupported,
 )
@@ -187,6 +189,8 @@ class Parser:
                 return [self._for()]
             if word in ("while", "do"):
                 return [self._while()]
+            if word == "switch":
+                return [self._switch()]
             if word in ("break", "continue", "return"):
                 return [self._leave()]
             if self._is_type():
@@ -257,6 +261,27 @@ class Parser:
         self._take("while")
         condition = self._condition()
         return Loop((), condition, (), self._body())
+
+    def _switch(self) -> Switch:
+        self._take("switch")
+        value = self._condition()
+        self._take("{")
+        cases: list[Case] = []
+        while not self._take("}", is_wanted=False):
+            label = None
+            if not self._take("default", is_wanted=False):
+                self._take("case")
+                label = self._binary(0)
+            self._take(":")
+            body: list[Statement] = []
+            while self._peek() not in ("case", "default", "}"):
+                if not self._peek():
+                    self._refuse()
+                body += self._statement()
+            cases.append(Case(label, tuple(body)))
+        if sum(one.label is None for one in cases) > 1:
+            self._refuse()
+        return Switch(value, tuple(cases))
 
     def _condition(self) -> Node:
         self._take("(")
@@ -534,6 +559,6 @@ _COMPLEX: Final = ("complex", "thrust::complex")
 _RESERVED: Final = frozenset(
     (
         *("for", "while", "do", "switch", "goto", "return", "auto", "struct"),
-        *("template", "asm", "sizeof", "new", "delete"),
+        *("template", "asm", "sizeof", "new", "delete", "case", "default"),
     )
 )

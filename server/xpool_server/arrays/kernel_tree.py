@@ -215,6 +215,22 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """``case 3:`` or ``default:``, which has no label, and what stands behind it."""
+
+    label: Node | None
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """``switch``; an index goes on into the next case unless it breaks."""
+
+    value: Node
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """``break``, ``continue`` or ``return``."""
 
@@ -222,7 +238,7 @@ class Leave:
     value: Node | None = None
 
 
-Statement: TypeAlias = Declare | Evaluate | Block | If | Loop | Leave
+Statement: TypeAlias = Declare | Evaluate | Block | If | Loop | Switch | Leave
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,13 @@ for _ in range(2):  # asked once, then queued
         [[steps(c, 50) for c in row] for row in points],
     )
 
+choose = cp.ElementwiseKernel(
+    "int32 x", "int32 z", "switch (x) { case 0: z = 5; break; default: z = -x; }"
+)
+assert choose(cp.arange(3, dtype=np.int32)).get().tolist() == [5, -1, -2]
+
 if not is_real_gpu():
-    jump = cp.ElementwiseKernel("T x", "T z", "switch (1) { default: z = x; }")
+    jump = cp.ElementwiseKernel("T x", "T z", "goto end; end: z = x;")
     refused(NotImplementedError, lambda: jump(x), "CUDA device")
     forever = cp.ElementwiseKernel("T x", "T z", "while (true) { z = x; }")
     refused(NotImplementedError, lambda: forever(x), "too long")
