@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parent / "programs" / "arrays_idioms.py"
+PROGRAMS = Path(__file__).parent / "programs"
 Runner = Callable[..., subprocess.CompletedProcess[str]]
-CASES = re.findall(r"^def case_(\w+)", PROGRAM.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("torch", ["on", "off"])
-def test_idioms(xpool_run: Runner, torch: str) -> None:
-    ended = xpool_run("--memory", "256MiB", str(PROGRAM), env={"XPOOL_TORCH": torch})
+@pytest.mark.parametrize(
+    ("name", "torch"),
+    [("arrays_idioms", "on"), ("arrays_idioms", "off"), ("arrays_operators", "off")],
+)
+def test_idioms(xpool_run: Runner, name: str, torch: str) -> None:
+    program = PROGRAMS / f"{name}.py"
+    cases = re.findall(r"^def case_(\w+)", program.read_text(), re.MULTILINE)
+    ended = xpool_run("--memory", "256MiB", str(program), env={"XPOOL_TORCH": torch})
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split() == CASES
+    assert ended.stdout.split() == cases

@@ -398,6 +398,36 @@ def test_functions_that_call_themselves_end() -> None:
         elementwise("T x", "T z", "z = x; A0", (N,), preamble=empty + "#define A14\n")
 
 
+def test_declarations_may_construct() -> None:
+    mandelbrot = """
+        complex<double> z(0.0, 0.0);
+        int left(rounds);
+        while (left > 0 && z.real() * z.real() + z.imag() * z.imag() <= 4) {
+            z = z * z + c;
+            --left;
+        }
+        n = left;"""
+    c = np.array([0, 1, 2 + 2j])
+    found = elementwise("complex128 c, int32 rounds", "int32 n", mandelbrot, (c, 9))
+    assert found.tolist() == [0, 6, 8]
+
+
+def test_reductions_know_their_type_and_their_neighbours() -> None:
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    mean = ("T x, T eps", "T y", "x * x", "a + b")
+    by_type = "y = rsqrt(a / _type_reduce(_in_ind.size() / _out_ind.size()) + eps)"
+    found = reduction(*mean, by_type, "0", (x, np.float32(1)), axis=1)
+    np.testing.assert_allclose(found, 1 / np.sqrt((x**2).mean(axis=1) + 1), 1e-6)
+    counted = reduction(
+        *("X x", "Y y", "_raw_x[_in_ind.size() / 2] < x", "a + b", "y = a", "0", (x,)),
+        reduce_type="int",
+        out=np.empty((), np.int64),
+    )
+    assert counted == (x.ravel()[5] < x).sum()
+    with pytest.raises(ValueError, match="read-only"):
+        reduction("T x", "T y", "_raw_x[0] = x", "a + b", "y = a", "0", (x,))
+
+
 def test_reductions() -> None:
     x = np.arange(24.0).reshape(2, 3, 4)
     norm = ("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0")

@@ -22,7 +22,7 @@ from xpool.torch.legacy_tensors import patch_legacy_tensors
 from xpool.torch.memory_statistics import patch_memory
 from xpool.torch.profiling import patch_profiling
 from xpool.torch.remote import Remote
-from xpool.torch.streams import RemoteEvent, RemoteStream
+from xpool.torch.streams import External, RemoteEvent, RemoteStream
 
 
 def _answer(value: Any) -> Callable[..., Any]:
@@ -137,12 +137,20 @@ def _patch_streams(devices: Devices) -> None:
         def remote_of(self, stream: Any) -> Remote:
             return devices[None if stream is None else stream.device_index]
 
-    for made, name in ((Stream, "Stream"), (Event, "Event")):
+    class ExternalStream(External, Stream):
+        pass
+
+    for made, name in (
+        (Stream, "Stream"),
+        (Event, "Event"),
+        (ExternalStream, "ExternalStream"),
+    ):
         made.__module__, made.__qualname__ = "torch.cuda", name
     for remote in devices.remotes:
         remote.event_class = Event
     cuda.Stream, cuda.Event = Stream, Event
     cuda.streams.Stream, cuda.streams.Event = Stream, Event
+    cuda.ExternalStream = cuda.streams.ExternalStream = ExternalStream
 
     def stream_numbered(device: Any, number: int) -> Any:
         index = devices.index_of(device)

@@ -160,3 +160,23 @@ class RemoteStream(torch.Stream):
     @property
     def _as_parameter_(self) -> ctypes.c_void_p:
         return ctypes.c_void_p(self.cuda_stream)
+
+
+class External:
+    """What ``torch.cuda.ExternalStream`` adds: the pointer of a stream made elsewhere.
+
+    Such a stream is one of ours, whose pointer is its number; one order holds all.
+    """
+
+    _pointer: int
+
+    def __new__(cls, stream_ptr: int, device: Any = None, **named: Any) -> Any:
+        """A stream of the device that tells this pointer."""
+        made = super().__new__(cls, device, **named)  # type: ignore[call-arg]
+        made._pointer = int(stream_ptr)
+        return made
+
+    @property
+    def cuda_stream(self) -> int:
+        """The pointer that was given."""
+        return self._pointer

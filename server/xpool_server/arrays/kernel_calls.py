@@ -17,6 +17,8 @@ from xpool_server.arrays.kernel_tokens import Macro
 from xpool_server.arrays.kernel_tree import TYPES, Preamble, Unsupported
 
 MAX_SOURCE: Final = 16 << 10
+_TYPE_OF_REDUCTION: Final = "_type_reduce"
+"""What CuPy calls the type that a reduction computes with."""
 _PARAMETER: Final = re.compile(
     r"(?P<words>(?:(?:raw|const|__restrict__)\s+)*)(?P<type>\w+)\s+(?P<name>[A-Za-z]\w*)"
 )
@@ -259,6 +261,12 @@ def reduction(
         kind = TYPES.get(reduce_type) or types.get(reduce_type)
         if kind is None:
             raise ValueError(f"reduce_type {reduce_type} is unknown")
+    types[_TYPE_OF_REDUCTION] = kind
+    letters |= {_TYPE_OF_REDUCTION}
+    for parameter, value in zip(inputs, arguments, strict=True):
+        if not parameter.is_raw and isinstance(value, np.ndarray):
+            # The whole of an input, for an item beside the one at hand.
+            given.raw[f"_raw_{parameter.name}"] = np.broadcast_to(value, given.shape)
     count = math.prod(given.shape)
     given.variables.setdefault(
         "i", np.arange(count, dtype=np.int64).reshape(given.shape)
@@ -275,7 +283,21 @@ def reduction(
             math.prod(mapped.shape[at] for at in axes), *kept
         )
         total = _reduced(lines, reduce_expr, source, types, kind, identity)
-        made = _post(total, post_map_expr, output, source, types, result_dtype)
+        numbers = {
+            parameter.name: given.variables[parameter.name]
+            for parameter, value in zip(inputs, arguments, strict=True)
+            if not isinstance(value, np.ndarray)
+        }
+        made = _post(
+            total,
+            post_map_expr,
+            output,
+            source,
+            types,
+            result_dtype,
+            numbers,
+            given.raw,
+        )
     if keepdims:
         sizes = [1 if at in axes else n for at, n in enumerate(given.shape)]
         made = made.reshape(sizes)
@@ -348,11 +370,18 @@ def _reduced(
 
 
 def _post(
-    total: Any, text: str, output: Parameter, source: _Source, types: Any, dtype: Any
+    total: Any,
+    text: str,
+    output: Parameter,
+    source: _Source,
+    types: Any,
+    dtype: Any,
+    numbers: dict[str, Any],
+    raw: dict[str, Any],
 ) -> Any:
     total = np.asarray(total)
-    variables = {"a": total, output.name: np.zeros(total.shape, dtype)}
-    run = source.evaluator(total.shape, types, variables, {})
+    variables = {**numbers, "a": total, output.name: np.zeros(total.shape, dtype)}
+    run = source.evaluator(total.shape, types, variables, raw)
     run.run(_statements(text, source.letters, source.preamble))
     return np.broadcast_to(run.variables[output.name], total.shape).astype(dtype)
 

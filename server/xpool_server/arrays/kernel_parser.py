@@ -306,6 +306,8 @@ class Parser:
 
     def _declared(self, kind: str) -> Declare:
         name = self._identifier()
+        if self._take("(", is_wanted=False):
+            return Declare(kind, name, self._constructed(kind))
         if not self._take("[", is_wanted=False):
             value = self._expression() if self._take("=", is_wanted=False) else None
             return Declare(kind, name, value)

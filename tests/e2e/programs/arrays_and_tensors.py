@@ -110,6 +110,17 @@ with warnings.catch_warnings(record=True) as said:
     source.__dlpack__(stream=0)
 kinds = [one.category.__name__ for one in said]
 assert kinds == ["VisibleDeprecationWarning"] * 2 + ["UserWarning"], kinds
+# A stream of one library is one of the other.
+stream = cp.cuda.Stream(non_blocking=True)
+external = torch.cuda.ExternalStream(stream.ptr)
+assert isinstance(external, torch.cuda.Stream)
+assert external.cuda_stream == stream.ptr
+with torch.cuda.stream(external):
+    assert torch.cuda.current_stream() == external
+    doubled = torch.ones(3, device="cuda") * 2
+external.record_event().synchronize()
+with cp.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+    assert cp.asarray(doubled).get().tolist() == [2, 2, 2]
 for _ in range(20):
     cp.asarray(torch.empty(1 << 22, device="cuda"))
     torch.as_tensor(cp.empty(1 << 22))

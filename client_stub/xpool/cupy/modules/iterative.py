@@ -1,0 +1,286 @@
+"""Iterative solvers that call a function of the program in each step: they run here.
+
+With a matrix and no callback the server's own solver runs, in one round trip. With an
+operator or a callback each iteration reads how far it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xpool.cupy.filling import CLASSES
+from xpool.cupy.functions import call, own
+from xpool.cupy.linear_operators import (
+    LinearOperator,
+    MatrixOperator,
+    aslinearoperator,
+)
+from xpool.cupy.ndarray import ndarray
+from xpool.cupy.transfer import upload
+
+CLASSES["cupyx.scipy.sparse.linalg.LinearOperator"] = LinearOperator
+own("cupyx.scipy.sparse.linalg.aslinearoperator")(aslinearoperator)
+_FULL = "cupyx.scipy.sparse.linalg"
+Product = Callable[[ndarray], ndarray]
+
+
+@dataclass
+class _System:
+    """``A x = b``: what runs in each step, and when it is done."""
+
+    product: Product
+    precondition: Product
+    x: Any
+    b: Any
+    threshold: float
+    max_rounds: int
+
+
+def _plain(value: Any) -> Any:
+    """An operator of a matrix as the matrix."""
+    return value.A if isinstance(value, MatrixOperator) else value
+
+
+def _dot(a: ndarray, b: ndarray) -> Any:
+    return call("cupy.vdot", (a, b), {})
+
+
+def _norm(a: ndarray) -> float:
+    return math.sqrt(abs(float(_dot(a, a).real)))
+
+
+def _system(
+    a: Any, b: Any, x0: Any, rtol: float, atol: Any, maxiter: Any, m: Any
+) -> _System:
+    operator = aslinearoperator(a)
+    rows, columns = operator.shape
+    if rows != columns:
+        raise ValueError("expected square matrix")
+    if b.shape not in ((rows,), (rows, 1)):
+        raise ValueError("b has incompatible dimensions")
+    assert operator.dtype is not None
+    kind = np.result_type(operator.dtype, b.dtype, np.float32)
+    flat = b.astype(kind).ravel()
+    x = call("cupy.zeros", ((rows,), kind), {})
+    if x0 is not None:
+        if x0.shape not in ((rows,), (rows, 1)):
+            raise ValueError("x0 has incompatible dimensions")
+        x = x0.astype(kind).ravel()
+    before = None if m is None else aslinearoperator(m)
+    if before is not None and before.shape != operator.shape:
+        raise ValueError("matrix and preconditioner have different shapes")
+    return _System(
+        operator.matvec,
+        (lambda v: v) if before is None else before.matvec,
+        x,
+        flat,
+        max(float(atol or 0), float(rtol) * _norm(flat)),
+        rows * 10 if maxiter is None else maxiter,
+    )
+
+
+def _tell(callback: Any, x: Any) -> None:
+    if callback is not None:
+        callback(x)
+
+
+def _cg(s: _System, callback: Any) -> tuple[Any, int]:
+    x: Any = s.x
+    p: Any = None
+    rho: Any = None
+    r = s.b - s.product(x)
+    for done in range(s.max_rounds):
+        if not done and _norm(r) <= s.threshold:
+            return x, 0
+        z = s.precondition(r)
+        before, rho = rho, _dot(r, z)
+        p = z if p is None else z + rho / before * p
+        q = s.product(p)
+        alpha = rho / _dot(p, q)
+        x = x + alpha * p
+        r = r - alpha * q
+        _tell(callback, x)
+        if _norm(r) <= s.threshold:
+            return x, 0
+    return x, s.max_rounds
+
+
+def _bicgstab(s: _System, callback: Any) -> tuple[Any, int]:
+    x: Any = s.x
+    r: Any = s.b - s.product(x)
+    shadow = r
+    p: Any = None
+    v: Any = None
+    rho: Any = None
+    alpha: Any = None
+    omega: Any = None
+    for done in range(s.max_rounds):
+        if not done and _norm(r) <= s.threshold:
+            return x, 0
+        before, rho = rho, _dot(shadow, r)
+        p = r if p is None else r + rho / before * (alpha / omega) * (p - omega * v)
+        p_hat = s.precondition(p)
+        v = s.product(p_hat)
+        alpha = rho / _dot(shadow, v)
+        half = r - alpha * v
+        half_hat = s.precondition(half)
+        t = s.product(half_hat)
+        omega = _dot(t, half) / _dot(t, t)
+        x = x + alpha * p_hat + omega * half_hat
+        r = half - omega * t
+        _tell(callback, x)
+        if _norm(r) <= s.threshold:
+            return x, 0
+    return x, s.max_rounds
+
+
+def _cgs(s: _System, callback: Any) -> tuple[Any, int]:
+    x: Any = s.x
+    r: Any = s.b - s.product(x)
+    shadow = r
+    p: Any = None
+    q: Any = None
+    rho: Any = None
+    for done in range(s.max_rounds):
+        if not done and _norm(r) <= s.threshold:
+            return x, 0
+        before, rho = rho, _dot(shadow, r)
+        if p is None:
+            u = p = r
+        else:
+            beta = rho / before
+            u = r + beta * q
+            p = u + beta * (q + beta * p)
+        v = s.product(s.precondition(p))
+        alpha = rho / _dot(shadow, v)
+        q = u - alpha * v
+        step = s.precondition(u + q)
+        x = x + alpha * step
+        r = r - alpha * s.product(step)
+        _tell(callback, x)
+        if _norm(r) <= s.threshold:
+            return x, 0
+    return x, s.max_rounds
+
+
+def _solver(name: str, run: Callable[[_System, Any], tuple[Any, int]]) -> None:
+    def solve(
+        A: Any,  # noqa: N803  CuPy's name
+        b: Any,
+        x0: Any = None,
+        *,
+        rtol: float = 1e-5,
+        atol: float = 0.0,
+        maxiter: Any = None,
+        M: Any = None,  # noqa: N803  CuPy's name
+        callback: Any = None,
+    ) -> Any:
+        A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
+        has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
+        if callback is None and not has_functions:
+            keywords = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "M": M}
+            return call(f"{_FULL}.{name}", (A, b, x0), keywords)
+        found, info = run(_system(A, b, x0, rtol, atol, maxiter, M), callback)
+        return found.reshape(b.shape), info
+
+    solve.__doc__ = f"``{name}``, here if the program's functions take part."
+    own(f"{_FULL}.{name}")(solve)
+
+
+_solver("cg", _cg)
+_solver("bicgstab", _bicgstab)
+_solver("cgs", _cgs)
+
+
+@own(f"{_FULL}.gmres")
+def gmres(
+    A: Any,  # noqa: N803  CuPy's name
+    b: Any,
+    x0: Any = None,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    restart: Any = None,
+    maxiter: Any = None,
+    M: Any = None,  # noqa: N803  CuPy's name
+    callback: Any = None,
+    callback_type: Any = None,
+) -> Any:
+    """``gmres``, here if the program's functions take part.
+
+    Raises:
+        ValueError: a ``callback_type`` that there is not.
+    """
+    if callback_type not in (None, "x", "pr_norm"):
+        raise ValueError(f"Unknown callback_type: {callback_type}")
+    A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
+    has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
+    if callback is None and not has_functions:
+        keywords = {"rtol": rtol, "atol": atol, "restart": restart, "M": M}
+        return call(f"{_FULL}.gmres", (A, b, x0), {**keywords, "maxiter": maxiter})
+    s = _system(A, b, x0, rtol, atol, maxiter, M)
+    size = min(restart or 20, len(s.b))
+    whole, rounds = _norm(s.b) or 1.0, 0
+    while True:
+        r = s.b - s.product(s.x)
+        far = _norm(r)
+        if callback is not None and rounds:
+            callback(s.x if callback_type == "x" else far / whole)
+        if far <= s.threshold or rounds >= s.max_rounds:
+            break
+        s.x = s.x + s.precondition(_best_of_subspace(s, r / far, far, size))
+        rounds += size
+    return s.x.reshape(b.shape), 0 if far <= s.threshold else rounds
+
+
+def _best_of_subspace(s: _System, first: Any, far: float, size: int) -> Any:
+    """What Krylov's subspace of so many vectors has nearest to the solution."""
+    kind = first.dtype
+    basis = call("cupy.zeros", ((len(first), size + 1), kind), {})
+    small = np.zeros((size + 1, size), kind)
+    basis[:, 0] = first
+    for j in range(size):
+        u = s.product(s.precondition(basis[:, j]))
+        known = basis[:, : j + 1]
+        adjoint = known.T.conj() if kind.kind == "c" else known.T
+        part = adjoint @ u
+        u = u - known @ part
+        again = adjoint @ u
+        u = u - known @ again
+        length = _norm(u)
+        small[: j + 1, j] = (part + again).get()
+        small[j + 1, j] = length
+        if length <= np.finfo(kind).eps * far:
+            size = j + 1
+            break
+        basis[:, j + 1] = u / length
+    right = np.zeros(size + 1, kind)
+    right[0] = far
+    best = np.linalg.lstsq(small[: size + 1, :size], right, rcond=None)[0]
+    return basis[:, :size] @ upload(best)
+
+
+def _refusing(name: str) -> None:
+    def run(A: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N803  CuPy's name
+        given = [_plain(A), *(_plain(one) for one in args)]
+        named = {key: _plain(one) for key, one in kwargs.items()}
+        if any(
+            isinstance(one, LinearOperator) for one in (*given, *named.values())
+        ) or (callable(named.get("callback"))):
+            raise NotImplementedError(
+                f"xpool: {name} takes matrices, not operators or callbacks of the"
+                " program; cg, bicgstab, cgs and gmres take both"
+            )
+        return call(f"{_FULL}.{name}", given, named)
+
+    run.__doc__ = f"``{name}``, of matrices."
+    own(f"{_FULL}.{name}")(run)
+
+
+for _name in ("minres", "lsmr", "eigsh", "svds", "lobpcg"):
+    _refusing(_name)
