@@ -567,6 +567,22 @@ def _described(dtype: np.dtype[Any]) -> Description:
     raise ValueError(f"Unsupported dtype {dtype}: its arrays stay on the server")
 
 
+def _dtype_told(found: Any) -> DType | None:
+    """A dtype, or the type of its scalars, as it is told; None of everything else.
+
+    Raises:
+        ArgumentInvalid: it has no code.
+    """
+    if isinstance(found, type) and issubclass(found, np.generic):
+        found = np.dtype(found)
+    if not isinstance(found, np.dtype):
+        return None
+    code = CODE_OF.get(found)
+    if code is None:
+        raise ArgumentInvalid(f"the dtype {found} stays on the server")
+    return DType(code)
+
+
 class _Describer:
     """Turns a result into what is sent: plain values, and numbers for the rest."""
 
@@ -591,11 +607,9 @@ class _Describer:
         found = self._library.as_result(found)
         if isinstance(found, self._library.array_type):
             return self._array(found)
-        if isinstance(found, np.dtype):
-            code = CODE_OF.get(found)
-            if code is None:
-                raise ArgumentInvalid(f"the dtype {found} stays on the server")
-            return DType(code)
+        dtype = _dtype_told(found)
+        if dtype is not None:
+            return dtype
         if isinstance(found, tuple) and hasattr(found, "_fields"):
             items = tuple([self.describe(one) for one in found])
             return NamedTuple(type(found).__name__, tuple(found._fields), items)

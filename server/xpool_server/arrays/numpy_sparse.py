@@ -41,6 +41,7 @@ def _maker(name: str) -> Callable[..., Any]:
         shape: Any = None,
         dtype: Any = None,
         copy: bool = False,
+        maxprint: int | None = None,
         **_: Any,
     ) -> Any:
         kind = getattr(_scipy(), name)
@@ -59,6 +60,8 @@ def _maker(name: str) -> Callable[..., Any]:
             made = made.astype(np.float64)
         if made.nnz and made.data.ndim and not _is_shape(arg1):
             check(made)
+        if maxprint is not None:
+            made.maxprint = int(maxprint)
         return made
 
     return make

@@ -10,6 +10,8 @@ import numpy as np
 import scipy.interpolate as host_interpolate
 import scipy.ndimage as host_ndi
 import scipy.signal as host_signal
+import scipy.sparse as host_sparse
+from cupyx import scipy
 from cupyx.scipy import interpolate, signal, sparse, spatial
 
 ROWS = np.random.default_rng(0).normal(size=(5, 6)) * 9
@@ -233,6 +235,21 @@ def case_indices_of_matrices_can_be_set():
     matrix.row = cp.asarray([1, 1, 0])
     assert matrix.toarray().get().tolist() == [[0, 0, 3], [2, 1, 0]]
     assert isinstance(sparse.spmatrix(), sparse.spmatrix)
+
+
+def case_matrices_of_the_host_keep_their_kind():
+    rows = np.array([[1.26, 0, 2], [0, 3, 0]])
+    near = sparse.csr_array(host_sparse.coo_array(rows))
+    assert isinstance(near, sparse.sparray)
+    line = sparse.coo_array(host_sparse.coo_array(rows[0]))
+    assert line.get().toarray().tolist() == rows[0].tolist()
+    assert round(near, 1).toarray().get()[0].tolist() == [1.3, 0, 2]
+    assert near.mT.shape == sparse.matrix_transpose(near).shape == (3, 2)
+    assert sparse.get_index_dtype(maxval=10) == np.int32
+    assert sparse.csr_array(near, maxprint=3).maxprint == 3
+    assert scipy.get_array_module(near) is scipy.get_array_module(cp.ones(1)) is scipy
+    assert scipy.get_array_module(rows).__name__ == "scipy"
+    assert sparse.csr_array[float].__origin__ is sparse.csr_array
 
 
 def case_neighbours_in_another_tree():

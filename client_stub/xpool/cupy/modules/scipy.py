@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import types
 import warnings
 from types import ModuleType
 from typing import Any, Final
@@ -14,7 +16,7 @@ from xpool.cupy import transfer
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
-from xpool.cupy.ndarray import REMOTE_CLASSES
+from xpool.cupy.ndarray import REMOTE_CLASSES, ndarray
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 FORMATS: Final = ("coo", "csr", "csc", "dia")
@@ -51,9 +53,7 @@ def _parts(value: Any) -> tuple[Any, ...]:
     if value.format == "dia":
         return transfer.upload(value.data), transfer.upload(value.offsets)
     coo = value.tocoo()
-    return transfer.upload(coo.data), tuple(
-        transfer.upload(one) for one in (coo.row, coo.col)
-    )
+    return transfer.upload(coo.data), tuple(map(transfer.upload, coo.coords))
 
 
 def sent(value: Any) -> Any:
@@ -61,7 +61,9 @@ def sent(value: Any) -> Any:
     if not _is_host_sparse(value):
         return value
     layout = value.format if value.format in FORMATS else "coo"
-    made = SPARSE[layout, "matrix"]
+    made = SPARSE[
+        layout, "array" if type(value).__name__.endswith("array") else "matrix"
+    ]
     return made(_parts(value), shape=value.shape)
 
 
@@ -97,10 +99,25 @@ class _Sparse(RemoteClass):
         names = {"coo": ("row", "col"), "dia": ("offsets",)}.get(
             layout, ("indices", "indptr")
         )
+        if layout == "coo":
+            names = names[-len(shape) :]
         data, *rest = (self._attribute(one).get() for one in ("data", *names))
         indices = tuple(rest) if layout == "coo" else None
         parts = (data, indices) if indices else (data, *rest)
         return kind(parts, shape=shape)
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+    def __round__(self, ndigits: int = 0) -> Any:
+        """With the stored items rounded."""
+        made = self.copy()  # type: ignore[attr-defined]
+        made.data = call("cupy.around", (self.data, ndigits), {})
+        return made
+
+    @property
+    def mT(self) -> Any:  # noqa: N802  CuPy's name
+        """Transposed."""
+        return self.transpose()  # type: ignore[attr-defined]
 
     @property
     def data(self) -> Any:
@@ -254,6 +271,21 @@ _systems()
 def issparse(x: Any) -> bool:
     """Whether it is a sparse matrix or array of the drop-in's."""
     return isinstance(x, _Sparse)
+
+
+@own("cupyx.scipy.sparse.matrix_transpose")
+def matrix_transpose(A: Any) -> Any:  # noqa: N803  CuPy's name
+    """Transposed."""
+    if not isinstance(A, _Sparse):
+        raise TypeError("matrix_transpose expected a sparse object")
+    return A.transpose()  # type: ignore[attr-defined]
+
+
+@own("cupyx.scipy.get_array_module")
+def get_array_module(*args: Any) -> Any:
+    """``cupyx.scipy`` if one argument lives on the device, otherwise ``scipy``."""
+    is_remote = any(isinstance(one, ndarray | _Sparse) for one in args)
+    return importlib.import_module("cupyx.scipy" if is_remote else "scipy")
 
 
 @own("cupyx.scipy.sparse.isspmatrix")

@@ -79,7 +79,7 @@ def asnumpy(
     return host
 
 
-@own("cupy.get_array_module", "cupyx.scipy.get_array_module")
+@own("cupy.get_array_module")
 def get_array_module(*args: Any) -> Any:
     """``cupy`` if one argument lives on the device, otherwise ``numpy``."""
     import sys
