@@ -9,7 +9,6 @@ Source:
 
 from __future__ import annotations
 
-import csv
 import random
 import time
 from collections import Counter
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from xpool_registry.demand import NO_DEVICE, Demand, Spot
-from xpool_registry.fleet import DeviceFacts, Fleet, NodeFacts
+from xpool_registry.fleet import Fleet, NodeFacts
 from xpool_registry.placer import Placer
 from xpool_registry.policies import DemandClass, Fragmentation, NodeBestFit, Policy
 
-NODES_FILE: Final = "openb_node_list_gpu_node.csv"
-TASKS_FILE: Final = "openb_pod_list_default.csv"
+from xpool_perf.openb_files import nodes_in, tasks_in
 
 INFLATION: Final = 1.3
 COVERED: Final = 0.95
@@ -59,43 +57,9 @@ def load(folder: Path) -> Trace:
     """Read both files.
 
     Raises:
-        ValueError: a file is missing or has other columns.
+        ValueError: a file is missing, or what it says makes no sense.
     """
-    try:
-        with (folder / NODES_FILE).open(newline="") as file:
-            nodes = tuple(_node(row) for row in csv.DictReader(file))
-        with (folder / TASKS_FILE).open(newline="") as file:
-            tasks = tuple(_task(row) for row in csv.DictReader(file))
-    except OSError as error:
-        raise ValueError(
-            f"cannot read the openb trace in {folder}: {error.strerror}: name the"
-            f" folder that holds {NODES_FILE} and {TASKS_FILE}"
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds no openb trace: no column {error}") from error
-    return Trace(nodes, tasks)
-
-
-def _node(row: dict[str, str]) -> NodeFacts:
-    return NodeFacts(
-        name=row["sn"],
-        devices=[
-            DeviceFacts(index=index, model=row["model"])
-            for index in range(int(row["gpu"]))
-        ],
-        cpu_milli=int(row["cpu_milli"]),
-        host_memory_mib=int(row["memory_mib"]),
-    )
-
-
-def _task(row: dict[str, str]) -> Demand:
-    return Demand(
-        share_milli=int(row["gpu_milli"]),
-        device_count=int(row["num_gpu"]),
-        cpu_milli=int(row["cpu_milli"]),
-        host_memory_mib=int(row["memory_mib"]),
-        same_node=True,
-    )
+    return Trace(nodes_in(folder), tasks_in(folder))
 
 
 def demand_milli(task: Demand) -> int:
@@ -119,14 +83,19 @@ def classes_of(tasks: Iterable[Demand]) -> list[DemandClass]:
 
 
 def inflated(trace: Trace, rng: random.Random) -> list[Demand]:
-    """All tasks and copies drawn with replacement, up to 130 % demand, shuffled."""
+    """All tasks and copies drawn with replacement, up to 130 % demand, shuffled.
+
+    Some task must ask for a device, or it never ends.
+    """
     limit = INFLATION * trace.capacity_milli
     tasks = list(trace.tasks)
     total = sum(demand_milli(task) for task in tasks)
     while True:
         task = rng.choice(trace.tasks)
+        # In a small cluster one task may be most of it: all of it arrives in any case.
+        is_enough = total >= trace.capacity_milli
         total += demand_milli(task)
-        if total > limit:
+        if total > limit and is_enough:
             break
         tasks.append(task)
     rng.shuffle(tasks)

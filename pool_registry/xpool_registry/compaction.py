@@ -88,7 +88,7 @@ def _past(
     state: State, events: Sequence[RegistryEvent], at_s: float
 ) -> Iterator[RegistryEvent]:
     holders = {lease.tenant for lease in state.leases.values()}
-    for tenant, book in sorted(state.books.items()):
+    for tenant, book in state.books.items():
         if tenant in holders or book.recent.milli >= NOTHING_MILLI:
             yield UseCarried(
                 tenant=tenant,

@@ -19,7 +19,8 @@ class Constraints:
     """The backend: ``cuda``, ``npu``, ``cpu``."""
 
     model: str = ""
-    """Part of the device's name, in any case: ``a100`` finds ``NVIDIA A100-SXM4``."""
+    """Part of the device's name, in any case: ``a100`` finds ``NVIDIA A100-SXM4``; with
+    bars between several, of which one will do: ``a100|h100``."""
 
     architecture: str = ""
     """As the node states it, for instance ``sm_90``."""
@@ -47,7 +48,7 @@ class Constraints:
                 return far
         if self.kind and device.kind != self.kind:
             return f"kind is {device.kind or 'unknown'}, not {self.kind}"
-        if self.model and self.model.casefold() not in device.model.casefold():
+        if self.model and not self._is_model(device.model):
             return f"model is {device.model or 'unknown'}, not {self.model}"
         if self.architecture and device.architecture != self.architecture:
             return (
@@ -60,6 +61,10 @@ class Constraints:
             if node.labels.get(key) != value:
                 return f"label {key} is {node.labels.get(key, 'missing')}, not {value}"
         return ""
+
+    def _is_model(self, name: str) -> bool:
+        parts = (part.strip() for part in self.model.casefold().split("|"))
+        return any(part in name.casefold() for part in parts if part)
 
     def _too_far(self, node_name: str) -> str:
         at = bisect_left(self.distances, (node_name, 0))

@@ -133,6 +133,9 @@ def of_request(
         found.changes.append(never(state, demand))
         _add_verdicts(state, found, request, at, settings)
         return found
+    if not state.fleet.count:
+        found.changes.append(never(state, demand))
+        return found
     may = state.living(at.now_ns, settings.dead_after_ms)
     ends_ns = at.now_ns + request.limit_ms * 1_000_000 if request.limit_ms else None
     kept = kept_from(state, demand, ends_ns, request.request_id)

@@ -61,6 +61,11 @@ class Book:
             )
         self.at_s = max(at_s, self.at_s)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it holds anything now."""
+        return self.held.milli > 0 or self.held.nbytes > 0
+
     def change(self, amount: Amount, factor: float) -> None:
         """Hold so much more, or less with a negative factor."""
         self.held = self.held.plus(amount, factor)

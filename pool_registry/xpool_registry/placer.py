@@ -56,6 +56,8 @@ class Placer:
         """
         if not self.fleet.count:
             return None
+        if demand.same_node and demand.device_count > self.fleet.columns:
+            return None  # and no table so wide is made for it
         is_usable = self.fleet.is_open if may is None else self.fleet.is_open & may
         form = self._form(demand)
         spots = self._best(demand, form, is_usable)

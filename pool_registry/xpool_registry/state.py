@@ -216,6 +216,7 @@ class State(Deadlines, Hearing, WaitingState):
             case RegistryRestored():
                 self.last_epoch = max(self.last_epoch, fact.last_epoch)
             case UseCarried():
+                self.books.pop(fact.tenant, None)  # the order tells who came last
                 self.books[fact.tenant] = Book(
                     held=Amount(fact.held_milli, fact.held_nbytes),
                     recent=Amount(fact.recent_milli, fact.recent_nbytes),
@@ -327,7 +328,7 @@ class State(Deadlines, Hearing, WaitingState):
     def _charge(self, lease: LeaseGranted, factor: int, at_s: float) -> None:
         if not self.began_s:
             self.began_s = at_s
-        book = self.books.setdefault(lease.tenant, Book())
+        book = self._book_of(lease.tenant)
         book.advance(at_s, self._settings.half_life_s)
         milli = lease.share_percent * 10
         book.change(Amount(milli, lease.memory_nbytes), factor)

@@ -71,46 +71,80 @@ def explain(
 def whatif(
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     slice_: Annotated[
-        str, typer.Option("--slice", metavar="PERCENT", help="Of each device.")
+        str,
+        typer.Option(
+            "--slice", envvar="XPOOL_SLICE", metavar="PERCENT", help="Of each device."
+        ),
     ] = "100%",
     at_least: Annotated[
-        str | None, typer.Option(metavar="PERCENT", help="So little will do.")
+        str | None,
+        typer.Option(
+            envvar="XPOOL_AT_LEAST", metavar="PERCENT", help="So little will do."
+        ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of each device.")
+        str | None,
+        typer.Option(envvar="XPOOL_MEMORY", metavar="SIZE", help="Of each device."),
     ] = None,
-    devices: Annotated[int, typer.Option(metavar="N", help="How many.")] = 1,
-    same_server: Annotated[bool, typer.Option("--same-server")] = False,
+    devices: Annotated[
+        int, typer.Option(envvar="XPOOL_DEVICES", metavar="N", help="How many.")
+    ] = 1,
+    same_server: Annotated[
+        bool, typer.Option("--same-server", envvar="XPOOL_SAME_SERVER")
+    ] = False,
     close_by: Annotated[
-        str, typer.Option(metavar="LABEL", help="All on servers with one value of it.")
+        str,
+        typer.Option(
+            envvar="XPOOL_CLOSE_BY",
+            metavar="LABEL",
+            help="All on servers with one value of it.",
+        ),
     ] = "",
-    tenant: Annotated[str, typer.Option(help="For whom.")] = "whatif",
-    priority: Annotated[str, typer.Option(metavar="high|normal|low")] = "normal",
-    place: Annotated[str, typer.Option(metavar="auto|pack|spread")] = "auto",
+    tenant: Annotated[
+        str, typer.Option(envvar="XPOOL_TENANT", help="For whom.")
+    ] = "whatif",
+    priority: Annotated[
+        str, typer.Option(envvar="XPOOL_PRIORITY", metavar="high|normal|low")
+    ] = "normal",
+    place: Annotated[
+        str, typer.Option(envvar="XPOOL_PLACE", metavar="auto|pack|spread")
+    ] = "auto",
     kind: Annotated[str, typer.Option(help="Of devices: cuda, npu, cpu.")] = "",
     model: Annotated[str, typer.Option(help="Part of the device's name.")] = "",
     require: Annotated[
         str,
         typer.Option(
+            envvar="XPOOL_REQUIRE",
             metavar="KEY=VALUE,...",
             help="Which devices will do: kind, model, arch, memory, server, apart,"
             " label.NAME.",
         ),
     ] = "",
     near: Annotated[
-        bool, typer.Option("--near", help="The nearest to here of what has room.")
+        bool,
+        typer.Option(
+            "--near",
+            envvar="XPOOL_NEAR",
+            help="The nearest to here of what has room.",
+        ),
     ] = False,
     max_rtt: Annotated[
         str,
-        typer.Option(metavar="DURATION", help="Only servers so near to here: 2ms."),
+        typer.Option(
+            envvar="XPOOL_MAX_RTT",
+            metavar="DURATION",
+            help="Only servers so near to here: 2ms.",
+        ),
     ] = "",
-    mode: Annotated[str, typer.Option(metavar="elastic|capped")] = "elastic",
+    mode: Annotated[
+        str, typer.Option(envvar="XPOOL_MODE", metavar="elastic|capped")
+    ] = "elastic",
     as_json: JsonOption = False,
 ) -> None:
     """Say what a request would get, without asking for it.
 
-    The options are those of ``xpool run``. Round trips are measured from here, so for
-    ``--near`` and ``--max-rtt`` call it where the job would start.
+    The options and variables are those of ``xpool run``. Round trips are measured from
+    here, so for ``--near`` and ``--max-rtt`` call it where the job would start.
     """
     with connected(registry_address) as client:
         from xpool_protocol.control import registry_pb2

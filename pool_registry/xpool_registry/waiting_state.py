@@ -16,10 +16,14 @@ from xpool_registry.events import (
 from xpool_registry.fairshare import Amount, Book, Past, Shares
 from xpool_registry.fleet import Fleet
 from xpool_registry.known import NS_PER_MS, Notice, Promise
-from xpool_registry.settings import MAX_ENDED_LEASES, Settings
+from xpool_registry.settings import MAX_ENDED_LEASES, MAX_TENANTS, Settings
 
 # Preemptions that are remembered for a tenant's budget: its largest value that counts.
 MAX_PAID = 100_000
+
+# Tenants whose past use is remembered although they hold nothing: without tokens
+# anybody may ask under any name.
+MAX_BOOKS = MAX_TENANTS
 
 
 class WaitingState:
@@ -55,6 +59,8 @@ class WaitingState:
         if event.request_id:
             paid = self.preempted_s.setdefault(event.tenant, deque(maxlen=MAX_PAID))
             paid.append(event.at_s)
+            if len(self.preempted_s) > MAX_BOOKS:
+                del self.preempted_s[next(iter(self.preempted_s))]
 
     def _request_deadline(self, now_ns: int) -> int:
         return now_ns + self._settings.request_ttl_ms * NS_PER_MS
@@ -84,6 +90,18 @@ class WaitingState:
             starts_ns=now_ns + left_ms * NS_PER_MS if event.is_firm else None,
             starts_at_s=event.starts_at_s if event.is_firm else 0.0,
         )
+
+    def _book_of(self, tenant: str) -> Book:
+        """What it holds and has held; of too many that hold nothing the oldest goes."""
+        book = self.books.pop(tenant, None)
+        if book is None:
+            book = Book()
+            if len(self.books) >= MAX_BOOKS:
+                idle = (name for name, one in self.books.items() if not one.is_held)
+                strangers = (name for name in idle if name not in self.tenants)
+                self.books.pop(next(strangers, ""), None)
+        self.books[tenant] = book
+        return book
 
     def shares(self, wall_s: float) -> Shares:
         """Who has how much of the pool now, and had lately."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,45 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     one.start()
     yield one
     one.stop()
+
+
+@dataclass(slots=True)
+class PoolWithoutEtcd:
+    """A pool that has lost its etcd, and what it had granted before."""
+
+    etcd: EtcdServer
+    registries: list[RegistryProcess]
+    lease: pb.Lease
+    gone_s: float
+    """When, by the monotonic clock."""
+
+    @property
+    def address(self) -> str:
+        return ",".join(one.address for one in self.registries)
+
+
+@pytest.fixture(scope="module")
+def pool_without_etcd(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[PoolWithoutEtcd]:
+    folder = tmp_path_factory.mktemp("lonely")
+    etcd = EtcdServer(folder)
+    etcd.start()
+    registries: list[RegistryProcess] = []
+    try:
+        for number in range(2):
+            log = folder / f"registry-{number}.log"
+            registries.append(RegistryProcess(etcd.store, log))
+        both = ",".join(one.address for one in registries)
+        with RegistryClient(both, timeout_s=30) as client:
+            Node(client).join()
+            lease = client.acquire(tenant="ada", share_percent=10, ttl_ms=3000)
+        etcd.stop()
+        yield PoolWithoutEtcd(etcd, registries, lease, time.monotonic())
+    finally:
+        for registry in registries:
+            registry.end(signal.SIGKILL)
+        etcd.stop()
 
 
 @pytest.fixture

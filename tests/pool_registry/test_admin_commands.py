@@ -174,6 +174,28 @@ def test_whatif_takes_what_a_job_may_ask_for(
     assert "makes no sense" in admin("whatif", "--require", "colour=red", status=2)
 
 
+def test_whatif_reads_the_variables_of_a_job(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value, sentence in (
+        ("XPOOL_DEVICES", "4", "4 devices"),
+        ("XPOOL_SLICE", "30%", "30%"),
+        ("XPOOL_MEMORY", "1TiB", "too little memory"),
+        ("XPOOL_REQUIRE", "kind=npu", "kind is cpu, not npu"),
+        ("XPOOL_MAX_RTT", "2ms", "was not measured"),
+        ("XPOOL_NEAR", "yes", "it fits now"),
+        ("XPOOL_SAME_SERVER", "no", "it fits now"),
+    ):
+        monkeypatch.setenv(name, value)
+        told = " ".join(admin("whatif").split())
+        assert sentence in told, told
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XPOOL_MODE", "sideways")
+    assert "mode is 'sideways'" in admin("whatif", status=2)
+    # What is said on the command line counts.
+    assert "it fits now" in admin("whatif", "--mode", "capped")
+
+
 def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(admin: Admin) -> None:
     ask(admin, "0")
     assert "still has 1" in admin("cordon", "node-a", "--reason", "a fan is loud")

@@ -8,7 +8,7 @@ import pytest
 from pool_registry.pool_model import GIB, HOUR_MS, PoolModel
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.errors import NoCapacity, PoolError, UsageError
-from xpool_registry import queueing
+from xpool_registry import queueing, waiting_state
 from xpool_registry.commands import JoinNode, Moment, TakeHeartbeat
 from xpool_registry.events import Device, DeviceLoad, SessionReport
 from xpool_registry.fairshare import Amount, Book
@@ -169,6 +169,26 @@ def test_a_book_lets_no_time_pass_backwards() -> None:
     assert book.recent.milli == pytest.approx(500)
     book.advance(4600.0, 3600.0)
     assert book.recent.milli == pytest.approx(500)
+
+
+def test_names_of_tenants_without_end_push_out_only_who_holds_nothing(
+    pool: PoolModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without tokens anybody may ask under any name, and then another."""
+    monkeypatch.setattr(waiting_state, "MAX_BOOKS", 20)
+    pool.tenant("lab", weight=1.0)
+    pool.ask("known", 10, tenant="lab")
+    pool.end("known")
+    pool.ask("holds", 10, tenant="ada")
+    for i in range(100):
+        pool.ask(f"r{i}", 10, tenant=f"name-{i}", wait_ms=0)
+        pool.end(f"r{i}")
+    for _ in range(2):
+        books = pool.registry._state.books
+        assert len(books) == 20
+        assert {"lab", "ada", "name-99"} <= books.keys()
+        assert [name for name, one in books.items() if one.is_held] == ["ada"]
+        pool.restart()
 
 
 def test_a_tenant_that_nobody_has_heard_of_is_one_of_weight_one(
