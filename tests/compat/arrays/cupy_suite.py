@@ -108,7 +108,8 @@ def is_integer_output(output: Any, given: Any) -> bool:
     import numpy as np
 
     wanted = given if output is None else output
-    return np.dtype(getattr(wanted, "dtype", wanted)).kind in "iu"
+    dtype = wanted if isinstance(wanted, type) else getattr(wanted, "dtype", wanted)
+    return np.dtype(dtype).kind in "iu"
 
 
 def fill_ndimage_util(m: types.ModuleType) -> None:

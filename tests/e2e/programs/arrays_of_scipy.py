@@ -207,6 +207,18 @@ def case_spectra_of_segments_that_the_program_detrends():
         assert np.allclose(found[1].get(), wanted), name
 
 
+def case_no_integer_stands_for_points_outside():
+    whole = cp.arange(6)
+    assert np.isinf(ndi.shift(whole, 1, output=float, cval=np.inf).get()[0])
+    assert ndi.shift(whole, 1, mode="nearest", cval=np.nan).get()[0] == 0
+    for output in (None, "i", cp.zeros(6, "i")):
+        try:
+            ndi.shift(whole, 1, output=output, cval=np.nan)
+        except NotImplementedError:
+            continue
+        raise AssertionError("it was not refused")
+
+
 def case_statistics_of_arrays_of_the_device():
     near, labels = cp.asarray(ROWS), cp.asarray(np.arange(30).reshape(5, 6) % 3)
     wanted = host_ndi.mean(ROWS, labels.get(), [1, 2])
