@@ -127,8 +127,7 @@ class Device:
 
 def used_nbytes(where: ArrayDevice) -> int:
     """What a session takes from its quota: arrays and torch's storages."""
-    where.free_dead()
-    return where.allocated_nbytes + where.log.allocated_nbytes()
+    return where.used_nbytes() + where.log.allocated_nbytes()
 
 
 class Event:

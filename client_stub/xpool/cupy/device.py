@@ -26,6 +26,7 @@ from xpool_protocol.arrays.records import (
 )
 from xpool_protocol.arrays.values import read_array_value
 from xpool_protocol.errors import PeerError, PoolError, UsageError
+from xpool_protocol.records import STATISTICS
 from xpool_protocol.wire import Reader
 
 from xpool.cupy.encoding import encode, new_block, uvarint
@@ -94,6 +95,10 @@ class ArrayDevice:
         self.limit_nbytes = session.welcome.memory_nbytes
         """What arrays and tensors together may take: the quota, or less by wish."""
         self._soft_limit_nbytes = self.limit_nbytes
+        self.has_other_objects = False
+        """Objects that are no arrays have come or gone; only the server counts them."""
+        self._objects_nbytes = 0
+        """What they hold, as far as it is known."""
         self._operations: dict[str, bytes] = {}
         self._define_lock = threading.RLock()
         self._until_room = ROOM_EVERY
@@ -313,12 +318,37 @@ class ArrayDevice:
     def limit_memory(self, nbytes: int) -> None:
         """Allow no more than this, and no more than the quota."""
         self.limit_nbytes = min(nbytes, self.session.welcome.memory_nbytes)
-        self._soft_limit_nbytes = self.limit_nbytes - self.log.allocated_nbytes()
+        self._soft_limit_nbytes = self._room_for_arrays()
+
+    def used_nbytes(self) -> int:
+        """What arrays and other objects take; the server is asked about the latter."""
+        self.free_dead()
+        self._count_objects(0)
+        return self.allocated_nbytes + self._objects_nbytes
+
+    def _room_for_arrays(self) -> int:
+        return self.limit_nbytes - self.log.allocated_nbytes() - self._objects_nbytes
+
+    def _count_objects(self, coming_nbytes: int) -> None:
+        """Ask what objects hold, if some have come or gone.
+
+        Args:
+            coming_nbytes: of what is counted here, and not there yet.
+        """
+        if not self.has_other_objects:
+            return
+        self.has_other_objects = False
+        request = self.log.next_request()
+        self._append(bytes((STATISTICS,)) + uvarint(request))
+        total = self.session.statistics(request)["allocated_nbytes"]
+        here = self.allocated_nbytes - coming_nbytes + self.log.allocated_nbytes()
+        self._objects_nbytes = total - here
 
     def _check_quota(self, nbytes: int) -> None:
         self.free_dead()
         quota = self.limit_nbytes
-        self._soft_limit_nbytes = quota - self.log.allocated_nbytes()
+        self._count_objects(nbytes)
+        self._soft_limit_nbytes = self._room_for_arrays()
         if self.allocated_nbytes > self._soft_limit_nbytes:
             self.allocated_nbytes -= nbytes
             raise OutOfMemoryError(

@@ -24,10 +24,8 @@ class MemoryPool:
         refuse_memory(size)
 
     def used_bytes(self) -> int:
-        """What arrays take from the quota."""
-        where = device()
-        where.free_dead()
-        return where.allocated_nbytes
+        """What arrays and other objects, such as sparse matrices, take of the quota."""
+        return device().used_nbytes()
 
     def total_bytes(self) -> int:
         """As ``used_bytes``: nothing is held back."""

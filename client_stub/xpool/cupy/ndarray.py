@@ -763,10 +763,13 @@ class RemoteObject:
         self._number = meta.number
         self._ref = b"\x21" + uvarint(meta.number)
         self._type_name = meta.type_name
+        if _device is not None:
+            _device.has_other_objects = True
 
     def __del__(self) -> None:
         where = _device
         if where is not None and self._number >= 0:
+            where.has_other_objects = True
             # With the next record: it may hold much, which only the server counts.
             where.dead.append((self._number, 0))
             where._dead_limit = 1

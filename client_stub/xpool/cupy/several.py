@@ -310,6 +310,20 @@ class Devices(ArrayDevice):
     def allocated_nbytes(self, nbytes: int) -> None:
         self.here.allocated_nbytes = nbytes
 
+    def used_nbytes(self) -> int:
+        """What arrays and other objects take on the current device."""
+        return self.here.used_nbytes()
+
+    @property
+    def has_other_objects(self) -> bool:
+        """Objects that are no arrays have come or gone, somewhere."""
+        return self.here.has_other_objects
+
+    @has_other_objects.setter
+    def has_other_objects(self, value: bool) -> None:
+        for one in self._members:
+            one.has_other_objects = value
+
     @property
     def is_shared(self) -> bool:
         """Torch has seen an array's memory on the current device."""
