@@ -24,7 +24,8 @@ class Listing:
     """The same facts twice: rows that fit a terminal, figures for programs."""
 
     columns: tuple[str, ...]
-    """A leading ``>`` sets a column to the right."""
+    """A leading ``>`` sets a column to the right, a ``=`` keeps it on one line: a name
+    that is to be copied."""
 
     rows: list[Row]
     figures: list[Figures]
@@ -42,7 +43,10 @@ def text_of(listing: Listing, *, as_json: bool) -> str:
     for name in listing.columns:
         is_right = name.startswith(">")
         table.add_column(
-            name.lstrip(">"), justify="right" if is_right else "left", overflow="fold"
+            name.lstrip(">="),
+            justify="right" if is_right else "left",
+            overflow="fold",
+            no_wrap=name.startswith("="),
         )
     for row in listing.rows:
         # As Text: a tenant called "[red]" is a name, not markup.
@@ -62,7 +66,7 @@ def nodes_listing(client: RegistryClient) -> Listing:
         rows=[
             (
                 node.node_name,
-                _state_of(node.alive),
+                _state_of(node.alive, node.closed),
                 node.address,
                 str(node.device_count),
                 str(node.lease_count),
@@ -77,6 +81,7 @@ def nodes_listing(client: RegistryClient) -> Listing:
                 "address": node.address,
                 "version": node.version,
                 "alive": node.alive,
+                "closed": node.closed or None,
                 "heard_ms_ago": node.heard_ms_ago,
                 "device_count": node.device_count,
                 "lease_count": node.lease_count,
@@ -95,8 +100,8 @@ def devices_listing(client: RegistryClient) -> Listing:
             "device",
             "kind",
             "state",
-            ">share",
-            ">memory",
+            ">free",
+            ">free memory",
             ">leases",
             ">busy",
         ),
@@ -105,8 +110,8 @@ def devices_listing(client: RegistryClient) -> Listing:
                 f"{info.node_name}/{info.device.index}",
                 info.device.kind,
                 _state_of(info.alive),
-                f"{info.free_share_percent}% free",
-                f"{text_from_nbytes(info.free_memory_nbytes)} free of"
+                f"{info.free_share_percent}%",
+                f"{text_from_nbytes(info.free_memory_nbytes)} of"
                 f" {text_from_nbytes(info.device.memory_nbytes)}",
                 str(info.lease_count),
                 f"{info.load.busy_percent:.0f}%" if info.HasField("load") else "-",
@@ -125,7 +130,7 @@ def leases_listing(client: RegistryClient) -> Listing:
     group = ("group",) if any(info.lease.group_id for info in leases) else ()
     figures = (">share", ">memory", "session", ">age")
     return Listing(
-        columns=("lease", *group, "tenant", "device", *figures),
+        columns=("=lease", *group, "tenant", "device", *figures),
         rows=[
             (
                 info.lease.lease_id,
@@ -195,8 +200,10 @@ def _lease_figures(info: pb.LeaseInfo) -> Figures:
     }
 
 
-def _state_of(alive: bool) -> str:
-    return "alive" if alive else "silent"
+def _state_of(alive: bool, closed: str = "") -> str:
+    if not alive:
+        return "silent"
+    return closed.partition(":")[0] or "alive"
 
 
 def age(seconds: float) -> str:

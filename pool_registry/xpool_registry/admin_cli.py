@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ admin_app.add_typer(tenant_app, name="tenant")
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it without asking; for scripts.")
+]
+DoneOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object in place of the sentence.")
 ]
 TenantArgument = Annotated[
     str,
@@ -62,6 +66,11 @@ def show(
     with connected(address) as client:
         text = text_of(listing_of(client), as_json=as_json)
     typer.echo(text)
+
+
+def done(text: str, *, as_json: bool, **figures: object) -> None:
+    """Say what was done, as a sentence or for scripts."""
+    typer.echo(json.dumps(figures) if as_json else text)
 
 
 def sure(question: str, *, yes: bool) -> None:
@@ -121,6 +130,7 @@ def tenant_set(
         int | None,
         typer.Option(metavar="N", help="Leases that it may end per hour."),
     ] = None,
+    as_json: DoneOption = False,
 ) -> None:
     """Decide on a tenant or a group; what is not named stays as it is."""
     from xpool_protocol.control import admin_pb2 as pb
@@ -145,7 +155,17 @@ def tenant_set(
         if preemptions is not None:
             tenant.preemptions_per_hour = preemptions
         client.set_tenant(tenant)
-        typer.echo(f"tenant {name} is set")
+    done(
+        f"tenant {name} is set",
+        as_json=as_json,
+        name=name,
+        parent=tenant.parent,
+        weight=tenant.weight,
+        quota_percent=tenant.quota_percent,
+        limit_percent=tenant.limit_percent,
+        limit_nbytes=tenant.limit_nbytes,
+        preemptions_per_hour=tenant.preemptions_per_hour,
+    )
 
 
 @tenant_app.command("remove")
@@ -153,12 +173,14 @@ def tenant_remove(
     name: TenantArgument,
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     yes: YesOption = False,
+    as_json: DoneOption = False,
 ) -> None:
     """Forget what was decided on a tenant; its leases and requests stay."""
     sure(f"Forget the weight, quota and limits of {name}?", yes=yes)
     with connected(registry_address) as client:
         was_known = client.remove_tenant(name)
-    typer.echo(f"tenant {name} is {'forgotten' if was_known else 'unknown'}")
+    word = "forgotten" if was_known else "unknown"
+    done(f"tenant {name} is {word}", as_json=as_json, name=name, was_known=was_known)
 
 
 @admin_app.command()
@@ -168,9 +190,10 @@ def quota(
         str, typer.Argument(metavar="DEVICES", help="Guaranteed: 2.5, or 250%.")
     ],
     registry_address: RegistryOption = DEFAULT_REGISTRY,
+    as_json: DoneOption = False,
 ) -> None:
     """Guarantee a tenant so many devices: short for "tenant set --quota"."""
-    tenant_set(name, registry_address, quota=devices)
+    tenant_set(name, registry_address, quota=devices, as_json=as_json)
 
 
 def percent_from_text(text: str) -> int:

@@ -13,7 +13,7 @@ def queue_listing(client: AdminClient, now_s: float) -> Listing:
     """All that wait, in the order in which they are served."""
     requests = client.list_queue()
     return Listing(
-        columns=(">", "request", "tenant", "class", "wants", ">waited", "starts"),
+        columns=(">", "=request", "tenant", "class", "wants", ">waited", "starts"),
         rows=[
             (
                 str(one.place),

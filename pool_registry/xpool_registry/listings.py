@@ -15,7 +15,7 @@ from collections.abc import Callable
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Spot
 from xpool_registry.known import NS_PER_MS
-from xpool_registry.looking import offer_of
+from xpool_registry.looking import closed_text, offer_of
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 from xpool_registry.views import DeviceView, HeldLease, NodeView
@@ -38,6 +38,7 @@ class Listings:
             now_ns, state = self._clock().now_ns, self._state
             nodes, beats = dict(state.nodes), dict(state.beats)
             on = [lease.node_name for lease in state.leases.values()]
+            closed = {name: closed_text(state, name) for name in state.cordoned}
         counts = Counter(on)
         views = []
         for name, node in sorted(nodes.items()):
@@ -50,6 +51,7 @@ class Listings:
                     is_alive=is_alive,
                     silence_ms=silence_ms,
                     lease_count=counts[name],
+                    closed=closed.get(name, ""),
                 )
             )
         return views

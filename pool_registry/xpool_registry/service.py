@@ -378,6 +378,7 @@ def _wire_from_node(view: NodeView) -> pb.NodeInfo:
         heard_ms_ago=view.silence_ms,
         device_count=len(view.node.devices),
         lease_count=view.lease_count,
+        closed=view.closed,
     )
 
 

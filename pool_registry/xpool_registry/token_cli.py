@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xpool_registry import completing
-from xpool_registry.admin_cli import YesOption, connected, show, sure
+from xpool_registry.admin_cli import DoneOption, YesOption, connected, done, show, sure
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
     JsonOption,
@@ -82,12 +82,13 @@ def token_revoke(
     ],
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     yes: YesOption = False,
+    as_json: DoneOption = False,
 ) -> None:
     """Make a token good for nothing; leases that were got with it go on."""
     sure(f"Revoke the token {token_id}?", yes=yes)
     with connected(registry_address) as client:
         client.revoke_token(token_id)
-    typer.echo(f"token {token_id} is revoked")
+    done(f"token {token_id} is revoked", as_json=as_json, token_id=token_id)
 
 
 def _tokens_listing(client: AdminClient) -> Listing:

@@ -13,7 +13,7 @@ import typer
 from xpool_protocol.errors import UsageError
 
 from xpool_registry import completing
-from xpool_registry.admin_cli import YesOption, connected, sure
+from xpool_registry.admin_cli import DoneOption, YesOption, connected, done, sure
 from xpool_registry.cli import (
     DEFAULT_REGISTRY,
     JsonOption,
@@ -190,21 +190,35 @@ def cordon(
     node: NodeArgument,
     registry_address: RegistryOption = DEFAULT_REGISTRY,
     reason: ReasonOption = "",
+    as_json: DoneOption = False,
 ) -> None:
     """Give a node no new leases; those that it has go on."""
     with connected(registry_address) as client:
         count = client.cordon(node, reason)
-    typer.echo(f"{node} gets no new leases; it still has {count}")
+    done(
+        f"{node} gets no new leases; it still has {count}",
+        as_json=as_json,
+        node_name=node,
+        lease_count=count,
+    )
 
 
 @admin_app.command()
 def uncordon(
-    node: NodeArgument, registry_address: RegistryOption = DEFAULT_REGISTRY
+    node: NodeArgument,
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    as_json: DoneOption = False,
 ) -> None:
     """Give a node leases again; who was asked to leave for a drain may stay."""
     with connected(registry_address) as client:
         was_cordoned = client.uncordon(node)
-    typer.echo(f"{node} {'takes' if was_cordoned else 'took'} new leases")
+    word = "takes" if was_cordoned else "took"
+    done(
+        f"{node} {word} new leases",
+        as_json=as_json,
+        node_name=node,
+        was_cordoned=was_cordoned,
+    )
 
 
 @admin_app.command()
@@ -224,6 +238,7 @@ def drain(
     ] = False,
     reason: ReasonOption = "",
     yes: YesOption = False,
+    as_json: DoneOption = False,
 ) -> None:
     """Empty a node: no new leases, and those it has end by the deadline."""
     from xpool_registry.settings import ms_from_text
@@ -234,10 +249,16 @@ def drain(
         sure(f"End the leases of {node} in {deadline}?", yes=yes)
     with connected(registry_address) as client:
         count = client.cordon(node, reason, drain=True, deadline_ms=deadline_ms)
-        typer.echo(f"{node} gets no new leases; it still has {count}")
+        if not (wait and as_json):
+            done(
+                f"{node} gets no new leases; it still has {count}",
+                as_json=as_json,
+                node_name=node,
+                lease_count=count,
+            )
         if wait:
             _wait_until_empty(client, node)
-            typer.echo(f"{node} is empty")
+            done(f"{node} is empty", as_json=as_json, node_name=node, lease_count=0)
 
 
 @admin_app.command()
@@ -255,6 +276,7 @@ def evict(
     ] = None,
     reason: ReasonOption = "",
     yes: YesOption = False,
+    as_json: DoneOption = False,
 ) -> None:
     """Take a lease from its holder: the job on it ends."""
     from xpool_registry.settings import ms_from_text
@@ -265,7 +287,9 @@ def evict(
     with connected(registry_address) as client:
         client.evict(lease, reason, grace_ms)
     when = f"in {grace}" if grace else "now"
-    typer.echo(f"lease {lease} ends {when}")
+    done(
+        f"lease {lease} ends {when}", as_json=as_json, lease_id=lease, grace_ms=grace_ms
+    )
 
 
 @admin_app.command()
@@ -300,13 +324,20 @@ def backup(
         Path, typer.Argument(metavar="FILE", help="A new file; its key beside it.")
     ],
     store: StoreOption = DEFAULT_STORE,
+    as_json: DoneOption = False,
 ) -> None:
     """Copy the registry's file and its key, also while the registry runs."""
     with one_sentence():
         from xpool_registry import keeping_copies
 
         count = keeping_copies.backup(store.expanduser(), copy)
-    typer.echo(f"{count} events are in {copy}; its key is {copy}.key: keep it secret")
+    done(
+        f"{count} events are in {copy}; its key is {copy}.key: keep it secret",
+        as_json=as_json,
+        copy=str(copy),
+        key=f"{copy}.key",
+        event_count=count,
+    )
 
 
 @admin_app.command()
@@ -314,6 +345,7 @@ def restore(
     copy: Annotated[Path, typer.Argument(metavar="FILE", help="As backup made it.")],
     store: StoreOption = DEFAULT_STORE,
     yes: YesOption = False,
+    as_json: DoneOption = False,
 ) -> None:
     """Put a copy in place of a stopped registry's file, which is moved aside."""
     place = store.expanduser()
@@ -326,7 +358,12 @@ def restore(
         count = keeping_copies.restore(
             copy, place, now_s, lambda: f"before-{int(now_s)}"
         )
-    typer.echo(f"{place} has {count} events again: start the registry")
+    done(
+        f"{place} has {count} events again: start the registry",
+        as_json=as_json,
+        store=str(place),
+        event_count=count,
+    )
 
 
 def explanation_text(found: pb.Explanation, *, as_json: bool) -> str:

@@ -86,6 +86,8 @@ class NodeView(NamedTuple):
     is_alive: bool
     silence_ms: int
     lease_count: int
+    closed: str = ""
+    """Why it gets no new leases although it is alive: cordoned or draining."""
 
 
 class DeviceView(NamedTuple):

@@ -202,6 +202,9 @@ def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(admin: Admin) -> No
     assert not ask(admin, "1").leases
     [waiting] = json.loads(admin("queue", "--json"))
     assert "cordoned: a fan is loud" in waiting["reason"]
+    assert " cordoned " in admin("nodes")
+    [node] = json.loads(admin("nodes", "--json"))
+    assert (node["alive"], node["closed"]) == (True, "cordoned: a fan is loud")
     assert "takes new leases" in admin("uncordon", "node-a")
     assert "took new leases" in admin("uncordon", "node-a")
     eventually(lambda: ask(admin, "1").leases, "it is granted", 5)
@@ -236,6 +239,32 @@ def test_an_evicted_lease_ends_with_the_reason(admin: Admin) -> None:
     ):
         client.renew(lease.lease_id, lease.epoch)
     assert "is live" in admin("evict", lease.lease_id, "--yes", status=1)
+
+
+def test_what_is_done_is_told_to_scripts_too(admin: Admin) -> None:
+    [lease, _] = ask(admin, "0", 2).leases
+    for arguments, told in (
+        (["cordon", "node-a"], {"node_name": "node-a", "lease_count": 2}),
+        (["drain", "node-a"], {"node_name": "node-a", "lease_count": 2}),
+        (["uncordon", "node-a"], {"node_name": "node-a", "was_cordoned": True}),
+        (
+            ["evict", lease.lease_id, "--yes"],
+            {"lease_id": lease.lease_id, "grace_ms": 0},
+        ),
+        (["tenant", "remove", "x", "--yes"], {"name": "x", "was_known": False}),
+    ):
+        assert json.loads(admin(*arguments, "--json")) == told
+    figures = json.loads(admin("tenant", "set", "ada", "--weight", "2", "--json"))
+    assert (figures["name"], figures["weight"]) == ("ada", 2)
+    assert json.loads(admin("quota", "ada", "1.5", "--json"))["quota_percent"] == 150
+
+
+def test_an_id_can_be_copied(admin: Admin) -> None:
+    """However long all else is, it stands on one line."""
+    [lease] = ask(admin, "0").leases
+    assert lease.lease_id in admin("leases")
+    request = ask(admin, "1", 2).queue.request_id
+    assert request in admin("queue")
 
 
 def test_events_are_told_in_order(admin: Admin) -> None:

@@ -394,7 +394,7 @@ class ListNodesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeInfo(_message.Message):
-    __slots__ = ("node_name", "boot_id", "address", "version", "alive", "heard_ms_ago", "device_count", "lease_count")
+    __slots__ = ("node_name", "boot_id", "address", "version", "alive", "heard_ms_ago", "device_count", "lease_count", "closed")
     NODE_NAME_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -403,6 +403,7 @@ class NodeInfo(_message.Message):
     HEARD_MS_AGO_FIELD_NUMBER: _ClassVar[int]
     DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
     LEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
     node_name: str
     boot_id: str
     address: str
@@ -411,7 +412,8 @@ class NodeInfo(_message.Message):
     heard_ms_ago: int
     device_count: int
     lease_count: int
-    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., heard_ms_ago: _Optional[int] = ..., device_count: _Optional[int] = ..., lease_count: _Optional[int] = ...) -> None: ...
+    closed: str
+    def __init__(self, node_name: _Optional[str] = ..., boot_id: _Optional[str] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., alive: _Optional[bool] = ..., heard_ms_ago: _Optional[int] = ..., device_count: _Optional[int] = ..., lease_count: _Optional[int] = ..., closed: _Optional[str] = ...) -> None: ...
 
 class ListNodesReply(_message.Message):
     __slots__ = ("nodes",)
