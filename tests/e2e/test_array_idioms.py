@@ -15,7 +15,12 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.parametrize(
     ("name", "torch"),
-    [("arrays_idioms", "on"), ("arrays_idioms", "off"), ("arrays_operators", "off")],
+    [
+        ("arrays_idioms", "on"),
+        ("arrays_idioms", "off"),
+        ("arrays_operators", "off"),
+        ("arrays_tested", "off"),
+    ],
 )
 def test_idioms(xpool_run: Runner, name: str, torch: str) -> None:
     program = PROGRAMS / f"{name}.py"

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from xpool.cupy import testing_loops
 from xpool.cupy.functions import own
-from xpool.cupy.ndarray import ndarray
-
-
-def _host(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(_host(one) for one in value)
-    return value.get() if isinstance(value, ndarray) else value
+from xpool.cupy.testing_compared import host
 
 
 def _assertion(name: str) -> None:
@@ -21,7 +16,7 @@ def _assertion(name: str) -> None:
 
     def check(*args: Any, **kwargs: Any) -> Any:
         kwargs.pop("strides_check", None)
-        return function(*map(_host, args), **kwargs)
+        return function(*map(host, args), **kwargs)
 
     check.__doc__ = f"As ``numpy.testing.{name}``."
     own(f"cupy.testing.{name}")(check)
@@ -37,5 +32,9 @@ for _name in (
 @own("cupy.testing.assert_array_list_equal")
 def assert_array_list_equal(xlist: Any, ylist: Any, **kwargs: Any) -> None:
     """Lists of arrays, one by one."""
-    for one, other in zip(_host(xlist), _host(ylist), strict=True):
+    for one, other in zip(host(xlist), host(ylist), strict=True):
         np.testing.assert_array_equal(one, other, **kwargs)
+
+
+LOOPS: Final = testing_loops
+"""Its decorators register themselves."""
