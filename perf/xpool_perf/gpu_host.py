@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 MISSING: Final = os.EX_UNAVAILABLE
@@ -34,6 +38,11 @@ PACKAGES: Final = {
     "hypothesis": "hypothesis",
 }
 """What client, server, registry and tests import, and what brings it."""
+
+PROJECT: Final = Path(__file__).resolve().parents[2] / "pyproject.toml"
+"""Says which releases will do; absent where the packages are installed without it."""
+
+_AT_LEAST: Final = re.compile(r"([A-Za-z0-9_.-]+)>=([0-9.]+)")
 
 ASK_TORCH: Final = """
 import torch
@@ -62,6 +71,38 @@ def _is_there(module: str) -> bool:
         return False
 
 
+def least_releases(project: Path = PROJECT) -> dict[str, str]:
+    """The oldest release of each package that will do, by its name."""
+    if not project.exists():
+        return {}
+    told = tomllib.loads(project.read_text())["project"]
+    groups = [told["dependencies"], *told["optional-dependencies"].values()]
+    found = (_AT_LEAST.match(one) for group in groups for one in group)
+    return {one[1]: one[2] for one in found if one}
+
+
+def outdated(least: Mapping[str, str]) -> list[str]:
+    """Packages of ours that are here in an older release than will do.
+
+    Code that is made for a release (gRPC's) refuses older ones when it is imported.
+    """
+    found = []
+    for name in PACKAGES.values():
+        try:
+            here = metadata.version(name)
+        except metadata.PackageNotFoundError:  # it has no record of where it is from
+            continue
+        if name in least and _numbers(here) < _numbers(least[name]):
+            found.append(f"{name} {here} (needed: {least[name]} or newer)")
+    return found
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    """Of ``2.13.0+cpu``: 2, 13, 0."""
+    match = re.match(r"\d+(\.\d+)*", release)
+    return tuple(map(int, match[0].split("."))) if match else ()
+
+
 def device_name() -> str:
     """The first CUDA device's name.
 
@@ -74,6 +115,9 @@ def device_name() -> str:
     if lacking:
         names = ", ".join(PACKAGES[one] for one in lacking)
         raise Missing(f"{sys.executable} lacks {names}: no CUDA device was looked for")
+    old = outdated(least_releases())
+    if old:
+        raise Missing(f"{sys.executable} has {', '.join(old)}")
     from xpool.native import build
 
     if build.compiler() is None:

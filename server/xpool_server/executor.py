@@ -217,6 +217,7 @@ class Executor:
             self.costs = self._make_costs()
             self.calls.costs = self.costs
             turn.estimate_by(self.costs)
+            turn.note_work_by(self._note_work)
 
     def _make_costs(self) -> Costs:
         return Costs()
@@ -238,6 +239,13 @@ class Executor:
         if self.costs is not None:
             self.costs.end_span()
             self._measure()
+
+    def _note_work(self, begins: bool) -> None:
+        """Within a batch: others have the device before its next record."""
+        if begins:
+            self.begin_work()
+        else:
+            self.end_work()
 
     def _measure(self) -> None:
         """Take in what the device has finished, in place of its estimate."""
@@ -512,7 +520,7 @@ class Executor:
 
     def _seed_generator(self, record: SeedGenerator) -> Answers:
         def run() -> None:
-            self.generators[record.generator].manual_seed(record.seed)
+            self.generators.seed(record.generator, record.seed)
 
         return self.failures.attempt(run)
 

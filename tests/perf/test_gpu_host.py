@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from xpool_perf import gpu_host
-from xpool_perf.gpu_host import MISSING, absent
+from xpool_perf.gpu_host import MISSING, absent, least_releases, outdated
 
 ROOT = Path(__file__).resolve().parents[2]
 no_cuda = pytest.mark.skipif(
@@ -34,6 +35,25 @@ def test_what_is_absent() -> None:
         "no_such_module",
         "no_such.part",
     ]
+
+
+def test_what_is_too_old() -> None:
+    least = least_releases()
+    assert {"torch", "grpcio", "protobuf", "pytest", "prometheus_client"} <= set(least)
+    assert outdated(least) == []
+    (told,) = outdated({**least, "grpcio": "99.1"})
+    assert re.fullmatch(r"grpcio \d[\d.]* \(needed: 99\.1 or newer\)", told)
+    assert outdated({"msgspec": "0.9.1", "nothing": "9"}) == []
+
+
+def test_an_old_package_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_host, "least_releases", lambda: {"grpcio": "99.1"})
+    assert gpu_host.main() == MISSING
+    told = capsys.readouterr().err
+    assert "has grpcio 1." in told
+    assert told.endswith("(needed: 99.1 or newer)\n")
 
 
 @no_cuda

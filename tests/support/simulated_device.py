@@ -185,6 +185,8 @@ class Simulation:
                 self.engine.refill(number, self.now_ns)
                 ready_ns = self.engine.ready_at_ns(number)
                 if ready_ns > self.now_ns:
+                    if state.left_ns:
+                        state.left_ns += ready_ns - self.now_ns
                     heapq.heappush(self._wakes, (ready_ns, number))
                     continue
             state.since_ns, state.place = self.now_ns, Place.ARRIVED

@@ -53,7 +53,7 @@ class Tenant(Protocol):
     is_overdue: int
     """It runs because it has waited for too long."""
     left_ns: int
-    """It had nothing to do since."""
+    """It had nothing to do since; 0: it has not been here yet."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,8 @@ def arrive(tenant: Tenant, settings: Settings, virtual_ns: int) -> None:
         settings: of the arbiter.
         virtual_ns: where those begin who come now.
     """
-    has_slept = tenant.since_ns >= tenant.left_ns + settings.pause_ns
+    is_new = tenant.left_ns == 0
+    has_slept = is_new or tenant.since_ns >= tenant.left_ns + settings.pause_ns
     lag_ns = settings.lag_ns if has_slept else settings.pause_lag_ns
     lag_ns = lag_ns * 100 // max(1, tenant.share_percent)
     tenant.virtual_ns = max(tenant.virtual_ns, virtual_ns - lag_ns)

@@ -12,7 +12,7 @@ import ctypes
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -31,10 +31,18 @@ PATIENCE_S: Final = 0.1
 """Who waits looks around so often, should a wake-up have been lost."""
 
 
+NOTE_WORK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int32)
+
+
+def _note_nothing(_begins: bool) -> None:
+    """Where nobody measures pieces of work."""
+
+
 class Turn:
     """Nobody else uses the device."""
 
     is_ours = False
+    _note_work: Callable[[bool], None] = staticmethod(_note_nothing)
 
     @property
     def is_called(self) -> bool:
@@ -74,17 +82,30 @@ class Turn:
     def estimate_by(self, costs: Costs) -> None:
         """What is submitted counts by estimate until ``measured`` tells of it."""
 
+    def note_work_by(self, note_work: Callable[[bool], None]) -> None:
+        """Tell when a turn is interrupted between two records, and when it goes on.
+
+        What the device is given in between is others', and no part of our piece of
+        work.
+
+        Args:
+            note_work: is told whether work begins, or ends for now.
+        """
+        self._note_work = note_work
+
     @contextmanager
     def given_up(self) -> Iterator[None]:
         """Around a wait for something that is not the device."""
         was_ours = self.is_ours
         if was_ours:
+            self._note_work(False)
             self.end()
         try:
             yield
         finally:
             if was_ours:
                 self.begin()
+                self._note_work(True)
 
 
 class NativeTurn(Turn):
@@ -105,6 +126,7 @@ class NativeTurn(Turn):
             ("xs_turn_measured", (pointer, ctypes.c_uint64), None),
             ("xs_set_turn", (pointer, pointer), None),
             ("xs_turn_estimate_by", (pointer, pointer), None),
+            ("xs_turn_note_work_by", (pointer, NOTE_WORK), None),
         )
         self._call = library.functions
         # Of the process's lifetime, as its one session is.
@@ -127,6 +149,11 @@ class NativeTurn(Turn):
     def estimate_by(self, costs: Costs) -> None:
         assert isinstance(costs, NativeCosts)
         self._call["xs_turn_estimate_by"](self._pointer, costs.pointer)
+
+    def note_work_by(self, note_work: Callable[[bool], None]) -> None:
+        super().note_work_by(note_work)
+        self._callback = NOTE_WORK(lambda begins: note_work(bool(begins)))
+        self._call["xs_turn_note_work_by"](self._pointer, self._callback)
 
     def begin(self, *, heeds_calls: bool = False) -> bool:
         self._call["xs_turn_begin"](self._pointer, heeds_calls)
@@ -252,13 +279,13 @@ class PythonTurn(Turn):
     def _acquire(self) -> None:
         slot, page = self._slot, self._page
         began_ns = time.monotonic_ns()
-        self._wait_for_tokens()
-        slot.since_ns = began_ns
+        asked_ns = self._wait_for_tokens(began_ns)
+        slot.since_ns = asked_ns
         slot.place = Place.ARRIVED
         while True:
             seen = page.wake_count(self._number)
             with self._locked():
-                if page.holder == 0 or self._interrupts(began_ns):
+                if page.holder == 0 or self._interrupts(asked_ns):
                     page.holder = self._number + 1
                 if page.holder == self._number + 1:
                     if slot.place == Place.ARRIVED:
@@ -309,16 +336,21 @@ class PythonTurn(Turn):
         self._settled_at_ns = now_ns
         self._set_deadline(now_ns)
 
-    def _wait_for_tokens(self) -> None:
+    def _wait_for_tokens(self, began_ns: int) -> int:
+        """When it has; that is no absence, and nobody has kept it waiting."""
         slot, page = self._slot, self._page
+        now_ns = began_ns
         while slot.is_capped and not slot.is_leaving and not self._is_interrupted:
             now_ns = time.monotonic_ns()
             refill(slot, self._policy.settings, now_ns)
             missing_s = (ready_at_ns(slot, self._policy.settings) - now_ns) / 1e9
             if missing_s <= 0:
-                return
+                break
             seen = page.wake_count(self._number)
             page.wait(self._number, seen, min(missing_s, PATIENCE_S))
+        if slot.left_ns:
+            slot.left_ns += now_ns - began_ns
+        return now_ns
 
     def _next(self, now_ns: int) -> int | None:
         page = self._page
@@ -331,9 +363,12 @@ class PythonTurn(Turn):
         """How long it went on although it was to stop.
 
         Whoever had no end set and was passed over did so for an operation that began
-        when it last settled.
+        when it last settled; who was alone, since somebody has come.
         """
         since_ns = self._deadline_ns or (now_ns if is_holder else self._settled_at_ns)
+        following = self._next(now_ns) if is_holder and self._is_alone else None
+        if following is not None:
+            since_ns = min(since_ns, self._page.slot(following).since_ns)
         self._slot.longest_ns = max(self._slot.longest_ns, now_ns - since_ns)
 
     def _settle(self, now_ns: int) -> None:
@@ -361,28 +396,26 @@ class PythonTurn(Turn):
         self._deadline_ns = now_ns + min(lefts) if lefts else 0
 
     def _look(self, now_ns: int, *, is_holder: bool) -> None:
-        self._note_hold(now_ns, is_holder=is_holder)
         with self._locked():
+            self._note_hold(now_ns, is_holder=is_holder)
             self._settle(now_ns)
             if is_holder and not self._must_leave(now_ns):
                 if self._held_ns >= self._policy.settings.quantum_ns:
                     self._held_ns = 0
                 self._set_deadline(now_ns)
                 return
+            self._note_work(False)
             if is_holder:
                 self._give_away()
         self.is_ours = False
         self._begin()
+        self._note_work(True)
 
     def _must_leave(self, now_ns: int) -> bool:
         slot = self._slot
         if (slot.is_capped and slot.tokens_ns <= 0) or not slot.share_percent:
             return True
         following = self._next(now_ns)
-        if following is not None and self._is_alone:
-            # They came during an operation that began before.
-            since_ns = self._page.slot(following).since_ns
-            slot.longest_ns = max(slot.longest_ns, now_ns - since_ns)
         return following is not None and self._policy.must_yield(
             slot, self._held_ns, self._page.slot(following), now_ns
         )

@@ -22,6 +22,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.devices.kinds import name_of, properties_of, total_memory_nbytes
 from xpool_server.devices.pinned import Intake, SlotPool, outflow
 from xpool_server.devices.spans import Event, HostEvent, Spans
+from xpool_server.lacking import has_fallback
 from xpool_server.lane import PART_NBYTES, Destination
 
 _PROCESSORS: Final = (
@@ -59,6 +60,7 @@ class AcceleratorBackend(Backend):
             )
         self.kind = device.type
         self.dispatch_keys = dispatch_keys(device.type)
+        self.draws_on_host = has_fallback(self.dispatch_keys[0])
         self.device, self._index, self._module = device, index, module
         module.set_device(device)
         if not hasattr(module, "default_generators"):

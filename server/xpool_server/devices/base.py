@@ -56,6 +56,10 @@ class Backend(ABC):
     """Device time is the processor time of the thread that runs the operations: native
     code takes it itself, and tells it with ``add_busy``."""
 
+    draws_on_host: bool = False
+    """Operations that it has no kernel for draw from the host's default generator, if
+    they take none: that is a part of its own."""
+
     context_nbytes: int = 0
     """Device memory that a process takes before its first storage: of each quota."""
 

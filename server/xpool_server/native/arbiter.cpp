@@ -73,7 +73,8 @@ bool goes_before(const Page &page, const Slot &one, const Slot &other, uint64_t 
 // Who was away has saved nothing, but for the little that a short pause may cost: those that stayed may have been far
 // ahead, by an operation of theirs, and say where everybody is only for as long as it was away.
 void arrive(Page &page, Slot &slot) {
-  const bool has_slept = slot.since_ns >= slot.left_ns + page.pause_ns;
+  const bool is_new = slot.left_ns == 0;
+  const bool has_slept = is_new || slot.since_ns >= slot.left_ns + page.pause_ns;
   const uint64_t lag = (has_slept ? page.lag_ns : page.pause_lag_ns) * 100 / share_of(slot);
   const uint64_t now = page.virtual_ns;
   slot.virtual_ns = std::max<uint64_t>(slot.virtual_ns, now > lag ? now - lag : 0);
@@ -165,11 +166,11 @@ void Turn::begin(bool heeds_calls) {
 
 void Turn::acquire() {
   const uint64_t began_ns = now_ns();
-  wait_for_tokens();
-  slot_.since_ns = began_ns;
+  const uint64_t asked_ns = wait_for_tokens(began_ns);
+  slot_.since_ns = asked_ns;
   go_to(slot_, Place::kArrived);
   uint64_t free = 0;
-  const bool is_free = page_.holder.compare_exchange_strong(free, me_) || interrupt(began_ns);
+  const bool is_free = page_.holder.compare_exchange_strong(free, me_) || interrupt(asked_ns);
   if (is_free)
     arrive(page_, slot_);
   start(is_free || wait_for_turn(), began_ns);
@@ -235,15 +236,20 @@ void Turn::start(bool is_granted, uint64_t began_ns) {
   set_deadline(granted_ns);
 }
 
-void Turn::wait_for_tokens() {
+// Returns when it has waited for them. That is no absence, and nobody has kept it waiting.
+uint64_t Turn::wait_for_tokens(uint64_t began_ns) {
+  uint64_t now = began_ns;
   while (slot_.is_capped && !slot_.is_leaving && !is_called()) {
-    const uint64_t now = now_ns();
+    now = now_ns();
     refill(page_, slot_, now);
     const uint64_t ready = ready_at_ns(page_, slot_);
     if (ready <= now)
-      return;
+      break;
     futex_wait(slot_.wake, slot_.wake, std::min<int64_t>(static_cast<int64_t>(ready - now), kPatienceNs));
   }
+  if (slot_.left_ns != 0)
+    slot_.left_ns += now - began_ns;
+  return now;
 }
 
 // False if the session ends meanwhile, or the node calls.
@@ -293,9 +299,12 @@ void Turn::set_deadline(uint64_t now) {
 }
 
 // How long it went on although it was to stop. Whoever had no end set and was passed over did so for an operation that
-// began when it last settled.
+// began when it last settled; who was alone, since somebody has come.
 void Turn::note_hold(uint64_t now, bool is_mine) {
-  const uint64_t since = deadline_ns_ ? deadline_ns_ : is_mine ? now : settled_at_ns_;
+  uint64_t since = deadline_ns_ ? deadline_ns_ : is_mine ? now : settled_at_ns_;
+  const int next = is_mine && is_alone_ ? next_slot(page_, now) : -1;
+  if (next >= 0)
+    since = std::min<uint64_t>(since, page_.slots[next].since_ns);
   if (now > since)
     slot_.longest_ns = std::max<uint64_t>(slot_.longest_ns, now - since);
 }
@@ -309,20 +318,24 @@ void Turn::look() {
   settle(now);
   if (!is_mine) {
     is_ours_ = false;
+    note_work(false);
     acquire();
+    note_work(true);
     return;
   }
   const int next = next_slot(page_, now);
-  if (next >= 0 && is_alone_)  // they came during an operation that began before
-    slot_.longest_ns = std::max<uint64_t>(slot_.longest_ns, now - std::min<uint64_t>(now, page_.slots[next].since_ns));
   const bool is_spent = slot_.is_capped && slot_.tokens_ns <= 0;
   if (is_spent || slot_.share_percent == 0) {
+    note_work(false);
     give_away();
     begin(heeds_calls_);
+    note_work(true);
     return;
   }
   if (must_yield(page_, index_, held_ns_, next, now)) {
+    note_work(false);
     queue_again(now);
+    note_work(true);
     return;
   }
   if (held_ns_ >= page_.quantum_ns)

@@ -108,6 +108,9 @@ class Turn {
   }
   // With it, what is submitted counts by estimate until it is measured.
   void estimate_by(const Costs *costs) { costs_ = costs; }
+  // Told when a turn is interrupted between two records (0), and when it goes on (1): what the device is given in
+  // between is others', and no part of our piece of work.
+  void note_work_by(void (*note_work)(int32_t begins)) { note_work_ = note_work; }
   // Between two records: makes room for others if it is their turn, and waits until it is ours again. False if calls
   // are heeded and the node calls: no record may follow before somebody has looked.
   bool check(bool heeds_calls = false) {
@@ -137,13 +140,17 @@ class Turn {
   bool interrupt(uint64_t now_ns);
   void queue_again(uint64_t now_ns);
   void start(bool is_granted, uint64_t began_ns);
-  void wait_for_tokens();
+  uint64_t wait_for_tokens(uint64_t began_ns);
   bool wait_for_turn();
   void note_hold(uint64_t now_ns, bool is_mine);
   void settle(uint64_t now_ns);
   void set_deadline(uint64_t now_ns);
   void give_away();
   void pass_on(uint64_t from, uint64_t now_ns);
+  void note_work(bool begins) const {
+    if (note_work_)
+      note_work_(begins);
+  }
 
   Page &page_;
   Slot &slot_;
@@ -159,6 +166,7 @@ class Turn {
   uint64_t held_ns_ = 0;      // device time of this turn
   bool is_measured_ = false;
   const Costs *costs_ = nullptr;
+  void (*note_work_)(int32_t begins) = nullptr;
   uint64_t measured_ns_ = 0;
   uint64_t settled_at_ns_ = 0;
 };

@@ -24,6 +24,7 @@ API void xs_turn_begin(Turn *turn, int32_t heeds_calls) { turn->begin(heeds_call
 API int32_t xs_turn_check(Turn *turn, int32_t heeds_calls) { return turn->check(heeds_calls); }
 API void xs_turn_end(Turn *turn) { turn->end(); }
 API void xs_turn_measured(Turn *turn, uint64_t total_ns) { turn->measured(total_ns); }
+API void xs_turn_note_work_by(Turn *turn, void (*note_work)(int32_t begins)) { turn->note_work_by(note_work); }
 API void xs_set_turn(Executor *executor, Turn *turn) { executor->turn = turn; }
 
 // Estimates; those of an executor's operations are made while it runs them.

@@ -1,5 +1,6 @@
 """What tenants of one device do; each prints lines that a test waits for."""
 
+import collections
 import sys
 import threading
 import time
@@ -80,6 +81,23 @@ def compute() -> None:
         say("computed")
 
 
+def busy() -> None:
+    """Products without a pause, some groups of them ahead of the device."""
+    a = torch.ones(192, 192, device="cuda") / 192
+    under_way = collections.deque()
+    say("begins")
+    while True:
+        b = a
+        for _ in range(20):
+            b = b @ a
+        event = torch.cuda.Event()
+        event.record()
+        under_way.append(event)
+        if len(under_way) > 8:
+            under_way.popleft().synchronize()
+            say("did")
+
+
 def ahead() -> None:
     """Asks for half a minute of work at once, and waits for its end."""
     a = torch.rand(1024, 1024, device="cuda")
@@ -103,7 +121,9 @@ def long() -> None:
         say("has", int(out[0, 0].item()))
 
 
-JOBS = {one.__name__: one for one in (hold, want, greedy, compute, ahead, long, own)}
+JOBS = {
+    one.__name__: one for one in (hold, want, greedy, compute, busy, ahead, long, own)
+}
 
 if __name__ == "__main__":
     JOBS[sys.argv[1]]()

@@ -271,6 +271,62 @@ def test_processes_that_are_gone() -> None:
     assert not Path(f"/proc/{process.pid}").exists()
 
 
+# ---- how long one kept the others waiting ----
+
+
+@pytest.fixture(params=["python", "native"])
+def lone_turn(request: pytest.FixtureRequest) -> tuple[Turn, Desk]:
+    """In slot 0; slot 1 is a worker's that has nothing to do yet."""
+    desk = Desk(PolicyName.PRIORITY)
+    for worker in (0, 1):
+        desk.assign(worker)
+        desk.admit(worker, terms(50), time.monotonic_ns())
+    if request.param == "python":
+        return PythonTurn(Page(desk.page.fileno), 0), desk
+    if compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return NativeTurn(NativeLibrary(LIBRARY.build()), desk.page.fileno, 0), desk
+
+
+def test_who_came_during_ones_last_operation_has_waited(
+    lone_turn: tuple[Turn, Desk],
+) -> None:
+    """Nobody was there when it began, and nobody looks between it and the end."""
+    turn, desk = lone_turn
+    turn.begin()
+    other = desk.page.slot(1)
+    other.since_ns, other.place = time.monotonic_ns(), Place.ARRIVED
+    desk.page.attention = 1
+    busy_tenant.burn(40_000_000)
+    turn.end()
+    assert 40_000_000 <= desk.usage(0).longest_hold_ns < 10**10
+    assert desk.page.holder == 2
+
+
+def test_alone_one_keeps_nobody_waiting(lone_turn: tuple[Turn, Desk]) -> None:
+    turn, desk = lone_turn
+    turn.begin()
+    busy_tenant.burn(40_000_000)
+    turn.check()
+    turn.end()
+    assert desk.usage(0).longest_hold_ns == 0
+
+
+def test_waiting_for_ones_own_cap_is_no_starvation(
+    lone_turn: tuple[Turn, Desk],
+) -> None:
+    """A lower class is not served first because it had used up what it may have."""
+    turn, desk = lone_turn
+    now_ns, slot = time.monotonic_ns(), desk.page.slot(0)
+    desk.admit(0, terms(10, Priority.LOW, is_capped=True), now_ns)
+    slot.left_ns, slot.tokens_ns, slot.tokens_at_ns = now_ns, -19_000_000, now_ns
+    turn.begin()  # 20 ms of tokens at 10 %
+    assert slot.since_ns >= now_ns + 150_000_000
+    assert slot.left_ns >= now_ns + 150_000_000
+    assert slot.waited_ns >= 150_000_000
+    turn.end()
+
+
 # ---- the node's call while a worker waits ----
 
 
