@@ -7,6 +7,7 @@ twice when a registry dies between hearing of a second and storing it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
@@ -180,10 +181,11 @@ class Ledger:
         """How many ``take_changed`` would give."""
         return len(self._changed)
 
-    def take_changed(self) -> list[Row]:
-        """Rows that have changed since they were last taken."""
-        changed, self._changed = self._changed, {}
-        return [changed[key].row() for key in sorted(changed)]
+    def take_changed(self, at_most: int | None = None) -> list[Row]:
+        """Rows that have changed since they were last taken; the longest ago first."""
+        keys = list(itertools.islice(self._changed, at_most))
+        taken = {key: self._changed.pop(key) for key in keys}
+        return [taken[key].row() for key in sorted(taken)]
 
     def give_back(self, rows: Iterable[Row]) -> None:
         """These could not be kept: they are taken again."""

@@ -21,7 +21,7 @@ from xpool_registry.accounting import (
     Totals,
     summed,
 )
-from xpool_registry.accounts import Accounts
+from xpool_registry.accounts import ROWS_AT_ONCE, Accounts
 from xpool_registry.etcd import Etcd, place_from_text
 from xpool_registry.usage_store import (
     EtcdUsage,
@@ -253,6 +253,36 @@ def test_what_could_not_be_written_is_written_later() -> None:
     store.is_full = False
     accounts.flush(NOW_S + 10)
     assert len(store.rows(0, int(NOW_S) + HOUR_S)) == 1
+
+
+def test_many_leases_are_written_in_parts_and_none_is_forgotten() -> None:
+    store = MemoryUsage()
+    accounts = Accounts(store, NOW_S)
+    leases = [f"l{n}" for n in range(2 * ROWS_AT_ONCE + 7)]
+    for name in leases:
+        accounts.charge([(holder(name), [second(NOW_S)])], NOW_S)
+
+    def kept() -> int:
+        return len(store.rows(0, int(NOW_S) + HOUR_S))
+
+    accounts.flush(NOW_S + 0.5)
+    assert kept() == 0
+    for look, count in ((1.0, ROWS_AT_ONCE), (1.2, 2 * ROWS_AT_ONCE)):
+        accounts.flush(NOW_S + look)
+        assert kept() == count
+        # Whoever was charged again meanwhile comes after those who still wait.
+        accounts.charge([(holder("l0"), [second(NOW_S + look * 5)])], NOW_S)
+    assert accounts.stored_s([(leases[-1], [second(NOW_S)])]) == {leases[-1]: 0}
+    accounts.flush(NOW_S + 1.4)
+    assert kept() == len(leases)
+    assert accounts.stored_s([(leases[-1], [second(NOW_S)])]) == {}
+    accounts.flush(NOW_S + 1.6)  # nothing is owed: the next one after a second
+    accounts.charge([(holder("late"), [second(NOW_S)])], NOW_S)
+    accounts.flush(NOW_S + 1.8)
+    assert kept() == len(leases)
+    assert len(accounts.usage(0, int(NOW_S) + HOUR_S, "lease", NOW_S + 2)) == (
+        len(leases) + 1
+    )
 
 
 @pytest.mark.parametrize(
