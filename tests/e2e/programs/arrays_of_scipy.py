@@ -12,7 +12,7 @@ import scipy.ndimage as host_ndi
 import scipy.signal as host_signal
 import scipy.sparse as host_sparse
 from cupyx import scipy
-from cupyx.scipy import interpolate, signal, sparse, spatial
+from cupyx.scipy import fft, interpolate, signal, sparse, spatial
 
 ROWS = np.random.default_rng(0).normal(size=(5, 6)) * 9
 MEAN = cp.ReductionKernel(
@@ -205,6 +205,28 @@ def case_spectra_of_segments_that_the_program_detrends():
         found = near(*(cp.asarray(o.T) for o in given), detrend=flat_first(cp), axis=0)
         wanted = far(*given, detrend=flat(np))[1].T
         assert np.allclose(found[1].get(), wanted), name
+
+
+def case_a_signal_and_itself():
+    x = cp.asarray(np.random.default_rng(0).normal(size=50))
+    _, found = signal.csd(x, x, nperseg=10, detrend=lambda part: part)
+    assert found.dtype == np.float64
+    wanted = host_signal.welch(x.get(), nperseg=10, detrend=False)[1]
+    assert np.allclose(found.get(), wanted)
+
+
+def case_one_plan_at_a_time():
+    x = cp.ones(8)
+    plan = fft.get_fft_plan(x)
+    assert fft.fft(x, plan=plan).get()[0] == 8
+    try:
+        with plan:
+            fft.fft(x, plan=plan)
+    except RuntimeError as error:
+        assert "either" in str(error)
+    else:
+        raise AssertionError("it was not refused")
+    assert fft.fft(x, plan=plan).get()[0] == 8
 
 
 def case_no_integer_stands_for_points_outside():

@@ -6,6 +6,7 @@ fit its transform is refused, as cuFFT's would be.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
@@ -20,8 +21,17 @@ _TYPES: Final = ("C2C", "R2C", "C2R")
 _MODULES: Final = ("cupyx.scipy.fft", "cupyx.scipy.fftpack")
 
 
+_entered = threading.local()
+
+
+def _plans() -> list[Plan]:
+    """Those in whose ``with`` blocks this thread is."""
+    found: list[Plan] = vars(_entered).setdefault("plans", [])
+    return found
+
+
 class Plan:
-    """What ``get_fft_plan`` returns; in a ``with`` block it changes nothing."""
+    """What ``get_fft_plan`` returns; in its ``with`` block no other may be passed."""
 
     def __init__(
         self, shape: tuple[int, ...], axes: tuple[int, ...], value_type: str
@@ -30,10 +40,11 @@ class Plan:
         self.shape, self.axes, self.value_type = shape, axes, value_type
 
     def __enter__(self) -> Plan:
+        _plans().append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing was begun."""
+        _plans().pop()
 
     def __repr__(self) -> str:
         return f"<plan of {self.value_type} along {self.axes}>"
@@ -84,6 +95,10 @@ def _with_plan(full: str) -> Callable[..., Any]:
         if plan is not None:
             if not isinstance(plan, Plan):
                 raise TypeError("plan is made by get_fft_plan")
+            if _plans():
+                raise RuntimeError(
+                    "Use the cuFFT plan either as a context manager or as an argument."
+                )
             plan.check(args[0] if args else kwargs.get("x"), is_many)
         return call(full, args, kwargs)
 

@@ -37,6 +37,8 @@ def _spectrum(name: str, operands: int) -> Callable[..., Any]:
         nperseg, noverlap = _lengths(rest, lines[0].shape[-1])
         # Segments laid side by side are segments that do not overlap.
         parts = [_detrended(one, nperseg, noverlap, detrend, axis) for one in lines]
+        if signals[0] is signals[-1]:  # a signal and itself have a real spectrum
+            parts = [parts[0]] * operands
         is_named = isinstance(rest["window"], str | tuple)
         rest |= {"nperseg": nperseg if is_named else None, "noverlap": 0}
         rest |= {"detrend": False, "axis": -1}
