@@ -69,7 +69,8 @@ def share_from_text(text: str) -> int:
     30
     """
     bare = text.strip().removesuffix("%").strip()
-    if not (bare.isascii() and bare.isdecimal()) or not 1 <= int(bare[:4]) <= 100:
+    is_number = bare.isascii() and bare.isdecimal() and len(bare) <= 3
+    if not is_number or not 1 <= int(bare) <= 100:
         raise UsageError(
             f"{text!r} is not a slice: write a whole percentage from 1% to 100%"
         )

@@ -226,6 +226,12 @@ class NodeState:
                 f"lease {claims.lease_id} is for device {claims.device_index}, which"
                 f" the server {self.node_name} does not have: acquire a new lease"
             )
+        if not 1 <= claims.share_percent <= 100 or claims.memory_nbytes < 1:
+            return TokenInvalid(
+                f"lease {claims.lease_id} is for {claims.share_percent}% and"
+                f" {claims.memory_nbytes} bytes, which is no slice of a device: the"
+                " registry erred; acquire a new lease"
+            )
         if len(self._wishes) >= MAX_WISHES:
             return NoCapacity(f"{MAX_WISHES} clients wait at the server already")
         return self._leases.refusal_of(claims)

@@ -104,9 +104,13 @@ def test_how_a_job_waits_and_where_it_may_run(tmp_path: Path) -> None:
     assert job_settings({"queue": "900d"}, {}, tmp_path).wait_ms == FOREVER_MS
 
 
+SENSELESS_SLICES = ("0", "101", "12.5", "abc", "-1", "1e1", "003000", "5%%", "\u0663")
+
+
 @pytest.mark.parametrize(
     "flags",
     [
+        *({"slice": one} for one in SENSELESS_SLICES),
         {"priority": "urgent"},
         {"queue": "10"},
         {"queue": "0s"},

@@ -145,7 +145,9 @@ def test_the_registry_shows_who_holds_the_lease(shared: Pool) -> None:
     ("arguments", "status", "part"),
     [
         (["--slice", "0%", "-c", "1"], 2, "'0%' is not a slice"),
-        (["--slice", "150%", "-c", "1"], 2, "'150%' is not a slice"),
+        (["--slice", "101", "-c", "1"], 2, "'101' is not a slice"),
+        (["--slice", "12.5", "-c", "1"], 2, "'12.5' is not a slice"),
+        (["--slice", "abc", "-c", "1"], 2, "'abc' is not a slice"),
         (["--memory", "1XB", "-c", "1"], 2, "'1XB' is not a memory size"),
         (["--mode", "rude", "-c", "1"], 2, "mode 'rude' is unknown"),
         (["--registry", "nowhere", "-c", "1"], 2, "write HOST:PORT"),

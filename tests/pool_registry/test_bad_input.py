@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 from pool_registry.pool_model import GIB, HOUR_MS, PoolModel
 from xpool_protocol.control import registry_pb2 as pb
@@ -36,6 +38,33 @@ def test_a_heartbeat_of_ten_megabytes_is_refused_and_harms_nobody(
             client.heartbeat(node_name=node.name, boot_id="boot-1", sessions=[huge])
         node.heartbeat()
         assert client.acquire(tenant="ada", share_percent=10).node_name == node.name
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"\x10\x00",
+        b"\x10\x65",  # 101
+        b"\x10\xff\xff\xff\xff\x0f",
+        b"\x11" + struct.pack("<d", 12.5),
+        b"\x12\x03abc",
+    ],
+)
+def test_a_share_that_is_none_on_the_wire(
+    start_registry: StartRegistry, make_node: type[Node], field: bytes
+) -> None:
+    """Numbers out of bounds, and fields of another type than the number's."""
+    request = pb.AcquireRequest(tenant="ada").SerializeToString() + field
+    registry = start_registry()
+    with registry.client() as client:
+        make_node(client).join()
+        with grpc.insecure_channel(registry.address) as channel:
+            acquire = channel.unary_unary("/xpool.registry.v1.PoolRegistry/Acquire")
+            with pytest.raises(grpc.RpcError) as refused:
+                acquire(request, timeout=20)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "share_percent is" in refused.value.details()
+        assert not client.list_leases()
 
 
 def test_a_client_that_asks_in_a_loop_fills_its_own_part_of_the_queue(

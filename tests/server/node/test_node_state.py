@@ -269,6 +269,10 @@ def test_a_client_that_never_comes_loses_its_session() -> None:
     [
         ({"node_name": "other"}, TokenInvalid, "is for the server 'other'"),
         ({"device_index": 7}, TokenInvalid, "is for device 7"),
+        ({"share_percent": 0}, TokenInvalid, "0% and"),  # it would never wait
+        ({"share_percent": 101}, TokenInvalid, "no slice of a device"),
+        ({"share_percent": -1}, TokenInvalid, "no slice of a device"),
+        ({"memory_nbytes": 0}, TokenInvalid, "and 0 bytes"),
         ({"epoch": 1}, UsageError, "has a session on n already"),
         ({"epoch": 0}, EpochStale, "has epoch 1 by now"),
     ],
