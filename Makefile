@@ -95,11 +95,12 @@ etcd: ## fetch etcd for the tests, where this machine has none
 	  rm etcd-server_*.deb; } || \
 	  echo "etcd: not to be had here, its tests are skipped: apt-get install etcd-server"
 
-# A test that hangs fails with its stacks; it does not end the whole run.
+# A test that hangs fails with its stacks; it does not end the whole run. Files start in
+# the order that tests/conftest.py gives them: long ones first.
 .PHONY: test
 test: native etcd ## unit, property, conformance, fault and end-to-end tests on the CPU
 	@exec $(BIN)/python -m pytest -m "not gpu and not cuda_wheel" \
-	  -n $(TESTWORKERS) --dist loadfile --timeout 600 \
+	  -n $(TESTWORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 \
 	  $(TESTARGS)
 
 .PHONY: test-gpu

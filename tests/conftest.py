@@ -7,10 +7,13 @@ by what it changes; elsewhere each run looks at new ones.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support.ending import end_in_order
+
+TESTS = Path(__file__).parent
 
 for _name in [name for name in os.environ if name.startswith("XPOOL_")]:
     del os.environ[_name]
@@ -32,6 +35,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("xpool")
+
+LONG_FIRST = ("compat", "programs", "e2e", "perf", "client_stub", "pool_registry")
+"""Folders whose files take long, each for itself: at the end of a run on several
+processes one of them would keep one process busy and the others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {TESTS / name: place for place, name in enumerate(LONG_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        return min(places.get(one, len(places)) for one in item.path.parents)
+
+    items.sort(key=place)  # within a folder they stay as they are
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
