@@ -23,7 +23,7 @@ def pool(tmp_path: Path) -> Iterator[Pool]:
         pool.start_registry()
         for name in ("one", "two"):
             arguments = ("--threads", "1", "--devices", "cpu,memory=1GiB")
-            pool.start_server(name, *arguments, light=False)
+            pool.start_server(name, *arguments, "--spares", "0", light=False)
         yield pool
 
 

@@ -66,7 +66,9 @@ def own_pool(tmp_path: Path) -> Iterator[Pool]:
     with Pool(tmp_path, ttl="5s") as pool:
         pool.start_registry()
         pool.start_server(
-            "one", "--threads", "1", "--devices", "cpu,memory=1GiB", light=False
+            "one",
+            *("--threads", "1", "--devices", "cpu,memory=1GiB", "--spares", "0"),
+            light=False,
         )
         yield pool
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import psutil
-from support.pool import Member, Pool
+from support.pool import END_S, Member, Pool
 from support.waiting import eventually
 from xpool_protocol.control import registry_pb2 as pb
 
@@ -34,7 +34,7 @@ class Job:
 
     def __exit__(self, *_: object) -> None:
         self.member.process.terminate()
-        self.member.process.wait(20)
+        self.member.process.wait(END_S)
         eventually(lambda: not self.infos(), "the lease to end", 20)
 
     def infos(self) -> list[pb.LeaseInfo]:

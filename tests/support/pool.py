@@ -36,8 +36,10 @@ LIGHT_SERVER = str(SUPPORT / "light_server.py")
 REGISTRY_READY = re.compile(r"registry ready on (\S+)")
 SERVER_READY = re.compile(r"server (\S+) ready on (\S+): ")
 
-START_S = 60.0
+START_S = 150.0
 """Importing torch on a busy machine takes a while; what is quick does not wait."""
+
+END_S = 30.0
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Pool:
                 member.process.terminate()
         try:
             for member in reversed(self.members.values()):
-                member.process.wait(10)
+                member.process.wait(END_S)
             if kind is None:
                 self.check_nothing_left()
         finally:
@@ -207,6 +209,7 @@ class Pool:
         eventually(
             lambda: not list(self.processes()),
             f"the end of {[one.cmdline() for one in self.processes()]}",
+            END_S,
         )
         left = [path for path in self.folder.rglob("*") if path.is_socket()]
         assert not left, f"socket files are left: {left}"
