@@ -104,10 +104,10 @@ def put(a: Any, ind: Any, v: Any, mode: Any = "wrap") -> None:
     """``a.flat[ind] = v``; numbers out of bounds wrap around unless told otherwise.
 
     Raises:
-        TypeError: an unknown mode.
+        ValueError: an unknown mode.
     """
     if mode not in ("raise", "wrap", "clip"):
-        raise TypeError("clipmode not understood")
+        raise ValueError("clipmode not understood")
     np.put(a, ind, v, mode)
 
 
