@@ -164,12 +164,12 @@ def test_two_tenants_that_come_and_go(pool: Pool) -> None:
     run = subprocess.run(
         [
             *(sys.executable, str(example), "--registry", pool.registry),
-            *("--seconds", "25", "--seed", "3", "--patience", "200"),
+            *("--seconds", "60", "--seed", "3", "--patience", "200"),
         ],
         env=pool.environment(),
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=500,
         check=False,
     )
     assert run.returncode == 0, run.stderr
