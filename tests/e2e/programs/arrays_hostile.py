@@ -65,7 +65,7 @@ row[cp.array([4])] = 8
 cp.put(row, cp.array([5]), 9)
 cp.add.at(row, cp.array([6, -2]), 10)
 assert row.get().tolist() == [8, 9, 22, 3]
-refused(TypeError, lambda: cp.put(row, cp.array([5]), 9, mode="no"), "clipmode")
+refused(ValueError, lambda: cp.put(row, cp.array([5]), 9, mode="no"), "clipmode")
 refused(IndexError, lambda: cp.put(row, cp.array([5]), 9, mode="raise"))
 refused(IndexError, lambda: a[cp.array([1.0])], "integer")
 refused(IndexError, lambda: row[cp.array([True, False])], "boolean index did not")

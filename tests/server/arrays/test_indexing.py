@@ -72,7 +72,7 @@ def test_other_modes_and_mistakes() -> None:
     assert found.tolist() == [9, 1, 2, 3, 4, 9]
     with pytest.raises(IndexError):
         operation("cupy.put")(found, FAR, 9.0, mode="raise")
-    with pytest.raises(TypeError, match="clipmode"):
+    with pytest.raises(ValueError, match="clipmode"):
         operation("cupy.put")(found, FAR, 9.0, mode="no")
     with pytest.raises(IndexError, match="integer array"):
         operation("cupy.take_along_axis")(A, FAR * 1.0, 0)
