@@ -496,6 +496,19 @@ class Executor:
 
         return self.failures.answer(record.request, run)
 
+    def is_settled(self) -> bool:
+        """Wait for the device; whether a fence has no more to do, and nothing to tell.
+
+        What the device raises is told by the fence that follows.
+        """
+        if self.lane.is_busy or self.known.is_busy or self.failures.first_unreported:
+            return False
+        try:
+            self.backend.synchronize()
+        except Exception:  # noqa: BLE001  a device may raise anything
+            return False
+        return True
+
     def _fence(self, record: Fence) -> Answers:
         def run() -> Reply:
             if self.lane.is_busy or self.known.is_busy:

@@ -15,11 +15,11 @@ from enum import IntEnum
 from typing import Any, Final
 
 from xpool_protocol.arrays.values import SCALAR_TYPES
+from xpool_protocol.messages import Reply
 
 from xpool_server import storages
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.dtypes import DTYPE_OF
-from xpool_server.arrays.library import ArrayLibrary
 from xpool_server.native.library import NativeSession
 from xpool_server.storages import Storages
 
@@ -36,6 +36,7 @@ class ArrayOutcome(IntEnum):
     HAND_BACK = 1
     FAILED = 2
     RESULT = 3
+    ANSWER = 4
 
 
 class Stop(ctypes.Structure):
@@ -106,6 +107,12 @@ class NativeArrays:
         """What the call has returned that ``run`` has stopped at."""
         return self._call["xs_arrays_result"](self._pointer)
 
+    def take_answer(self) -> Reply:
+        """The answer of the request that ``run`` has stopped after."""
+        request = ctypes.c_uint64()
+        value = self._call["xs_arrays_answer"](self._pointer, ctypes.byref(request))
+        return Reply(request.value, value)
+
     def learn(self, number: int) -> None:
         """Python has run an operation: from now on C++ may."""
         if number in self._known or self._pointer is None:
@@ -130,7 +137,7 @@ class NativeArrays:
             return False
         table = self._calls.arrays
         self._pointer = self._call["xs_arrays_new"](
-            *(self._native.pointer, _constants(self._calls.library)),
+            *(self._native.pointer, _constants(self._calls)),
             *(*table.tables(), storages.MAX_HANDLES),
         )
         self._call["xs_arrays_lend"](self._native.pointer, self._pointer)
@@ -138,12 +145,20 @@ class NativeArrays:
         return True
 
 
-def _constants(library: ArrayLibrary) -> tuple[Any, ...]:
+def _constants(calls: ArrayCalls) -> tuple[Any, ...]:
     """As ``xs_arrays_new`` takes them apart."""
+    library = calls.library
     dtypes = tuple([DTYPE_OF.get(code) for code in range(_DTYPE_CODES)])
     count = sys.getrefcount if library.reuses_memory else None
     plain = (None, False, True, ..., dtypes, SCALAR_TYPES)
-    items = library.from_bytes, library.to_bytes
+    known = weakref.ref(calls)  # C++'s references are none that a collection sees
+
+    def answer_of(data: bytes) -> tuple[int, bytes] | None:
+        found = known()
+        assert found is not None, "the session is over"
+        return found.answer_of(data)
+
+    items = library.from_bytes, library.to_bytes, answer_of
     made = library.array_type, library.as_result, count, _NAMES, ("out",)
     return (*plain, *made, *items)
 
@@ -168,4 +183,5 @@ _FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
         ctypes.c_int32,
     ),
     ("xs_arrays_result", (_POINTER,), _OBJECT),
+    ("xs_arrays_answer", (_POINTER, ctypes.POINTER(ctypes.c_uint64)), _OBJECT),
 )

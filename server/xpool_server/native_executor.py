@@ -165,24 +165,31 @@ class NativeExecutor(Executor):
             outcome = native.run(records, position)
             self.failures.operation += native.stop.record_count
             reader = Reader(records, native.stop.position)
-            if outcome != ArrayOutcome.DONE:
+            if outcome == ArrayOutcome.ANSWER:
+                yield [native.take_answer()]
+            elif outcome != ArrayOutcome.DONE:
                 record = read_record(reader)
                 if outcome == ArrayOutcome.HAND_BACK:
                     yield from self.retried(record)
                     if isinstance(record, ArrayCall | ArrayRequest):
                         native.learn(record.array_operation)
                 else:
-                    assert isinstance(record, ArrayCall)
+                    assert isinstance(record, ArrayCall | ArrayRequest)
                     yield self._finish_array(record, outcome)
             position = reader.position
         native.settle()
         return position
 
-    def _finish_array(self, record: ArrayCall, outcome: ArrayOutcome) -> Answers:
-        """The rest of a call on arrays that C++ has run."""
+    def _finish_array(
+        self, record: ArrayCall | ArrayRequest, outcome: ArrayOutcome
+    ) -> Answers:
+        """The rest of a call or a request that C++ has run."""
         native = self.native_arrays
         found = native.take_result() if outcome == ArrayOutcome.RESULT else None
-        answers = self.arrays.finish(record, found, native.error)
+        if isinstance(record, ArrayRequest):
+            answers = self.arrays.finish_request(record, found, native.error)
+        else:
+            answers = self.arrays.finish(record, found, native.error)
         native.error = None
         self.failures.operation += 1
         return answers

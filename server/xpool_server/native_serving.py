@@ -87,5 +87,6 @@ def native_loop(
         version=session.version,
         window_nbytes=session.window_nbytes,
         note_work=note_work,
+        is_settled=executor.is_settled,
     )
     return NativeLoop(session, executor, serving)

@@ -27,7 +27,7 @@ NAMES = (
     *("cupy.sum", "cupy.where", "ndarray.reshape", "cupy.linalg.cholesky"),
     *("cupy.no_such_function", "cupy.arange", "ndarray.astype", "cupy.negative"),
     *("cupyx.scipy.sparse.eye", "cupyx.scipy.sparse.dia_matrix.setdiag"),
-    "xpool.get",
+    *("xpool.get", "cupy.mean", "cupy.array_split", "cupy.nonzero", "xpool.describe"),
 )
 NUMBER = {name: number for number, name in enumerate(NAMES)}
 DEFINED = tuple(DefineArrayOperation(NUMBER[name], name) for name in NAMES)
@@ -191,6 +191,44 @@ CASES: dict[str, tuple[Record, ...]] = {
         call("cupy.add", (7, FLOAT32, (9,)), Handle(5), 1.0),
         ask("xpool.get", 9, Handle(7)),
         ask("xpool.get", 10, Handle(1), [7, 5.0]),
+    ),
+    "requests": (
+        put(1, 4, 3),
+        ask("ndarray.__getitem__", 1 << 40, Handle(1), (Ellipsis, 1)),
+        ask("cupy.nonzero", 1 << 41, Handle(1)),
+        call("cupy.add", (2, FLOAT32, (4, 3)), Handle(1), Handle(1)),
+        ask("cupy.add", 1 << 42, Handle(2), 1.0),
+        FreeArrays((1 << 40, 1 << 42)),
+        ask("xpool.describe", 1 << 43, [Handle(1), Handle(2), Handle(1)]),
+        call("cupy.add", (3, FLOAT32, (4, 3)), Handle(1 << 42), 1.0),
+    ),
+    "requests that fail": (
+        put(1, 2, 3),
+        ask("cupy.linalg.cholesky", 1 << 40, Handle(1)),
+        ask("cupy.add", 1 << 41, Handle(77), 1.0),
+        call("cupy.linalg.cholesky", (2, FLOAT32, (2, 3)), Handle(1)),
+        ask("cupy.add", 1 << 42, Handle(2), 1.0),
+        ask("cupy.no_such_function", 1 << 43, Handle(1)),
+        ask("cupy.add", 1, Handle(1), 1.0),
+        call("cupy.add", (4, FLOAT32, (2, 3)), Handle(1), 1.0),
+        ArrayRequest(9, 1 << 44, 4000, (), {}),
+    ),
+    "a request that warns": (
+        put(1, 0),
+        ask("cupy.mean", 1 << 40, Handle(1)),
+        ask("cupy.mean", 1 << 41, Handle(1)),
+        FreeArrays((1 << 40, 1 << 41)),  # NaNs, which equal nothing
+    ),
+    "requests that are long, and long answers": (
+        call("cupy.arange", (1, INT64, (4000,)), 4000),
+        ask("cupy.array_split", 1 << 40, Handle(1), 4000),
+        ask(
+            *("cupy.negative", 1 << 41),
+            HostTensor(FLOAT32, (20_000,), np.arange(20_000, dtype="f4").tobytes()),
+        ),
+        ask("cupy.array_split", 1 << 42, Handle(1), 4000),
+        FreeArrays(tuple(range(1 << 40, (1 << 40) + 4000))),
+        ask("cupy.array_split", 1 << 43, Handle(1), 5000),
     ),
     "bytes that are no array": (
         PutArray(1, FLOAT32, 0, (1 << 13,), bytes(1 << 15)),

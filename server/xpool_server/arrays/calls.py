@@ -39,8 +39,9 @@ from xpool_protocol.arrays.values import (
 )
 from xpool_protocol.errors import ArgumentInvalid, OperationUnknown, PeerError
 from xpool_protocol.messages import Fault, Reply
+from xpool_protocol.records import read_record
 from xpool_protocol.values import DType, HostTensor
-from xpool_protocol.wire import Writer
+from xpool_protocol.wire import Reader, Writer
 
 from xpool_server.arrays.described import DtypeTable
 from xpool_server.arrays.dtypes import CODE_OF
@@ -227,8 +228,56 @@ class ArrayCalls:
     def request(self, record: ArrayRequest) -> Answers:
         """Run an operation and tell what came out."""
         name = self._names.get(record.array_operation, "")
+        return self._answered(record, lambda: self._requested(record, name))
+
+    def answer_of(self, data: bytes) -> tuple[int, bytes] | None:
+        """Run the request that some records begin with.
+
+        Args:
+            data: of a batch, from the request on; it may be cut off anywhere.
+
+        Returns:
+            How many bytes the request takes, and the value of its answer. None, and
+            nothing has happened: it is cut off, malformed or ``xpool.get``.
+
+        Raises:
+            Exception: whatever the operation raises.
+        """
+        reader = Reader(data)
         try:
-            return [self._requested(record, name)]
+            record = read_record(reader)
+        except PeerError:
+            return None
+        if not isinstance(record, ArrayRequest):
+            return None
+        name = self._names.get(record.array_operation, "")
+        if name == "xpool.get":
+            return None
+        return reader.position, self._requested(record, name)
+
+    def finish_request(
+        self, record: ArrayRequest, value: bytes | None, error: Exception | None
+    ) -> Answers:
+        """The rest of a request that has run elsewhere.
+
+        Args:
+            record: the request.
+            value: of its answer.
+            error: what ``answer_of`` has raised instead.
+        """
+
+        def run() -> bytes:
+            if error is not None:
+                raise error
+            assert value is not None
+            return value
+
+        return self._answered(record, run)
+
+    def _answered(self, record: ArrayRequest, run: Callable[[], bytes]) -> Answers:
+        name = self._names.get(record.array_operation, "")
+        try:
+            return [Reply(record.request, run())]
         except Poisoned as poisoned:
             return self._failures.refused(record.request, poisoned.fault)
         except PeerError:
@@ -437,7 +486,7 @@ class ArrayCalls:
 
     # ---- answers
 
-    def _requested(self, record: ArrayRequest, name: str) -> Reply:
+    def _requested(self, record: ArrayRequest, name: str) -> bytes:
         operation = self._operation(record.array_operation)
         named: dict[int, tuple[int, Any]] = {}
         self._named = named
@@ -459,12 +508,11 @@ class ArrayCalls:
             for one in caught[:MAX_WARNINGS]
         )
         try:
-            answer = _written_answer(name, (describer.describe(found), said))
+            return _written_answer(name, (describer.describe(found), said))
         except BaseException:
             # The client will not hear of what was named so far.
             describer.forget()
             raise
-        return Reply(record.request, answer)
 
     # ---- the project's own operations
 

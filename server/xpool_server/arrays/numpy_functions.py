@@ -84,38 +84,19 @@ def make_array(
 
 def power(x1: Any, x2: Any, *args: Any, **kwargs: Any) -> Any:
     """``x1 ** x2``; a square is a product, as in NumPy's operator: twice as fast."""
-    if type(x2) in (int, float) and x2 == 2 and isinstance(x1, np.ndarray):
+    if type(x1) is np.ndarray and (type(x2) in (int, float) and x2 == 2):
         kind = x1.dtype.kind
-        is_same = kind in "fc" or (kind in "iu" and type(x2) is int)
-        if is_same and kwargs.keys() <= {"out"}:
-            return np.square(x1, *args, **kwargs)
+        if kind in "fc" or (kind in "iu" and type(x2) is int):
+            if not kwargs:
+                return np.square(x1, *args)
+            if kwargs.keys() <= {"out"}:
+                return np.square(x1, *args, **kwargs)
     return any_power(x1, x2, *args, **kwargs)
 
 
 def rsqrt(x: Any, out: Any = None) -> Any:
     """One over the square root."""
     return np.divide(1, np.sqrt(x), out=out)
-
-
-def _argument_of_extreme(name: str) -> Callable[..., Any]:
-    function = getattr(np, name)
-
-    def found(
-        a: Any,
-        axis: Any = None,
-        dtype: Any = None,
-        out: Any = None,
-        keepdims: bool = False,
-    ) -> Any:
-        result = function(a, axis=axis, keepdims=keepdims)
-        if dtype is not None:
-            result = np.asarray(result).astype(dtype)
-        if out is None:
-            return result
-        out[...] = result
-        return out
-
-    return found
 
 
 def _of_half(name: str) -> Callable[..., Any]:
@@ -170,10 +151,6 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "ndarray.put": put,
     "cupyx.rsqrt": rsqrt,
     "cupy.power": power,
-    "cupy.argmin": _argument_of_extreme("argmin"),
-    "cupy.argmax": _argument_of_extreme("argmax"),
-    "ndarray.argmin": _argument_of_extreme("argmin"),
-    "ndarray.argmax": _argument_of_extreme("argmax"),
     "cupy.linalg.eigh": _of_half("eigh"),
     "cupy.linalg.eigvalsh": _of_half("eigvalsh"),
     "cupy.linalg.eig": _complex_result("eig"),

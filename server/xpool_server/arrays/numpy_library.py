@@ -18,6 +18,7 @@ from xpool_server.arrays import (
     kernel_calls,
     numpy_linalg,
     numpy_random,
+    numpy_reductions,
     numpy_sparse,
     numpy_special,
     scipy_filters,
@@ -34,8 +35,10 @@ from xpool_server.arrays.numpy_indexing import at
 from xpool_server.arrays.table import owner_of
 
 _NUMBERS = (bool, int, float, complex)
+_SCALARS = (np.generic, np.matrix)
 _OWN: Final[dict[str, Callable[..., Any]]] = {
     **OWN,
+    **numpy_reductions.OWN,
     **numpy_linalg.OWN,
     **numpy_random.OWN,
     **numpy_sparse.OWN,
@@ -94,7 +97,7 @@ class NumpyLibrary(ArrayLibrary):
         return self.as_arrays(name, self._linalg(name)(*args, **kwargs))
 
     def as_result(self, found: Any) -> Any:
-        if isinstance(found, np.generic | np.matrix):
+        if isinstance(found, _SCALARS):
             return np.asarray(found)
         return found
 

@@ -1,4 +1,5 @@
 // Records that bring items of arrays, or ask for them.
+#include <algorithm>
 #include <cstring>
 
 #include "arrays.h"
@@ -9,6 +10,9 @@ namespace {
 
 // What is larger is Python's, which waits for a client that takes nothing.
 constexpr long long kMaxAnswered = 64 << 10;
+
+// The longest request that is run from here.
+constexpr uint64_t kMaxAsked = 64 << 10;
 
 void append_uvarint(std::string &to, uint64_t value) {
   for (; value >= 0x80; value >>= 7)
@@ -37,11 +41,44 @@ void Arrays::put(Reader &from) {
   expect(bind(must(PyObject_Vectorcall(constants.from_bytes.get(), given, std::size(given), nullptr))));
 }
 
-// As ArrayCalls._get, for what is small.
-void Arrays::ask(Reader &from) {
+ArrayOutcome Arrays::ask(Reader &from) {
+  const size_t start = from.position() - 1;
   request = from.uvarint(MAX_STORAGE_ID);
-  from.uvarint(MAX_STORAGE_ID);  // the number of what the answer may name: nothing
-  expect(get_ && from.uvarint(MAX_OPERATIONS - 1) == *get_);
+  from.uvarint(MAX_STORAGE_ID);  // the number of what the answer may name
+  if (get_ && from.uvarint(MAX_OPERATIONS - 1) == *get_) {
+    ask_for_items(from);
+    return ArrayOutcome::kAnswer;
+  }
+  return ask_python(from, start);
+}
+
+// Python runs the request and writes its answer's value, without this loop's end.
+ArrayOutcome Arrays::ask_python(Reader &from, size_t start) {
+  from.go_to(start);
+  const ssize_t nbytes = static_cast<ssize_t>(std::min<uint64_t>(from.left(), kMaxAsked));
+  const Ref bytes = must(PyBytes_FromStringAndSize(reinterpret_cast<const char *>(from.here()), nbytes));
+  PyObject *given = bytes.get();
+  // It raises what the operation raises; what is no request that it knows it has not run, and says None.
+  const Ref pair(PyObject_Vectorcall(constants.answer.get(), &given, 1, nullptr));
+  if (!pair)
+    return ArrayOutcome::kFailed;
+  expect(pair.get() != values_constants_.none.get());
+  Ref value = Ref::to(PyTuple_GetItem(pair.get(), 1));
+  char *data;
+  ssize_t length;
+  if (PyBytes_AsStringAndSize(value.get(), &data, &length) < 0)
+    return ArrayOutcome::kFailed;
+  if (length > kMaxAnswered) {
+    result = std::move(value);
+    return ArrayOutcome::kResult;
+  }
+  answer.assign(data, length);
+  from.go_to(start + PyLong_AsLongLong(PyTuple_GetItem(pair.get(), 0)));
+  return ArrayOutcome::kAnswer;
+}
+
+// As ArrayCalls._get, for what is small.
+void Arrays::ask_for_items(Reader &from) {
   const uint64_t count = from.uvarint(2);
   expect(count && from.uint8() == kTagHandle);
   const Ref array = values_.object(from.uvarint(MAX_STORAGE_ID));

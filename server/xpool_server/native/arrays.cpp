@@ -77,7 +77,7 @@ ArrayOutcome Arrays::row(Reader &from, bool is_served) {
       return ArrayOutcome::kDone;
     ArrayOutcome outcome = ArrayOutcome::kHandBack;
     try {
-      outcome = step(from, is_served);
+      outcome = step(from);
     } catch (const HandBack &) {
       PyErr_Clear();
     } catch (const std::bad_alloc &) {  // before anything has happened
@@ -96,15 +96,12 @@ ArrayOutcome Arrays::row(Reader &from, bool is_served) {
   return ArrayOutcome::kDone;
 }
 
-ArrayOutcome Arrays::step(Reader &from, bool is_served) {
+ArrayOutcome Arrays::step(Reader &from) {
   switch (from.uint8()) {
     case kCall: return call(from);
     case kFree: free(from); return ArrayOutcome::kDone;
     case kPut: put(from); return ArrayOutcome::kDone;
-    case kRequest:
-      expect(is_served);
-      ask(from);
-      return ArrayOutcome::kAnswer;
+    case kRequest: return ask(from);
     default: return ArrayOutcome::kHandBack;
   }
 }

@@ -15,9 +15,10 @@ namespace xpool_server {
 enum class ArrayOutcome : int32_t {
   kDone,      // the row is over
   kHandBack,  // the record at `position` has had no effect: Python executes it
-  kFailed,    // the record is a call, and it raised: Python's error is set
-  kResult,    // the record is a call, and it has run: Python binds `result`, or says why not
-  kAnswer,    // of `serve` alone: the record before `position` asked for items: `answer` is what to send
+  kFailed,    // the record is a call or a request, and it raised: Python's error is set
+  kResult,    // the record is a call, and it has run: Python binds `result`, or says why not; or it is a request, and
+              // `result` is the value of its answer
+  kAnswer,    // the record before `position` was the request `request`: `answer` is what to send
 };
 
 class Arrays {
@@ -32,6 +33,7 @@ class Arrays {
     Ref shape, dtype, base, nbytes, flags, c_contiguous, writeable;  // names of attributes
     Ref names_out;  // ("out",)
     Ref from_bytes, to_bytes;  // ArrayLibrary's
+    Ref answer;                // ArrayCalls.answer_of
   } constants;
   size_t max_handles = 0;
 
@@ -51,7 +53,7 @@ class Arrays {
   void define(uint64_t number, Ref callable, bool is_view, bool is_elementwise);
   // What `serve` has left to Python comes out of the next call.
   ArrayOutcome run(const uint8_t *records, size_t nbytes, size_t from);
-  // The operation that asks for items, `xpool.get`.
+  // The operation that asks for items, `xpool.get`; other requests are run by Python, and answered here.
   void define_get(uint64_t number) { get_ = number; }
   // `run` without Python's lock, which it takes. kDone: the row is over, or the node has called. What is Python's it gets
   // by `run`.
@@ -79,11 +81,13 @@ class Arrays {
     Ref key;  // the number
   };
 
-  ArrayOutcome step(Reader &from, bool is_served);
+  ArrayOutcome step(Reader &from);
   ArrayOutcome call(Reader &from);
   void free(Reader &from);
   void put(Reader &from);
-  void ask(Reader &from);
+  ArrayOutcome ask(Reader &from);
+  void ask_for_items(Reader &from);
+  ArrayOutcome ask_python(Reader &from, size_t start);
   void append_items(PyObject *array);
   uint8_t code_of(PyObject *dtype) const;
   void read_predicted(Reader &from, bool is_view);

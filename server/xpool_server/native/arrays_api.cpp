@@ -55,6 +55,7 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
   made->constants.names_out = item(given, 10);
   made->constants.from_bytes = item(given, 11);
   made->constants.to_bytes = item(given, 12);
+  made->constants.answer = item(given, 13);
   made->max_handles = max_handles;
   return made.release();
 }
@@ -80,6 +81,12 @@ API int32_t xs_arrays_run(Arrays *arrays, const char *records, uint64_t nbytes, 
   const ArrayOutcome outcome = arrays->run(reinterpret_cast<const uint8_t *>(records), nbytes, from);
   *stop = {arrays->position, arrays->record_count};
   return static_cast<int32_t>(outcome);
+}
+
+// What the request that `xs_arrays_run` stopped after asked for: `request` and the value of its answer.
+API PyObject *xs_arrays_answer(Arrays *arrays, uint64_t *request) {
+  *request = arrays->request;
+  return PyBytes_FromStringAndSize(arrays->answer.data(), arrays->answer.size());
 }
 
 // What the call has returned that `xs_arrays_run` stopped at with kResult; taken once.

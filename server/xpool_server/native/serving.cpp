@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "arrays.h"
+#include "limits.h"
 
 namespace xpool_server {
 
@@ -16,6 +17,9 @@ constexpr uint64_t kMaxCopiedRead = (64 << 10) - 1;
 
 // Under a stream without a pause there is an Ack, and a look at Python's descriptors, after so many messages.
 constexpr int kMessagesBetweenLooks = 32;
+
+constexpr uint8_t kFence = 8;
+constexpr char kNone = 0;  // the value
 
 int64_t clock_ns(clockid_t clock) {
   timespec now;
@@ -109,7 +113,7 @@ Outcome Serving::run(std::string_view records) {
     const Outcome stopped = executor_.run(data, records.size(), position);
     batch_record_count += executor_.record_count;
     position = executor_.position;
-    if (stopped == Outcome::kHandBack && run_arrays(records, position))
+    if (stopped == Outcome::kHandBack && (run_arrays(records, position) || run_fence(records, position)))
       continue;
     if (stopped != Outcome::kRead || !answer_read())
       return stopped;
@@ -128,6 +132,26 @@ bool Serving::run_arrays(std::string_view records, size_t &position) {
   if (outcome == ArrayOutcome::kAnswer)
     send(connection_.reply(arrays->request) + arrays->answer);
   return outcome == ArrayOutcome::kDone || outcome == ArrayOutcome::kAnswer;
+}
+
+// Answers the fence at a position, if there is one and Python has nothing to say about it.
+bool Serving::run_fence(std::string_view records, size_t &position) {
+  Reader from(reinterpret_cast<const uint8_t *>(records.data()), records.size());
+  from.go_to(position);
+  if (executor_.expansion.plan || from.is_exhausted() || *from.here() != kFence)
+    return false;
+  try {
+    from.uint8();
+    const uint64_t request = from.uvarint(MAX_STORAGE_ID);
+    if (!request || !setup_.is_settled())
+      return false;
+    executor_.position = position = from.position();
+    batch_record_count++;
+    send(connection_.reply(request) + std::string(1, kNone));
+    return true;
+  } catch (const HandBack &) {
+    return false;
+  }
 }
 
 bool Serving::answer_read() {

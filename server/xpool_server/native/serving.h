@@ -35,6 +35,8 @@ class Serving {
     uint64_t window;
     // Null: a batch takes processor time of this thread. Otherwise told when work begins and when it ends.
     void (*note_work)(int32_t begins);
+    // Waits for the device; false if a fence has something to tell, or something else to wait for.
+    int32_t (*is_settled)();
   };
 
   Serving(Executor &executor, Setup setup);
@@ -56,6 +58,7 @@ class Serving {
   Stop take(bool &is_taken);
   Outcome run(std::string_view records);
   bool run_arrays(std::string_view records, size_t &position);
+  bool run_fence(std::string_view records, size_t &position);
   bool answer_read();
   void send(std::string_view first, std::string_view payload = {});
   void acknowledge();

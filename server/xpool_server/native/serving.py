@@ -23,6 +23,7 @@ class Why(IntEnum):
 
 
 NOTE_WORK: Final = ctypes.CFUNCTYPE(None, ctypes.c_int32)
+IS_SETTLED: Final = ctypes.CFUNCTYPE(ctypes.c_int32)
 
 
 class _Setup(ctypes.Structure):
@@ -38,6 +39,7 @@ class _Setup(ctypes.Structure):
         ("watched", ctypes.POINTER(ctypes.c_int32)),
         ("watched_count", ctypes.c_uint64),
         ("note_work", NOTE_WORK),
+        ("is_settled", IS_SETTLED),
     )
 
 
@@ -100,6 +102,11 @@ class _Owner:
     """Keeps a message's memory while a view of a frame is alive."""
 
 
+def _release(serving: NativeServing, message: int) -> None:
+    # What is released calls functions that the loop holds: it must still be there.
+    serving._call["xs_release"](message)
+
+
 class NativeServing:
     """Serves one session's owner at a ROUTER socket that Python uses in turn."""
 
@@ -113,6 +120,7 @@ class NativeServing:
         version: int,
         window_nbytes: int,
         note_work: Callable[[bool], None] | None,
+        is_settled: Callable[[], bool],
     ) -> None:
         """A loop that has not begun.
 
@@ -125,11 +133,14 @@ class NativeServing:
             window_nbytes: what each Ack tells.
             note_work: told when work begins and when it ends; None: the loop takes
                 the time of its thread itself.
+            is_settled: waits for the device, and says whether there is no more to a
+                fence than that.
         """
         declare(session.library)
         self._call = session.library.functions
         self._session = session
         self._note_work = NOTE_WORK() if note_work is None else NOTE_WORK(note_work)
+        self._is_settled = IS_SETTLED(is_settled)
         setup = _Setup(
             functions=(ctypes.c_void_p * 10)(*sockets.functions),
             socket=sockets.socket,
@@ -142,6 +153,7 @@ class NativeServing:
             watched=(ctypes.c_int32 * len(watched))(*watched),
             watched_count=len(watched),
             note_work=self._note_work,
+            is_settled=self._is_settled,
         )
         self._pointer = self._call["xs_serving_new"](
             session.pointer, ctypes.byref(setup)
@@ -172,7 +184,7 @@ class NativeServing:
         if not served.message:
             return []
         owner, frames = _Owner(), []
-        weakref.finalize(owner, self._call["xs_release"], served.message)
+        weakref.finalize(owner, _release, self, served.message)
         for index in range(served.frame_count):
             nbytes = ctypes.c_uint64()
             at = self._call["xs_frame"](served.message, index, ctypes.byref(nbytes))

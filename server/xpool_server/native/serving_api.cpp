@@ -23,6 +23,7 @@ struct XsServingSetup {
   const int32_t *watched;
   uint64_t watched_count;
   void (*note_work)(int32_t begins);
+  int32_t (*is_settled)();
 };
 
 // As `_Served` in serving.py.
@@ -38,7 +39,7 @@ API Serving *xs_serving_new(Executor *executor, const XsServingSetup *setup) {
   return new Serving(*executor, {ZmqRouter(setup->api, setup->socket, setup->socket_fd, setup->max_message_nbytes),
                                  std::string(setup->owner, setup->owner_nbytes),
                                  std::vector<int>(setup->watched, setup->watched + setup->watched_count),
-                                 static_cast<uint8_t>(setup->version), setup->window, setup->note_work});
+                                 static_cast<uint8_t>(setup->version), setup->window, setup->note_work, setup->is_settled});
 }
 
 API void xs_serving_delete(Serving *serving) { delete serving; }
