@@ -147,10 +147,18 @@ def flip(m: Any, axis: Any = None) -> Geometry:
 @rule("cupy.roll")
 def roll(a: Any, shift: Any, axis: Any = None) -> Geometry:
     """Items moved round."""
-    if type(a) is not ndarray or type(shift) is not int:
+    if type(a) is not ndarray:
         raise NoRule
-    if axis is not None:
-        normalized_axis(axis, a._geo.ndim)
+    if type(shift) is tuple and type(axis) is tuple and len(shift) == len(axis):
+        if not all(type(one) is int for one in shift):
+            raise NoRule
+        for one in axis:
+            normalized_axis(one, a._geo.ndim)
+        return a._geo
+    if type(shift) is not int:
+        raise NoRule
+    for one in axis if type(axis) is tuple else () if axis is None else (axis,):
+        normalized_axis(one, a._geo.ndim)
     return a._geo
 
 

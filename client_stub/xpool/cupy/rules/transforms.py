@@ -72,16 +72,22 @@ def _some_axes(kind: str, usual: tuple[int, ...] | None) -> Callable[..., Geomet
 
     def predict(a: Any, s: Any = None, axes: Any = usual, norm: Any = None) -> Geometry:
         geo = _checked(a, norm, is_real=kind == "r")
-        if axes is None:
+        is_of_all = axes is None
+        if is_of_all:
             axes = range(geo.ndim)
         over = normalized_axes(tuple(axes), geo.ndim)
-        if s is not None or not over or len(set(over)) != len(over) or not geo.size:
-            raise NoRule  # NumPy warns of some sizes
-        shape = geo.shape
-        length = shape[over[-1]]
+        if not over or len(set(over)) != len(over) or not geo.size:
+            raise NoRule
+        shape, length = geo.shape, geo.shape[over[-1]]
+        if s is not None:
+            if is_of_all or type(s) not in (tuple, list) or len(s) != len(over):
+                raise NoRule  # NumPy warns of some sizes
+            for at, size in zip(over, s, strict=True):
+                shape = _resized(shape, at, size)
+            length = shape[over[-1]]
         if kind == "r":
             shape = _resized(shape, over[-1], length // 2 + 1)
-        elif kind == "h":
+        elif kind == "h" and s is None:
             shape = _resized(shape, over[-1], 2 * (length - 1))
         return geometry(shape, _dtype(geo, is_complex=kind != "h"))
 
