@@ -102,11 +102,6 @@ class _Owner:
     """Keeps a message's memory while a view of a frame is alive."""
 
 
-def _release(serving: NativeServing, message: int) -> None:
-    # What is released calls functions that the loop holds: it must still be there.
-    serving._call["xs_release"](message)
-
-
 class NativeServing:
     """Serves one session's owner at a ROUTER socket that Python uses in turn."""
 
@@ -184,7 +179,7 @@ class NativeServing:
         if not served.message:
             return []
         owner, frames = _Owner(), []
-        weakref.finalize(owner, _release, self, served.message)
+        weakref.finalize(owner, self._call["xs_release"], served.message)
         for index in range(served.frame_count):
             nbytes = ctypes.c_uint64()
             at = self._call["xs_frame"](served.message, index, ctypes.byref(nbytes))

@@ -26,6 +26,8 @@ WAYS = """
 xp.fft.rfft(a) | xp.fft.irfft(a) | xp.fft.hfft(a, axis=0) | xp.fft.ihfft(a)
 xp.fft.rfft(w, 8) | xp.fft.irfft(z, 7) | xp.fft.fft2(a) | xp.fft.ifft2(z)
 xp.fft.fftn(t) | xp.fft.rfftn(t, axes=(0, 1)) | xp.fft.irfft2(a) | xp.fft.rfft2(a)
+xp.fft.irfft2(z, s=(3, 5)) | xp.fft.fft2(a, s=(2, 6)) | xp.fft.rfftn(t, (2, 5), (0, 2))
+xp.roll(a, (1, -2), axis=(0, 1)) | xp.roll(t, 3, axis=(0, -1)) | xp.roll(a, 5)
 xp.fft.fft(h) | xp.fft.rfft(h) | xp.fft.fftfreq(5) | xp.fft.rfftfreq(6, 0.5)
 xp.linalg.pinv(a) | xp.linalg.slogdet(z) | xp.linalg.lstsq(a, a[:, 0])
 xp.linalg.lstsq(a, a) | xp.linalg.tensorinv(s.reshape(3, 3, 1), 1)

@@ -336,6 +336,7 @@ def test_a_message_may_outlive_the_loop_that_it_came_to() -> None:
             version=session.version,
             window_nbytes=session.window_nbytes,
             note_work=None,
+            is_settled=lambda: False,
         )
         link.send([b"x" * 1000])
         assert session.place is not None
