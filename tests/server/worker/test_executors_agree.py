@@ -179,7 +179,7 @@ NOTHING_AT_ALL = bytes_from(DefineOperation(4000, "aten::nothing", ()))
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     tests = Path(__file__).parents[2]
     source = tests / "client_stub" / "native" / "replay_probe.cpp"
-    return build_probe(source, tmp_path_factory.mktemp("probe") / "probe.so")
+    return build_probe(source, tmp_path_factory.mktemp("probe"))
 
 
 ADD, ADD_IN_PLACE, MUL_OUT, NEG, NO_SUCH = 0, 1, 2, 3, 15
