@@ -14,6 +14,7 @@ from support.waiting import eventually
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.adapting import MAX_STREAMS
 from xpool_protocol.control.credentials import Credentials
+from xpool_protocol.control.heartbeats import Told
 from xpool_protocol.control.rpc import RegistryClient
 from xpool_protocol.control.serving import Answering, Call, RegistryServer
 from xpool_protocol.errors import (
@@ -37,6 +38,7 @@ class Registry:
         self.is_kept: futures.Future[None] | None = None
         self.voids = 0
         self.bugs: list[Exception] = []
+        self.seconds: list[list[int]] = []
         self.holding = threading.Event()
 
     def begin(self) -> Answering:
@@ -57,7 +59,10 @@ class Registry:
         return call.request
 
     def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatReply:
+        self.seconds += [[one.at_s for one in it.usage] for it in request.sessions]
         match request.boot_id:
+            case "stranger":
+                return pb.HeartbeatReply(must_rejoin=True)
             case "refuse":
                 raise UsageError("busy_percent is 200.0, not 0 to 100")
             case "bug":
@@ -280,3 +285,37 @@ def test_a_client_that_vanishes_leaves_nothing(
             beat(client)
     eventually(lambda: server.stream_count() == 0, "all streams have ended", 10)
     assert not registry.bugs
+
+
+def used(*seconds: int, lease_id: str = "l") -> pb.SessionReport:
+    usage = [pb.UsageSecond(at_s=at_s, device_ns=7) for at_s in seconds]
+    return pb.SessionReport(lease_id=lease_id, usage=usage)
+
+
+def test_a_stream_tells_a_second_once(
+    client: RegistryClient, registry: Registry
+) -> None:
+    def tell(*sessions: pb.SessionReport, boot_id: str = "") -> None:
+        client.heartbeat(node_name="a", boot_id=boot_id, sessions=sessions)
+
+    tell(used(1, 2))
+    tell(used(1, 2, 3), used(2, 3, lease_id="m"))
+    tell(used(1, 2, 3), used(3, 4, 5, lease_id="m"))  # the last second in any case
+    assert registry.seconds == [[1, 2], [3], [2, 3], [3], [4, 5]]
+    registry.seconds.clear()
+    with pytest.raises(UsageError):
+        tell(used(1, 2, 3, 4), boot_id="refuse")
+    tell(used(1, 2, 3, 4))  # another stream: who is at its end may know nothing
+    tell(used(1, 2, 3, 4))
+    tell(used(1, 2, 3, 4, 5), boot_id="stranger")
+    tell(used(1, 2, 3, 4, 5))
+    assert registry.seconds == [[4], [1, 2, 3, 4], [4], [5], [1, 2, 3, 4, 5]]
+
+
+def test_what_is_told_is_left_out_of_a_copy() -> None:
+    told, request = Told(), pb.HeartbeatRequest(sessions=[used(1, 2), used()])
+    before = request.SerializeToString()
+    assert told.news(request) is request
+    told.note(request, pb.HeartbeatReply())
+    assert [len(one.usage) for one in told.news(request).sessions] == [1, 0]
+    assert request.SerializeToString() == before

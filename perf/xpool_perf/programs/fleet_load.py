@@ -6,9 +6,9 @@ lines of progress, and at the end one JSON object. One process, one thread: an e
 loop.
 
 Each says what ``xpool server`` and ``xpool run`` say: heartbeats on a stream, with the
-use of every session within the last second, and again until it is stored; requests as a
-group of one device with a ticket, with the TTL that the registry gives, and three
-renewals in it. Only the connections are fewer: these come through some dozens.
+use of every session that the stream has not told yet; requests as a group of one device
+with a ticket, with the TTL that the registry gives, and three renewals in it. Only the
+connections are fewer: these come through some dozens.
 """
 
 from __future__ import annotations
@@ -94,6 +94,13 @@ class Server:
     """Of each session those whose use the registry has not stored."""
 
     passed_s: int = 0
+    told_s: int = 0
+    """Until when its stream has told of all sessions."""
+
+    def untold(self, lease_id: str) -> list[int]:
+        """As ``Told.news`` has it: what is new, and the last in any case."""
+        seconds = self.seconds[lease_id]
+        return [one for one in seconds if one > self.told_s] or seconds[-1:]
 
     def pass_time(self, now_s: int) -> None:
         """All sessions were at work until that second of the wall clock."""
@@ -105,7 +112,8 @@ class Server:
         self.passed_s = now_s
 
     def hear(self, reply: pb.HeartbeatReply) -> None:
-        """What is stored need not be told again."""
+        """What is stored need not be told again, nor what is said on one stream."""
+        self.told_s = 0 if reply.must_rejoin else self.passed_s
         stored_s = reply.usage_stored_s
         for lease_id, seconds in self.seconds.items():
             until_s = stored_s.get(lease_id, self.passed_s)
@@ -239,6 +247,7 @@ class Fleet:
             if answer is grpc.aio.EOF:
                 self.fail(await stream.code(), await stream.details())
                 stream = connection.heartbeats()
+                server.told_s = 0
                 continue
             took_s = time.perf_counter() - began
             reply = pb.HeartbeatReply.FromString(answer)
@@ -316,7 +325,7 @@ def heartbeat(server: Server) -> pb.HeartbeatRequest:
             for i in range(DEVICES)
         ],
         sessions=[
-            session_report(lease, server.seconds[lease.lease_id])
+            session_report(lease, server.untold(lease.lease_id))
             for lease in server.leases.values()
         ],
     )

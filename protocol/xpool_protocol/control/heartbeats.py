@@ -21,6 +21,47 @@ END_S: Final = 2.0
 Attempt = Callable[[str, Any, float], Any]
 
 
+class Told:
+    """Which seconds of use the other end of one stream has heard.
+
+    A node tells a second until it is stored, which takes some. What the same registry
+    has heard on the same stream it need not hear again: it has charged it, and stores
+    it, or it dies, and the stream with it.
+    """
+
+    def __init__(self) -> None:
+        self._until_s: dict[str, int] = {}
+
+    def news(self, request: pb.HeartbeatRequest) -> pb.HeartbeatRequest:
+        """A heartbeat without what it has heard.
+
+        The last second of each session stays: so it is told up to which it is stored.
+        """
+        cuts = []
+        for at, session in enumerate(request.sessions):
+            until_s, usage = self._until_s.get(session.lease_id, -1), session.usage
+            first = max(len(usage) - 1, 0)
+            while first and usage[first - 1].at_s > until_s:
+                first -= 1
+            if first:
+                cuts.append((at, first))
+        if not cuts:
+            return request
+        shorter = pb.HeartbeatRequest()
+        shorter.CopyFrom(request)
+        for at, first in cuts:
+            del shorter.sessions[at].usage[:first]
+        return shorter
+
+    def note(self, request: pb.HeartbeatRequest, reply: pb.HeartbeatReply) -> None:
+        """It has answered: it has heard all of it, unless it does not know the node."""
+        self._until_s = {
+            session.lease_id: session.usage[-1].at_s
+            for session in request.sessions
+            if session.usage and not reply.must_rejoin
+        }
+
+
 class HeartbeatLine:
     """Sends heartbeats, one at a time."""
 
@@ -95,6 +136,7 @@ class _Stream:
 
     def __init__(self, address: str, begin: Callable[[Any], Any]) -> None:
         self.address = address
+        self._told = Told()
         self._requests: queue.SimpleQueue[pb.HeartbeatRequest | None] = (
             queue.SimpleQueue()
         )
@@ -109,13 +151,14 @@ class _Stream:
 
     def ask(self, request: pb.HeartbeatRequest, timeout_s: float) -> pb.HeartbeatReply:
         """The answer, or the ``grpc.RpcError`` that ended the stream."""
-        self._requests.put(request)
+        self._requests.put(self._told.news(request))
         try:
             answer = self._answers.get(timeout=max(0.0, timeout_s))
         except queue.Empty:
             raise _Ended(grpc.StatusCode.DEADLINE_EXCEEDED) from None
         if isinstance(answer, grpc.RpcError):
             raise answer
+        self._told.note(request, answer)
         return answer
 
     def close(self) -> None:
