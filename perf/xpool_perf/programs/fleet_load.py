@@ -53,6 +53,9 @@ WAIT_MS = 30 * 24 * 3600 * 1000
 KEPT_SECONDS = 60
 """Of use; a server keeps so many at the least."""
 
+SETTLE_S = 8.0
+"""From the last lease on: a reading of all metrics, which takes long, is over then."""
+
 LOOK_S = 0.002
 """Between two looks whether a renewal is due."""
 
@@ -386,7 +389,7 @@ async def play(address: str, load: Load) -> dict[str, object]:
     renewing = asyncio.ensure_future(fleet.renew())
     await fleet.fill()
     print("filled: measuring soon", flush=True)
-    await asyncio.sleep(3 * HEARTBEAT_S)
+    await asyncio.sleep(SETTLE_S)
     fleet.is_measuring = True
     print("measuring", flush=True)
     began_s = time.monotonic()
