@@ -65,4 +65,4 @@ def test_the_second_job_uploads_nothing(pool: Pool, tmp_path: Path) -> None:
         assert again == WEIGHTS_NBYTES + BATCH_NBYTES
     assert known_nbytes(pool, tmp_path, "tcp", "bert") == 0
     # On one host a socket is as quick as a hash.
-    assert known_nbytes(pool, tmp_path, "on", "anna") == 0
+    assert known_nbytes(pool, tmp_path, "auto", "anna") == 0
