@@ -155,7 +155,7 @@ class ArrayDevice:
         with self._define_lock:
             if name not in self._operations:
                 number = uvarint(len(self._operations))
-                self._append(define_operation(number, name))
+                self.define(define_operation(number, name))
                 self._operations[name] = number
             return self._operations[name]
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from xpool.cupy import transfer
-from xpool.cupy.device import DEAD_AT_ONCE, ArrayDevice, Audit, define_operation
-from xpool.cupy.encoding import ENCODERS, device_of, number_by_device, uvarint
+from xpool.cupy.device import DEAD_AT_ONCE, ArrayDevice, Audit
+from xpool.cupy.encoding import ENCODERS, device_of, number_by_device
 from xpool.cupy.faults import invalid_device
 from xpool.cupy.ndarray import RemoteObject, ndarray
 
@@ -228,18 +228,6 @@ class Devices(ArrayDevice):
         """Append a definition to all logs."""
         for one in self._members:
             one.define(record)
-
-    def operation(self, name: str) -> bytes:
-        """The bytes of an operation's number; defined if this is its first use."""
-        found = self._operations.get(name)
-        if found is not None:
-            return found
-        with self._define_lock:
-            if name not in self._operations:
-                number = uvarint(len(self._operations))
-                self.define(define_operation(number, name))
-                self._operations[name] = number
-            return self._operations[name]
 
     def post(self, record: bytes) -> None:
         """Queue a record on the current device."""
