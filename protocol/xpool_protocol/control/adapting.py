@@ -17,6 +17,7 @@ from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.credentials import token_of_metadata
 from xpool_protocol.control.handlers import Answering, Call, RegistryHandler
 from xpool_protocol.control.rpc import status_from_error
+from xpool_protocol.control.turns import Turns
 from xpool_protocol.errors import PoolError
 
 Behaviour = Callable[[Any, Any], Coroutine[Any, Any, Any]]
@@ -50,6 +51,8 @@ class Adapter:
         self._awaited: Future[None] | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._streams: set[asyncio.Task[Any]] = set()
+        #: Of heartbeats: calls go before them.
+        self._turns = Turns()
         self._is_ending = False
 
     def adapt(self, method: Callable[[Any], Any]) -> Behaviour:
@@ -125,6 +128,7 @@ class Adapter:
             request = await context.read()
             if request is grpc.aio.EOF:
                 return
+            await self._turns.take()
             answering = handler.begin()
             reply: pb.HeartbeatReply | None = None
             try:

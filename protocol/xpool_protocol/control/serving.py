@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from xpool_protocol.control import admin_pb2_grpc, registry_pb2_grpc
+from xpool_protocol.control.accepting import Accepting, Registering, may_accept
 from xpool_protocol.control.adapting import Adapter, Behaviour
 from xpool_protocol.control.handlers import AT_ONCE as AT_ONCE
 from xpool_protocol.control.handlers import AdminHandler, RegistryHandler
@@ -33,6 +34,9 @@ from xpool_protocol.errors import UsageError
 _THREADS = 4
 
 T = TypeVar("T")
+
+_OFTEN: Final = ("Join", "Heartbeats", "AcquireGroup", "Renew", "Release")
+"""What many ask at once."""
 
 MAX_PENDING: Final = 16_384
 """Calls that have come and are not read yet. gRPC's own limit is 1,000, and beyond it
@@ -122,6 +126,8 @@ class RegistryServer:
         )
         self._thread.start()
         self._adapter: Adapter | None = None
+        #: Takes calls beside gRPC's own loop, where that is possible.
+        self.accepting: Accepting | None = None
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="registry-admin")
         try:
             self.port = self._run(self._bind(f"{host}:{port}", tls))
@@ -165,10 +171,16 @@ class RegistryServer:
             admin_pb2_grpc.add_PoolAdminServicer_to_server(  # type: ignore[no-untyped-call]
                 _AdminServicer(admin_handler, adapter.adapt), self._server
             )
+        registering = Registering(self._server)
         registry_pb2_grpc.add_PoolRegistryServicer_to_server(  # type: ignore[no-untyped-call]
-            _Servicer(handler, adapter), self._server
+            _Servicer(handler, adapter), registering
         )
         await self._server.start()
+        if may_accept():
+            self.accepting = accepting = Accepting(self._server)
+            for path, method in registering.handlers.items():
+                if path.rpartition("/")[2] in _OFTEN:
+                    accepting.accept(path, method)
 
     async def _stop(self, grace_s: float) -> None:
         if self._adapter is not None:
