@@ -85,7 +85,8 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
     decided: list[list[tuple[float, float]]] = []
     urls: list[str] = []
 
-    used_s: list[float] = []
+    used_s: dict[str, list[float]] = {"registry": [], "player": []}
+    pids: dict[str, int] = {}
 
     def line(name: str, text: str) -> None:
         if name == "registry" and not urls:
@@ -95,7 +96,8 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
         if name == "load" and text == "filled: measuring soon":
             decided.append(decision_counts(urls[0]))
         if name == "load" and text in ("measuring", "measured"):
-            used_s.append(cpu_s(registry.process.pid))
+            for one, pid in pids.items():
+                used_s[one].append(cpu_s(pid))
 
     with Children(line) as children:
         registry = start_ready(
@@ -110,11 +112,13 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
             os.environ,
             folder,
         )
+        pids["registry"] = registry.process.pid
         address = next(filter(None, map(READY.search, registry.lines)))[1]
         argv = [sys.executable, str(PROGRAMS / "fleet_load.py"), address]
         child = children.start(
             "load", [*argv, msgspec.json.encode(load).decode()], os.environ, folder
         )
+        pids["player"] = child.process.pid
         status = children.wait(child, PATIENCE_S)
         if status != 0:
             raise RunFailed(f"the fleet ended with {status}: {last_words(child)}")
@@ -126,6 +130,7 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
     before, after = decided
     calls = sum(len(found[name]) for name in ("acquire_ms", "heartbeat_ms"))
     calls += found["renewals"] + found["releases"]
+    spent_s = {one: ends[1] - ends[0] for one, ends in used_s.items()}
     return {
         "acquire_p50_ms": [percentile(found["acquire_ms"], 0.5)],
         "acquire_p99_ms": [percentile(found["acquire_ms"], 0.99)],
@@ -137,8 +142,10 @@ def one_run(folder: Path, load: Load, say: Say) -> dict[str, list[float]]:
         "late_heartbeats": [found["late"]],
         "registry_rss_mb": [used_mib],
         "registry_cpu_s": [all_s],
-        "registry_cpu_percent": [100 * (used_s[1] - used_s[0]) / found["seconds"]],
-        "registry_us_per_call": [1e6 * (used_s[1] - used_s[0]) / calls],
+        "registry_core_percent": [100 * spent_s["registry"] / found["seconds"]],
+        "registry_us_per_call": [1e6 * spent_s["registry"] / calls],
+        "player_core_percent": [100 * spent_s["player"] / found["seconds"]],
+        "player_us_per_call": [1e6 * spent_s["player"] / calls],
     }
 
 
@@ -232,6 +239,24 @@ FLEET: Final = Scenario(
             method="Processor time of the registry's process for each heartbeat,"
             " request, renewal and release, over the measured seconds.",
             sources=("registry_us_per_call",),
+        ),
+        Figure(
+            name="registry_core_percent",
+            unit="%",
+            method="The same, of one core.",
+            sources=("registry_core_percent",),
+        ),
+        Figure(
+            name="player_us_per_call",
+            unit="us",
+            method="Processor time of the process that plays servers and clients.",
+            sources=("player_us_per_call",),
+        ),
+        Figure(
+            name="player_core_percent",
+            unit="%",
+            method="The same, of one core.",
+            sources=("player_core_percent",),
         ),
     ),
     measure=measure,

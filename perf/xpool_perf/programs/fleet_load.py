@@ -30,8 +30,8 @@ import msgspec
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import CHANNEL_OPTIONS
 
-GIB = 1 << 30
-DEVICES = 8
+from xpool_perf.programs.fleet_words import BOOT_ID, DEVICES, GIB, Words
+
 SERVERS_OF_CHANNEL = 50
 """Streams through one connection: gRPC lets about a hundred at once through each."""
 
@@ -92,6 +92,7 @@ class Server:
     """A server, as far as it has words."""
 
     name: str
+    words: Words
     leases: dict[str, pb.Lease] = field(default_factory=dict)
     seconds: dict[str, list[int]] = field(default_factory=dict)
     """Of each session those whose use the registry has not stored."""
@@ -104,6 +105,11 @@ class Server:
         """As ``Told.news`` has it: what is new, and the last in any case."""
         seconds = self.seconds[lease_id]
         return [one for one in seconds if one > self.told_s] or seconds[-1:]
+
+    def heartbeat(self) -> bytes:
+        """What it says of its devices and sessions."""
+        untold = {lease_id: self.untold(lease_id) for lease_id in self.leases}
+        return self.words.heartbeat(self.leases, untold)
 
     def pass_time(self, now_s: int) -> None:
         """All sessions were at work until that second of the wall clock."""
@@ -219,6 +225,7 @@ class Fleet:
         server = self.servers[lease.node_name]
         del server.leases[lease.lease_id]
         server.seconds.pop(lease.lease_id, None)
+        server.words.forget(lease.lease_id)
         request = pb.ReleaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
         await self.call(
             self.connection(lease.epoch).release, request.SerializeToString()
@@ -227,11 +234,11 @@ class Fleet:
     async def serve(self, number: int, offset_s: float) -> None:
         """One server: joins, then a heartbeat each second."""
         name = f"node-{number:05d}"
-        self.servers[name] = server = Server(name)
+        self.servers[name] = server = Server(name, Words(name))
         connection = self.lines[number % len(self.lines)]
         join = pb.JoinRequest(
             node_name=name,
-            boot_id="boot",
+            boot_id=BOOT_ID,
             address=f"tcp://{name}:7800",
             devices=[
                 pb.Device(index=i, kind="cuda", name="A100", memory_nbytes=80 * GIB)
@@ -245,7 +252,7 @@ class Fleet:
         while not self.is_over:
             began = time.perf_counter()
             server.pass_time(time.time_ns() // 1_000_000_000 - 1)
-            await stream.write(heartbeat(server).SerializeToString())
+            await stream.write(server.heartbeat())
             answer = await stream.read()
             if answer is grpc.aio.EOF:
                 self.fail(await stream.code(), await stream.details())
@@ -316,57 +323,6 @@ class Fleet:
             await asyncio.gather(*(self.acquire(begin + i) for i in range(count)))
             if begin % (AT_ONCE * 16) == 0:
                 print(f"filled {len(self.held)} of {self.load.leases}", flush=True)
-
-
-def heartbeat(server: Server) -> pb.HeartbeatRequest:
-    """What a server says of its devices and sessions."""
-    return pb.HeartbeatRequest(
-        node_name=server.name,
-        boot_id="boot",
-        loads=[
-            pb.DeviceLoad(index=i, used_nbytes=GIB, busy_percent=50.0, session_count=1)
-            for i in range(DEVICES)
-        ],
-        sessions=[
-            session_report(lease, server.untold(lease.lease_id))
-            for lease in server.leases.values()
-        ],
-    )
-
-
-def session_report(lease: pb.Lease, seconds: list[int]) -> pb.SessionReport:
-    """What it says of one of them."""
-    return pb.SessionReport(
-        lease_id=lease.lease_id,
-        epoch=lease.epoch,
-        state="open",
-        executed_ops=1_000_000,
-        allocated_nbytes=GIB,
-        received_nbytes=GIB,
-        share_percent=lease.share_percent,
-        memory_nbytes=lease.memory_nbytes,
-        mode=lease.mode,
-        priority=lease.priority,
-        device_ns=10_000_000_000,
-        waiting_ns=1_000_000_000,
-        held_ns=10_000_000_000,
-        sent_nbytes=GIB,
-        longest_hold_ns=1_000_000,
-        got_percent=50.0,
-        overhead_nbytes=GIB // 8,
-        usage=[
-            pb.UsageSecond(
-                at_s=at_s,
-                device_ns=500_000_000,
-                waiting_ns=1_000_000,
-                executed_ops=1000,
-                received_nbytes=1 << 20,
-                sent_nbytes=1 << 20,
-                allocated_nbytes=GIB,
-            )
-            for at_s in seconds
-        ],
-    )
 
 
 async def play(address: str, load: Load) -> dict[str, object]:
