@@ -13,6 +13,8 @@ groups, until one succeeds: a full disk refuses requests one by one and voids no
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -29,6 +31,9 @@ RETRY_S: Final = 0.5
 
 CLOSING_S: Final = 2.0
 """What is noted when a registry ends has so long to be written."""
+
+MAX_UNTOLD: Final = 1024
+"""Writes that are not announced yet; beyond it the next one waits for whoever reads."""
 
 _log = structlog.get_logger(__name__)
 
@@ -86,10 +91,18 @@ class GroupedStore:
         self._is_careful = False
         self._refusal: PoolError | None = None
         self._is_closing = False
+        #: Events to announce, which takes longer than to keep them; None: no more.
+        self._kept: queue.Queue[Sequence[RegistryEvent] | None] = queue.Queue(
+            MAX_UNTOLD
+        )
         self._thread = threading.Thread(
             target=self._run, name="registry-store", daemon=True
         )
+        self._announcer = threading.Thread(
+            target=self._announce_kept, name="registry-events", daemon=True
+        )
         self._thread.start()
+        self._announcer.start()
 
     def append(self, events: Sequence[RegistryEvent]) -> None:
         """Note all of ``events``, in order; or keep them, after a failure.
@@ -108,7 +121,7 @@ class GroupedStore:
                 return
         self._store.append(events)
         self._is_careful = False
-        self._announce(events)
+        self._kept.put(events)
 
     def load(self) -> list[RegistryEvent]:
         """Every event that is kept, in order."""
@@ -141,6 +154,9 @@ class GroupedStore:
             self._is_closing = True
             self._changed.notify()
         self._thread.join(CLOSING_S)
+        with contextlib.suppress(queue.Full):  # nobody reads the log
+            self._kept.put(None, timeout=CLOSING_S)
+            self._announcer.join(CLOSING_S)
         with self._lock:
             void = self._void(NotLeader("this registry has ended"))
         for one in void:
@@ -178,7 +194,11 @@ class GroupedStore:
             done, self._writing = self._writing, None
         if done is not None:  # None: it was closed, and nobody waits any more
             done.set_result(None)
-        self._announce(events)
+        self._kept.put(events)
+
+    def _announce_kept(self) -> None:
+        for events in iter(self._kept.get, None):
+            self._announce(events)
 
     def _fail(self, error: PoolError) -> None:
         _log.error("the store failed: decisions are void", error=str(error))

@@ -44,7 +44,10 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-_INSERT = "INSERT INTO events (crc32, body) VALUES (?, ?)"
+ROWS_AT_ONCE = 64
+"""In one statement. Each statement lets go of Python's lock and asks for it again,
+which in a busy registry takes as long as a heartbeat."""
+
 _SELECT = "SELECT sequence, crc32, body FROM events ORDER BY sequence"
 
 
@@ -99,7 +102,7 @@ class SqliteStore:
         """Keep all of ``events``, in order, or none."""
         try:
             with self._database:  # commits, or rolls back if anything is raised
-                self._database.executemany(_INSERT, _rows(events))
+                _insert(self._database, events)
         except sqlite3.Error as error:
             raise self._unwritten(error) from error
 
@@ -112,7 +115,7 @@ class SqliteStore:
         try:
             with self._database:
                 self._database.execute("DELETE FROM events")
-                self._database.executemany(_INSERT, _rows(events))
+                _insert(self._database, events)
         except sqlite3.Error as error:
             raise self._unwritten(error) from error
 
@@ -208,9 +211,16 @@ class MemoryStore:
         return list(self._events)
 
 
-def _rows(events: Sequence[RegistryEvent]) -> list[tuple[int, bytes]]:
-    bodies = [msgspec.json.encode(event) for event in events]
-    return [(zlib.crc32(body), body) for body in bodies]
+def _insert(database: sqlite3.Connection, events: Sequence[RegistryEvent]) -> None:
+    """Add them in order, within the transaction that is open or begins with this."""
+    for begin in range(0, len(events), ROWS_AT_ONCE):
+        part = events[begin : begin + ROWS_AT_ONCE]
+        values: list[int | bytes] = []
+        for event in part:
+            body = msgspec.json.encode(event)
+            values += (zlib.crc32(body), body)
+        marks = ", ".join(["(?, ?)"] * len(part))
+        database.execute(f"INSERT INTO events (crc32, body) VALUES {marks}", values)  # noqa: S608  marks alone
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:

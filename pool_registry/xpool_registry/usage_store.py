@@ -29,7 +29,11 @@ CREATE TABLE IF NOT EXISTS usage (
     PRIMARY KEY (hour_s, lease_id, tenant, node_name, device_index)
 ) WITHOUT ROWID
 """
-_PUT: Final = f"INSERT OR REPLACE INTO usage VALUES ({', '.join('?' * 14)})"  # noqa: S608  no text of others
+_PUT: Final = "INSERT OR REPLACE INTO usage VALUES "
+_ROW: Final = f"({', '.join('?' * 14)})"
+ROWS_AT_ONCE: Final = 100
+"""In one statement; see ``store.ROWS_AT_ONCE``."""
+
 _GET: Final = "SELECT * FROM usage WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s"
 _KEY: Final = 5
 _figures: Final = attrgetter(*(one.name for one in fields(Totals)))
@@ -90,10 +94,13 @@ class SqliteUsage:
         """Keep rows."""
         try:
             with self._database:
-                self._database.executemany(
-                    _PUT,
-                    [(*row.key, *_figures(row.totals), row.last_s) for row in rows],
-                )
+                for begin in range(0, len(rows), ROWS_AT_ONCE):
+                    part = rows[begin : begin + ROWS_AT_ONCE]
+                    values: list[object] = []
+                    for row in part:
+                        values += (*row.key, *_figures(row.totals), row.last_s)
+                    marks = ", ".join([_ROW] * len(part))
+                    self._database.execute(_PUT + marks, values)
         except sqlite3.Error as error:
             raise BrokenError(
                 f"the registry cannot write the usage in {self._path}: {error}"
