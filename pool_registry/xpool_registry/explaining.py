@@ -16,9 +16,10 @@ from xpool_registry.fleet import Bools
 from xpool_registry.looking import offer_of
 from xpool_registry.nearness import place, regions, words
 from xpool_registry.placement import describe, shortage
-from xpool_registry.preemption import RANKS, victims
+from xpool_registry.preemption import RANKS, is_worth_it, victims
 from xpool_registry.queueing import could_ever, never
 from xpool_registry.reservations import (
+    apart_from,
     demand_from,
     demand_of_least,
     earliest,
@@ -202,6 +203,7 @@ def _add_prospects(
     if promise is not None and promise.starts_ns is not None:
         found.starts_at_s = promise.starts_at_s
         found.facts.append(f"kept for it: {_names(state, promise.spots)}")
+        _add_leaving(state, found, request, promise.starts_ns, at, settings)
         return
     ahead = earliest(state, request, at.now_ns, may)
     if ahead is not None:
@@ -216,13 +218,34 @@ def _add_prospects(
             "nobody knows when: too many leases have no time limit (xpool run"
             " --time-limit)"
         )
-    leaving = victims(state, request, at.wall_s, may, settings)
-    if leaving is not None and leaving.leases:
-        names = ", ".join(lease.lease_id for lease in leaving.leases[:6])
-        found.changes.append(
-            f"{len(leaving.leases)} leases of lower priority may be asked to leave for"
-            f" it: {names}"
+    _add_leaving(state, found, request, ahead[0] if ahead else None, at, settings)
+
+
+def _add_leaving(
+    state: State,
+    found: Explanation,
+    request: RequestQueued,
+    starts_ns: int | None,
+    at: Moment,
+    settings: Settings,
+) -> None:
+    """Who would have to leave for an earlier start, or why nobody is asked."""
+    living = state.living(at.now_ns, settings.dead_after_ms)
+    may = apart_from(state, request, living)
+    leaving = victims(state, request, at, may, settings)
+    if leaving is None or not leaving.leases:
+        return
+    if not is_worth_it(leaving, starts_ns, at, settings):
+        found.facts.append(
+            f"nobody is asked to leave for it: {leaving.lost:.0f} device seconds of"
+            " work would be lost, too much for a start so little earlier"
         )
+        return
+    names = ", ".join(lease.lease_id for lease in leaving.leases[:6])
+    found.changes.append(
+        f"{len(leaving.leases)} leases of lower priority may be asked to leave for"
+        f" it: {names}"
+    )
 
 
 def _amount(request: RequestQueued, demand: Demand) -> Amount:

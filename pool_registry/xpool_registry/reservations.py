@@ -54,9 +54,8 @@ def kept_from(
         )
         if is_over:
             continue
-        kept = demand_from(state.waiting[request_id])
         for spot in promise.spots:
-            if not _is_room_beside(state, demand, kept, promise, spot):
+            if not _is_room_beside(state, demand, promise, spot, but_for):
                 if mask is None:
                     mask = np.zeros(state.fleet.exists.shape, np.bool_)
                 mask[spot] = True
@@ -93,9 +92,12 @@ def apart_from(state: State, request: RequestQueued, may: Bools) -> Bools:
 
 
 def _is_room_beside(
-    state: State, demand: Demand, kept: Demand, promise: Promise, spot: Spot
+    state: State, demand: Demand, promise: Promise, spot: Spot, but_for: str
 ) -> bool:
-    """Whether both fit on one device at the promised time."""
+    """Whether it fits on one device at the promised time beside all that is promised.
+
+    Who was promised an earlier start may still be there by then.
+    """
     fleet = state.fleet
     milli, nbytes = int(fleet.free_milli[spot]), int(fleet.free_nbytes[spot])
     if promise.starts_ns is not None:
@@ -106,11 +108,22 @@ def _is_room_beside(
             if lease.device_index == index and is_over:
                 milli += lease.share_percent * 10
                 nbytes += lease.memory_nbytes
-    total = int(fleet.total_nbytes[spot])
-    needs = [
-        one.memory_nbytes or total * one.share_milli // 1000 for one in (demand, kept)
+    kept = [
+        demand_from(state.waiting[request_id])
+        for request_id, other in state.promises.items()
+        if request_id != but_for
+        and spot in other.spots
+        and _is_by(other.starts_ns, promise.starts_ns)
     ]
-    return milli >= demand.share_milli + kept.share_milli and nbytes >= sum(needs)
+    total = int(fleet.total_nbytes[spot])
+    both = (demand, *kept)
+    needs = [one.memory_nbytes or total * one.share_milli // 1000 for one in both]
+    return milli >= sum(one.share_milli for one in both) and nbytes >= sum(needs)
+
+
+def _is_by(starts_ns: int | None, at_ns: int | None) -> bool:
+    """Whether a promised start may be at another one or before."""
+    return starts_ns is None or at_ns is None or starts_ns <= at_ns
 
 
 def earliest(

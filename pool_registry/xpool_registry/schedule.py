@@ -33,7 +33,7 @@ from xpool_registry.fairshare import Amount, Shares
 from xpool_registry.fleet import Bools
 from xpool_registry.known import NS_PER_MS
 from xpool_registry.nearness import place, regions, words
-from xpool_registry.preemption import RANKS, victims
+from xpool_registry.preemption import RANKS, is_worth_it, victims
 from xpool_registry.reservations import (
     LATE_NS,
     apart_from,
@@ -314,7 +314,9 @@ class _Pass:
         found = None
         if before is None or before.starts_ns is None:
             found = earliest(state, request, self.at.now_ns, self.may)
-        if (found is None or self._is_far(found[0])) and self._preempt(request):
+        starts_ns = found[0] if found else before.starts_ns if before else None
+        is_far = starts_ns is None or self._is_far(starts_ns)
+        if is_far and self._preempt(request, starts_ns):
             return
         if found is not None:
             wait_s = (found[0] - self.at.now_ns) / 1e9
@@ -332,15 +334,21 @@ class _Pass:
         if kept is not None:
             self._say_promise(request, kept, 0.0, is_firm=False)
 
-    def _preempt(self, request: RequestQueued) -> bool:
-        """Ask leases of lower priority to leave; whether that is enough."""
+    def _preempt(self, request: RequestQueued, starts_ns: int | None) -> bool:
+        """Ask leases of lower priority to leave; whether that is enough, and worth it.
+
+        Args:
+            request: what waits.
+            starts_ns: when it starts if nobody is asked; None: nobody knows.
+        """
         at, settings = self.at, self.settings
         if self.shrunk:
             return False  # the state does not show yet what is free by that
         chosen = None
-        for region in regions(self.state.fleet, request, self.may):
-            chosen = chosen or victims(self.state, request, at.wall_s, region, settings)
-        if chosen is None:
+        may = apart_from(self.state, request, self.may)
+        for region in regions(self.state.fleet, request, may):
+            chosen = chosen or victims(self.state, request, at, region, settings)
+        if chosen is None or not is_worth_it(chosen, starts_ns, at, settings):
             return False
         reason = f"request {request.request_id} of {request.priority} priority took it"
         self.plan.facts += [

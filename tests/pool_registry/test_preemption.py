@@ -161,6 +161,82 @@ def test_a_job_that_must_leave_anyway_costs_nothing_more(pool: PoolModel) -> Non
     assert noticed(pool) == {"gang"}
 
 
+def test_a_job_on_both_devices_may_be_cheaper_than_one_on_each(
+    pool: PoolModel,
+) -> None:
+    """On each device the single one has done less; together they have done more."""
+    for name in ("one", "two"):
+        pool.ask(name, 50, priority="low", policy="spread")
+    pool.wait(4 * MINUTE_MS)
+    pool.ask("gang", 50, devices=2, priority="low", tenant="bob")
+    pool.wait(6 * MINUTE_MS)
+    pool.ask("high", 50, devices=2, priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"gang"}
+
+
+def test_who_ends_in_time_by_itself_is_room_already(pool: PoolModel) -> None:
+    """Half of a device: of who is over in 20 s, and of nobody else."""
+    pool.ask("long", 50, priority="low", tenant="bob")
+    pool.ask("brief", 50, priority="normal", limit_ms=5 * MINUTE_MS)
+    pool.ask("other", priority="normal", tenant="eve")
+    pool.wait(5 * MINUTE_MS - 20_000, step_ms=1000)
+    pool.ask("high", priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"long"}
+    pool.wait(31_000, step_ms=500)
+    assert pool.running() == {"high", "other"}
+
+
+def test_what_is_promised_later_may_be_used_before(pool: PoolModel) -> None:
+    """The old one need not leave for a request that is over before the promise."""
+    pool.ask("old", priority="low", tenant="bob")
+    pool.wait(HOUR_MS)
+    pool.ask("young", priority="low", tenant="bob", limit_ms=HOUR_MS)
+    pool.wait(2 * MINUTE_MS)
+    pool.ask("next", priority="normal", tenant="eve")
+    pool.wait(3000)
+    place = pool.again("next").place
+    assert place is not None
+    promised_s = place.starts_at_s
+    pool.ask("brief", priority="high", limit_ms=10 * MINUTE_MS)
+    pool.registry.tick()
+    assert noticed(pool) == {"young"}
+    pool.wait(31_000, step_ms=500)
+    assert pool.running() == {"old", "brief"}
+    pool.wait(HOUR_MS)
+    started = [held.lease.at_s for held in pool.leases["next"]]
+    assert started[0] <= promised_s
+
+
+def test_nobody_leaves_for_a_start_that_is_hardly_earlier(pool: PoolModel) -> None:
+    """Ten minutes of two devices are no price for one minute, but for an hour."""
+    pool.ask("low", devices=2, priority="low", tenant="bob", limit_ms=12 * MINUTE_MS)
+    pool.wait(10 * MINUTE_MS)
+    pool.ask("high", priority="high")
+    pool.wait(MINUTE_MS)
+    assert noticed(pool) == set()
+    why = pool.registry.explain(hashed("high"))
+    assert any("nobody is asked to leave" in fact for fact in why.facts)
+    pool.wait(MINUTE_MS + 1000, step_ms=500)
+    assert pool.running() == {"high"}
+
+
+def test_nobody_leaves_a_node_that_the_request_keeps_away_from() -> None:
+    """The young one shares a node with what must stay apart."""
+    pool = PoolModel()
+    pool.join("a")
+    pool.ask("mine", 50, priority="high", apart="db")
+    pool.join("b")
+    pool.ask("old", priority="low", tenant="bob")
+    pool.wait(10 * MINUTE_MS)
+    pool.ask("young", 50, priority="low", tenant="bob")
+    pool.wait(2 * MINUTE_MS)
+    pool.ask("second", 50, priority="high", apart="db")
+    pool.registry.tick()
+    assert noticed(pool) == {"old"}
+
+
 def test_notice_survives_a_restart(pool: PoolModel) -> None:
     pool.ask("low", devices=2, priority="low", tenant="bob")
     pool.wait(5 * MINUTE_MS)
@@ -211,9 +287,7 @@ def test_the_cheapest_victims_against_all_sets(
         at_s=0.0,
     )
     state, at = pool.registry._state, pool.clock()
-    found = victims(
-        state, request, at.wall_s, state.fleet.exists.any(axis=1), pool.settings
-    )
+    found = victims(state, request, at, state.fleet.exists.any(axis=1), pool.settings)
     leases = [held.lease for held in pool.registry.leases()]
     assert found is not None, "all of them may be ended"
     cost = cost_of(found.leases, leases, at.wall_s)

@@ -363,6 +363,21 @@ def test_the_head_is_promised_a_start_and_gets_it(pool: PoolModel) -> None:
     assert started_s <= promised_s + 0.001
 
 
+def test_room_beside_two_promises_is_counted_once() -> None:
+    """At the promised time both halves are taken: nothing fits beside them."""
+    pool = PoolModel()
+    pool.join("a")
+    pool.ask("now", 60, tenant="bob", limit_ms=HOUR_MS)
+    for priority in ("low", "normal"):
+        pool.ask(priority, 50, priority=priority, tenant="eve")
+        pool.wait(3000)
+    promised = pool.registry._state.promises
+    assert {hashed("low"), hashed("normal")} == promised.keys()
+    assert not pool.ask("beside", 40, priority="low", tenant="ada")
+    pool.wait(HOUR_MS)
+    assert pool.running() == {"low", "normal"}
+
+
 def test_a_promise_survives_a_restart(pool: PoolModel) -> None:
     pool.ask("one", limit_ms=HOUR_MS)
     pool.ask("two", limit_ms=HOUR_MS)
