@@ -258,10 +258,14 @@ def prepare() -> None:
     FILLED.update(insides_of_scipy())
     FILLED["cupyx.scipy.interpolate._rbfinterp"] = fill_rbf
     FILLED["cupyx.scipy.ndimage._util"] = fill_ndimage_util
+    early = []
     for name in (*INSIDES, *insides_of_scipy()):
         is_core = name in FILLED and name.startswith("cupy._core")
         if is_core or name not in finder.MAKERS:
-            finder.MAKERS.setdefault(name, []).append(FILLED.get(name, lenient))
+            fill = FILLED.get(name, lenient)
+            finder.MAKERS.setdefault(name, []).append(fill)
+            if name in sys.modules:  # another plugin has imported cupy
+                early.append((fill, sys.modules[name]))
     finder.LEFT_ALONE.update(
         f"cupy.testing{path and '.' + path}"
         for path in (
@@ -269,6 +273,8 @@ def prepare() -> None:
             *(one.stem for one in (CHECKOUT / "cupy/testing").glob("_*.py")),
         )
     )
+    for fill, made in early:
+        fill(made)
     import cupy
 
     cupy.__path__.append(str(CHECKOUT / "cupy"))
