@@ -14,7 +14,9 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize("audit", ["0", "1"])
-@pytest.mark.parametrize("name", ["arrays_drawn", "arrays_shapes", "arrays_of_scipy"])
+@pytest.mark.parametrize(
+    "name", ["arrays_drawn", "arrays_shapes", "arrays_of_scipy", "arrays_memory"]
+)
 def test_all_cases_pass(xpool_run: Runner, name: str, audit: str) -> None:
     program = PROGRAMS / f"{name}.py"
     cases = re.findall(r"^def case_(\w+)", program.read_text(), re.MULTILINE)

@@ -101,6 +101,11 @@ def device_of(number: int) -> int:
     return number >> _DEVICE_SHIFT
 
 
+def is_predicted(number: int) -> bool:
+    """Whether the client has given a number, before a call."""
+    return number & ((1 << _DEVICE_SHIFT) - 1) < _SYNCHRONOUS_FROM
+
+
 def by_definition(value: Any) -> bytes:
     """What ``write_array_value`` writes."""
     writer = Writer()

@@ -46,7 +46,7 @@ from xpool_protocol.wire import Reader, Writer
 from xpool_server.arrays.described import DtypeTable
 from xpool_server.arrays.dtypes import CODE_OF
 from xpool_server.arrays.library import ArrayLibrary, fields_of
-from xpool_server.arrays.strides import check_strides
+from xpool_server.arrays.strides import bounds, check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
 from xpool_server.faults import Poisoned
@@ -130,6 +130,7 @@ class ArrayCalls:
             "xpool.describe": self._describe_all,
             "xpool.attribute": self._attribute,
             "xpool.set_attribute": self._set_attribute,
+            "xpool.bounds": self._bounds,
             "xpool.object_attribute": self._object_attribute,
             "xpool.equal": lambda a, b: self._compare(operator.eq, a, b),
             "xpool.not_equal": lambda a, b: self._compare(operator.ne, a, b),
@@ -577,6 +578,27 @@ class ArrayCalls:
             extent = self.library.extent(array)
             check_strides(extent, array.itemsize, array.shape, value)
         setattr(array, name, value)
+
+    def _bounds(self, array: Any, others: Any) -> Any:
+        """Where items of arrays begin and end in an array's memory, if they are there.
+
+        Raises:
+            ArgumentInvalid: something is no array.
+        """
+        kind = self.library.array_type
+        if not isinstance(others, tuple) or not all(
+            isinstance(one, kind) for one in (array, *others)
+        ):
+            raise ArgumentInvalid("only arrays have bounds")
+        owner = owner_of(array)
+        return tuple(
+            [
+                bounds(self.library.extent(one)[0], one)
+                if owner_of(one) is owner
+                else None
+                for one in others
+            ]
+        )
 
     def _as_strided(self, x: Any, shape: Any = None, strides: Any = None) -> Any:
         if not isinstance(x, self.library.array_type):

@@ -39,8 +39,25 @@ def check_strides(
         raise ValueError("negative dimensions are not allowed")
     if not math.prod(shape):
         return
-    steps = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
-    low = sum(min(step, 0) for step in steps)
-    high = sum(max(step, 0) for step in steps) + itemsize
+    low, high = _reach(itemsize, shape, strides)
     if low < extent[0] or high > extent[1]:
         raise ValueError(f"strides {tuple(strides)} lead outside of the array's memory")
+
+
+def bounds(begin: int, array: Any) -> tuple[int, int]:
+    """Where an array's items begin and end in its memory, in bytes.
+
+    Args:
+        begin: of the memory, in bytes from the array's first item.
+        array: with one item at the least.
+    """
+    low, high = _reach(array.itemsize, array.shape, array.strides)
+    return low - begin, high - begin
+
+
+def _reach(
+    itemsize: int, shape: Sequence[int], strides: Sequence[int]
+) -> tuple[int, int]:
+    steps = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
+    low = sum(min(step, 0) for step in steps)
+    return low, sum(max(step, 0) for step in steps) + itemsize

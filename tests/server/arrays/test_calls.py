@@ -197,6 +197,24 @@ def test_parts_of_a_matrix_stay_together(desk: Desk, name: str, value: Any) -> N
     assert fault.text
 
 
+def test_bounds_are_told_within_one_memory_alone(desk: Desk) -> None:
+    desk.put(2, [1.0, 2, 3, 4, 5])
+    for number, key in ((3, slice(1, 3)), (4, slice(None, None, -2))):
+        result = [(number, FLOAT32, (len(range(5)[key]),))]
+        assert not desk.call("ndarray.__getitem__", result, Handle(2), key)
+    others = tuple(Handle(number) for number in (2, 3, 4, 1))
+    found, _ = desk.ask("xpool.bounds", Handle(3), others)
+    assert found == ((0, 20), (4, 12), (0, 20), None)
+
+
+@pytest.mark.parametrize(
+    "others", [Handle(1), (1,), (Handle(1), None), [Handle(1)], None]
+)
+def test_only_arrays_have_bounds(desk: Desk, others: Any) -> None:
+    fault = desk.ask("xpool.bounds", Handle(1), others)
+    assert "only arrays have bounds" in fault.text
+
+
 def test_warnings_are_told(desk: Desk) -> None:
     desk.put(2, [])
     _, said = desk.ask("cupy.mean", Handle(2))

@@ -98,16 +98,6 @@ def meshgrid(*xi: Any, **kwargs: Any) -> tuple[Any, ...]:
     return tuple(call("cupy.meshgrid", xi, kwargs)) if xi else ()
 
 
-@own("cupy.copyto")
-def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) -> None:
-    """Write one array to another; a host array of one item is a scalar."""
-    if isinstance(src, np.ndarray):
-        if src.size != 1:
-            raise ValueError("non-scalar numpy.ndarray cannot be used for copyto")
-        src = src.reshape(())[()]
-    call("cupy.copyto", (dst, src), {"casting": casting, "where": where})
-
-
 @own("cupy.repeat")
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     """Each item so many times."""

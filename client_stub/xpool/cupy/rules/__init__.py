@@ -3,12 +3,14 @@
 from xpool.cupy.rules import (
     creation,
     decompositions,
+    images,
     items,
     joining,
     linalg,
     random,
     reductions,
     shapes,
+    signals,
     solvers,
     transforms,
 )
@@ -16,12 +18,14 @@ from xpool.cupy.rules import (
 __all__ = [
     "creation",
     "decompositions",
+    "images",
     "items",
     "joining",
     "linalg",
     "random",
     "reductions",
     "shapes",
+    "signals",
     "solvers",
     "transforms",
 ]
