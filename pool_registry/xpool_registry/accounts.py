@@ -27,6 +27,7 @@ ROWS_AT_ONCE: Final = 500
 look five times a second, ten thousand busy leases have their use kept each four
 seconds, and their nodes tell it again until then."""
 
+DAY_S: Final = 24 * HOUR_S
 MAX_PERIOD_S = 5 * 366 * 24 * HOUR_S
 _log = structlog.get_logger(__name__)
 
@@ -34,14 +35,18 @@ _log = structlog.get_logger(__name__)
 class Accounts:
     """One pool's usage. Every method may be called from any thread."""
 
-    def __init__(self, store: UsageStore, now_s: float) -> None:
+    def __init__(self, store: UsageStore, now_s: float, kept_days: int = 0) -> None:
         """Go on where the store stands.
 
         Args:
             store: read once, for the hour before and this one.
             now_s: wall clock.
+            kept_days: rows are dropped when they are so much older than the newest,
+                by whose time a clock that jumps ahead drops nothing; 0: never.
         """
         self._store = store
+        self._kept_s = kept_days * DAY_S
+        self._newest_s = self._pruned_s = 0
         self._lock = threading.Lock()
         #: Held while rows are written, which nobody who charges waits for.
         self._writing = threading.Lock()
@@ -90,11 +95,28 @@ class Accounts:
                 self._is_behind = len(rows) == ROWS_AT_ONCE
             if rows and not self._put(rows):
                 return
+            self._prune(now_s)
             with self._lock:
                 hour_s = int(now_s) // HOUR_S * HOUR_S
                 if hour_s != self._hour_s:
                     self._hour_s = hour_s
                     self._ledger.forget_before(hour_s - HOUR_S)
+
+    def _prune(self, now_s: float) -> None:
+        """Drop what is too old, some rows with each look."""
+        if not self._kept_s or self._is_behind:
+            return
+        newest_s = min(int(now_s), self._newest_s)
+        first_s = (newest_s - self._kept_s) // HOUR_S * HOUR_S
+        if first_s <= self._pruned_s:
+            return
+        try:
+            is_more = self._store.forget_before(first_s, ROWS_AT_ONCE)
+        except BrokenError as error:
+            _log.error("old usage is kept for another hour", error=str(error))
+            is_more = False
+        if not is_more:
+            self._pruned_s = first_s
 
     def usage(self, since_s: int, until_s: int, by: str, now_s: float) -> list[Sum]:
         """Sums of the hours that begin in a period; the current hour is in it.
@@ -138,6 +160,7 @@ class Accounts:
     def _note(self, rows: Iterable[Row]) -> None:
         for row in rows:
             lease_id = row.key.lease_id
+            self._newest_s = max(self._newest_s, row.key.hour_s)
             before_s = self._stored_s.pop(lease_id, 0)
             self._stored_s[lease_id] = max(before_s, row.last_s)
         while len(self._stored_s) > MAX_LEASES:

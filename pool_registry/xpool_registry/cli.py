@@ -78,6 +78,15 @@ def registry(
             " time: with etcd meanwhile, with a file at the start.",
         ),
     ] = 10_000,
+    usage_days: Annotated[
+        int,
+        typer.Option(
+            envvar="XPOOL_USAGE_DAYS",
+            min=0,
+            max=10_000,
+            help="Keep hourly rows of usage for so many days; 0: for ever.",
+        ),
+    ] = 400,
     metrics: Annotated[
         str,
         typer.Option(
@@ -137,6 +146,7 @@ def registry(
             Settings(
                 default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl)),
                 compact_after=compact_after,
+                usage_days=usage_days,
             ),
             is_insecure=insecure,
             advertise=advertise,

@@ -175,7 +175,9 @@ class Registry(AdminDuties, Durability, Listings):
         self._recall(past)
         self._state = State.from_events(past, at.now_ns, at.wall_s, self.settings)
         self.registry_id = self._created(at).registry_id
-        self._accounts = Accounts(usage_store or MemoryUsage(), at.wall_s)
+        self._accounts = Accounts(
+            usage_store or MemoryUsage(), at.wall_s, self.settings.usage_days
+        )
 
     def _created(self, at: Moment) -> RegistryCreated:
         created = self._state.created

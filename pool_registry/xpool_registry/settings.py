@@ -87,6 +87,10 @@ class Settings:
     """A log is put into short when so many appends have come since the last time;
     reading it at a start then takes half a second."""
 
+    usage_days: int = 400
+    """So long rows of usage are kept: a year, and a month to look back at it; 0: for
+    ever. A lease's row of an hour is some 60 bytes in a file."""
+
     hold_after_ms: int = 120_000
     """A request that heads the queue so long, with no end of those before it known,
     has devices kept free for it."""

@@ -35,6 +35,13 @@ ROWS_AT_ONCE: Final = 100
 """In one statement; see ``store.ROWS_AT_ONCE``."""
 
 _GET: Final = "SELECT * FROM usage WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s"
+_PRUNE: Final = """
+DELETE FROM usage
+WHERE (hour_s, lease_id, tenant, node_name, device_index) IN (
+    SELECT hour_s, lease_id, tenant, node_name, device_index FROM usage
+    WHERE hour_s < ? ORDER BY hour_s LIMIT ?
+)
+"""
 _KEY: Final = 5
 _figures: Final = attrgetter(*(one.name for one in fields(Totals)))
 PUTS: Final = 100
@@ -61,6 +68,20 @@ class UsageStore(Protocol):
             BrokenError: they could not be read.
         """
 
+    def forget_before(self, hour_s: int, most: int) -> bool:
+        """Drop rows of hours before that one, the oldest first.
+
+        Args:
+            hour_s: the first hour that is kept.
+            most: rows that one call drops, where the store can't drop all at once.
+
+        Returns:
+            Whether there may be more of them.
+
+        Raises:
+            BrokenError: they could not be dropped.
+        """
+
     def close(self) -> None:
         """Let go of what is open."""
 
@@ -81,6 +102,8 @@ class SqliteUsage:
             # The registry calls from several threads, but one at a time.
             self._database = sqlite3.connect(path, check_same_thread=False)
             path.chmod(0o600)
+            # Of a new file alone; in an older one the room is used again, and kept.
+            self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(_CREATE)
@@ -117,6 +140,20 @@ class SqliteUsage:
             ) from error
         return [Row(Key(*one[:_KEY]), Totals(*one[_KEY:-1]), one[-1]) for one in found]
 
+    def forget_before(self, hour_s: int, most: int) -> bool:
+        """Drop old rows, and give the file's room back to the disk."""
+        try:
+            with self._database:
+                count = self._database.execute(_PRUNE, (hour_s, most)).rowcount
+            if count:
+                # ``execute`` takes one step, and each step frees one page.
+                self._database.executescript("PRAGMA incremental_vacuum")
+        except sqlite3.Error as error:
+            raise BrokenError(
+                f"the registry cannot drop old usage in {self._path}: {error}"
+            ) from error
+        return count == most
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -137,6 +174,13 @@ class MemoryUsage:
     def rows(self, since_s: int, until_s: int) -> list[Row]:
         """All of a period."""
         return _within(self._rows.values(), since_s, until_s)
+
+    def forget_before(self, hour_s: int, most: int) -> bool:
+        """Drop old rows."""
+        old = sorted(key for key in self._rows if key.hour_s < hour_s)
+        for key in old[:most]:
+            del self._rows[key]
+        return len(old) > most
 
     def close(self) -> None:
         """Nothing is open."""
@@ -190,6 +234,14 @@ class EtcdUsage:
             entries = self._etcd.span(begin, f"{begin[:-1]}0")  # "0" follows "/"
             rows += [msgspec.json.decode(one.value, type=Row) for one in entries]
         return rows
+
+    def forget_before(self, hour_s: int, most: int) -> bool:
+        """Drop all old rows: etcd removes a range of keys in one step."""
+        end = f"{self._prefix}{hour_s:012d}/"
+        at = [(self._term.key, self._term.revision)]
+        if not self._etcd.delete_span_if(self._prefix, end, at):
+            raise NotLeader("another registry leads this pool by now")
+        return False
 
     def close(self) -> None:
         """The connection is the log's."""

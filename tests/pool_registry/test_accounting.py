@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,64 @@ def test_what_is_put_is_found_by_its_hours(store: UsageStore) -> None:
     # A period that begins within an hour has all of it.
     assert len(store.rows(HOUR_S + 1800, 2 * HOUR_S)) == 2
     assert store.rows(50 * HOUR_S, 60 * HOUR_S) == []
+
+
+def test_old_hours_are_dropped_and_the_others_kept(store: UsageStore) -> None:
+    store.put(ROWS)
+    for _ in range(len(ROWS)):
+        if not store.forget_before(2 * HOUR_S, 1):
+            break
+    kept = [one for one in ROWS if one.key.hour_s >= 2 * HOUR_S]
+    assert 0 < len(kept) < len(ROWS)
+    found = store.rows(0, 100 * HOUR_S)
+    assert sorted(one.key for one in found) == sorted(one.key for one in kept)
+    assert not store.forget_before(2 * HOUR_S, 1)
+
+
+def test_a_file_gives_its_room_back(tmp_path: Path) -> None:
+    path = tmp_path / "u"
+    store = SqliteUsage(path)
+    store.put([row(i % 50, f"lease-{i}", "ada", 0, 1.0) for i in range(5000)])
+    _checkpoint(path)
+    before = path.stat().st_size
+    while store.forget_before(49 * HOUR_S, 500):
+        pass
+    _checkpoint(path)
+    assert path.stat().st_size < before / 5
+    assert len(store.rows(0, 50 * HOUR_S)) == 100
+    store.close()
+
+
+def _checkpoint(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    database.close()
+
+
+def test_usage_is_kept_for_so_many_days() -> None:
+    store = MemoryUsage()
+    hour = int(NOW_S) // HOUR_S
+    store.put([row(hour - 24 * day, f"l{day}", "ada", 0, 1.0) for day in range(5)])
+    accounts = Accounts(store, NOW_S, kept_days=3)
+    accounts.charge([(holder(), [second(NOW_S)])], NOW_S)
+    accounts.flush(NOW_S + 2)
+    left = {one.key.lease_id for one in store.rows(0, int(NOW_S) + HOUR_S)}
+    assert left == {"l", "l0", "l1", "l2", "l3"}
+    # A clock that jumps ahead is not believed before anything is measured by it.
+    accounts.flush(NOW_S + 100 * 24 * HOUR_S)
+    assert len(store.rows(0, int(NOW_S) + HOUR_S)) == 5
+
+
+def test_many_old_rows_are_dropped_in_small_steps() -> None:
+    store = MemoryUsage()
+    store.put([row(0, f"old-{i}", "ada", 0, 1.0) for i in range(1200)])
+    accounts = Accounts(store, NOW_S, kept_days=1)
+    accounts.charge([(holder(), [second(NOW_S)])], NOW_S)
+    left = []
+    for i in range(1, 5):
+        accounts.flush(NOW_S + 2 * i)
+        left.append(len(store.rows(0, HOUR_S)))
+    assert left == [700, 200, 0, 0]
 
 
 def test_who_leads_no_more_writes_no_usage(tmp_path: Path) -> None:
