@@ -15,7 +15,11 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.parametrize("audit", ["0", "1"])
 @pytest.mark.parametrize(
-    "name", ["arrays_drawn", "arrays_shapes", "arrays_of_scipy", "arrays_memory"]
+    "name",
+    [
+        *("arrays_drawn", "arrays_shapes", "arrays_of_scipy", "arrays_memory"),
+        "arrays_sparse",
+    ],
 )
 def test_all_cases_pass(xpool_run: Runner, name: str, audit: str) -> None:
     program = PROGRAMS / f"{name}.py"

@@ -76,7 +76,8 @@ WARNINGS: Final[dict[str, type[Warning]]] = {
         np.exceptions.VisibleDeprecationWarning,
     )
 }
-"""What the server's warnings become; any other is a ``UserWarning``."""
+"""What the server's warnings become; any other is a ``UserWarning``. Classes of
+CuPy's own are added where they are made."""
 
 
 class ArrayDevice:

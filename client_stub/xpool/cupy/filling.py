@@ -12,6 +12,7 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import finder
+from xpool.cupy.device import WARNINGS
 from xpool.cupy.functions import function_of
 from xpool.cupy.ufunc import ufunc
 
@@ -136,8 +137,13 @@ def _exception(module: str, name: str, bases: list[str]) -> Any:
         ),
         Exception,
     )
+    beside = next((one for one in bases if one in api()[module]), None)
+    if beside is not None:
+        base = _value(module, beside, api()[module][beside])
     made = type(name, (base,), {"__module__": module})
     CLASSES[f"{module}.{name}"] = made
+    if issubclass(made, Warning):
+        WARNINGS.setdefault(name, made)
     return made
 
 

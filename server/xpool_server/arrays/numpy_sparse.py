@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpool_server.arrays import sparse_pairs
+
 INDICES: Final = frozenset(("indices", "indptr", "row", "col", "offsets"))
 """Attributes of which a client gets a copy."""
 
@@ -195,4 +197,5 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
         for name in ("sum", "mean")
     },
     **{f"cupyx.scipy.sparse.{kind}.toarray": _in_c_order(kind) for kind in KINDS},
+    **sparse_pairs.own(KINDS),
 }

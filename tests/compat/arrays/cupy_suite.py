@@ -165,6 +165,12 @@ def fill_cuda_cusolver(m: types.ModuleType) -> None:
     lenient(m)
 
 
+def fill_cusparse(m: types.ModuleType) -> None:
+    """Tests ask for the version in which some function of cuSPARSE was wrong."""
+    m.getVersion = lambda: 12000
+    lenient(m)
+
+
 def fill_rbf(m: types.ModuleType) -> None:
     """Tables of names, which SciPy's module has, too."""
     import scipy.interpolate._rbfinterp as theirs
@@ -230,6 +236,7 @@ FILLED = {
     "cupy.random._permutations": fill_public,
     "cupy.random.generator": fill_public,
     "cupyx.cusolver": fill_cusolver,
+    "cupyx.cusparse": fill_cusparse,
     "cupy.cuda.cusolver": fill_cuda_cusolver,
     "cupy._core": fill_core,
     "cupy._core.core": fill_core,
@@ -260,7 +267,7 @@ def prepare() -> None:
     FILLED["cupyx.scipy.ndimage._util"] = fill_ndimage_util
     early = []
     for name in (*INSIDES, *insides_of_scipy()):
-        is_core = name in FILLED and name.startswith("cupy._core")
+        is_core = name in FILLED and name.startswith(("cupy._core", "cupyx.cusparse"))
         if is_core or name not in finder.MAKERS:
             fill = FILLED.get(name, lenient)
             finder.MAKERS.setdefault(name, []).append(fill)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import types
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import transfer
+from xpool.cupy.device import WARNINGS
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
@@ -325,7 +327,15 @@ def random(
     return made
 
 
+_WARNINGS: Final = ("SparseWarning", "SparseEfficiencyWarning")
+
+
 @module("cupyx.scipy.sparse")
 def fill(m: ModuleType) -> None:
-    """The common bases."""
+    """The common bases, and SciPy's warnings if it is there, as CuPy has them."""
     m.spmatrix, m.sparray = spmatrix, sparray  # type: ignore[attr-defined]
+    if importlib.util.find_spec("scipy") is not None:
+        theirs = importlib.import_module("scipy.sparse")
+        for name in _WARNINGS:
+            setattr(m, name, getattr(theirs, name))
+            WARNINGS[name] = getattr(theirs, name)
