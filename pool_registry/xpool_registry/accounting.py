@@ -96,7 +96,8 @@ class _Sum:
     """A row that is still added to, many times a second in a large pool."""
 
     __slots__ = (
-        *("booked_s", "byte_s", "device_s", "executed_ops", "holder", "key", "last_s"),
+        *("booked_s", "byte_s", "device_s", "executed_ops", "holder", "is_changed"),
+        *("key", "last_s"),
         *("received_nbytes", "seconds", "sent_nbytes", "waiting_s"),
     )
 
@@ -104,6 +105,7 @@ class _Sum:
         totals = row.totals
         self.key, self.last_s = row.key, row.last_s
         self.holder: Holder | None = None
+        self.is_changed = False
         self.device_s, self.booked_s = totals.device_s, totals.booked_s
         self.waiting_s, self.byte_s = totals.waiting_s, totals.byte_s
         self.executed_ops = totals.executed_ops
@@ -111,15 +113,16 @@ class _Sum:
         self.sent_nbytes, self.seconds = totals.sent_nbytes, totals.seconds
 
     def add(self, second: Second, share_percent: int) -> None:
-        self.device_s += min(second.device_ns, MAX_SECOND_NS) / 1e9
+        at_s, device_ns, waiting_ns, ops, received, sent, allocated = second
+        self.device_s += min(device_ns, MAX_SECOND_NS) / 1e9
         self.booked_s += share_percent / 100
-        self.waiting_s += min(second.waiting_ns, MAX_SECOND_NS) / 1e9
-        self.byte_s += second.allocated_nbytes
-        self.executed_ops += second.executed_ops
-        self.received_nbytes += second.received_nbytes
-        self.sent_nbytes += second.sent_nbytes
+        self.waiting_s += min(waiting_ns, MAX_SECOND_NS) / 1e9
+        self.byte_s += allocated
+        self.executed_ops += ops
+        self.received_nbytes += received
+        self.sent_nbytes += sent
         self.seconds += 1
-        self.last_s = second.at_s
+        self.last_s = at_s
 
     def row(self) -> Row:
         totals = Totals(
@@ -157,12 +160,16 @@ class Ledger:
             seconds: as its node reports them, oldest first.
             now_s: the registry's wall clock.
         """
+        lease_id = holder.lease_id
+        before_s = last_s = self._last_s.get(lease_id, -1)
         for second in seconds:
-            if second.at_s <= self._last_s.get(holder.lease_id, -1):
-                continue
-            self._last_s.pop(holder.lease_id, None)
-            self._last_s[holder.lease_id] = second.at_s
-            self._add(holder, second, now_s)
+            if second.at_s > last_s:
+                last_s = second.at_s
+                self._add(holder, second, now_s)
+        if last_s == before_s:
+            return
+        self._last_s.pop(lease_id, None)
+        self._last_s[lease_id] = last_s
         while len(self._last_s) > MAX_LEASES:
             oldest = next(iter(self._last_s))
             del self._last_s[oldest]
@@ -185,12 +192,16 @@ class Ledger:
         """Rows that have changed since they were last taken; the longest ago first."""
         keys = list(itertools.islice(self._changed, at_most))
         taken = {key: self._changed.pop(key) for key in keys}
+        for one in taken.values():
+            one.is_changed = False
         return [taken[key].row() for key in sorted(taken)]
 
     def give_back(self, rows: Iterable[Row]) -> None:
         """These could not be kept: they are taken again."""
         for row in rows:
-            self._changed[row.key] = self._sums[row.key]
+            one = self._sums[row.key]
+            one.is_changed = True
+            self._changed[row.key] = one
 
     def forget_before(self, hour_s: int) -> None:
         """Drop rows of earlier hours that have been taken: the disk has them."""
@@ -209,7 +220,9 @@ class Ledger:
         if one is None or one.key.hour_s != hour_s or one.holder is not holder:
             one = self._sum_of(holder, hour_s)
         one.add(second, holder.share_percent)
-        self._changed[one.key] = one
+        if not one.is_changed:  # a key is five fields to hash
+            one.is_changed = True
+            self._changed[one.key] = one
 
     def _sum_of(self, holder: Holder, hour_s: int) -> _Sum:
         key = Key(

@@ -482,6 +482,8 @@ class Registry(AdminDuties, Durability, Listings):
 
     def _commit(self, facts: Sequence[RegistryEvent | Observation], at: Moment) -> None:
         """Store what is to be stored, then let all of it be true."""
+        if not facts:
+            return
         events = [fact for fact in facts if isinstance(fact, RegistryEvent)]
         if events:
             self._store.append(events)

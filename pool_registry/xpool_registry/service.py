@@ -284,12 +284,17 @@ def _usage_from_wire(
     last = [one.last for one in request.ended if one.HasField("last")]
     for session in (*request.sessions, *last):
         usage = session.usage
-        if not usage:
+        first = len(usage) - 1
+        if first < 0:
             continue
-        charged, first = charged_s(session.lease_id), len(usage) - 1
+        lease_id = session.lease_id
+        if not first:
+            yield lease_id, (_second_from_wire(usage[0]),)
+            continue
+        charged = charged_s(lease_id)
         while first > 0 and usage[first - 1].at_s > charged:
             first -= 1
-        yield session.lease_id, tuple(map(_second_from_wire, usage[first:]))
+        yield lease_id, tuple(map(_second_from_wire, usage[first:]))
 
 
 def _second_from_wire(one: pb.UsageSecond) -> Second:
