@@ -7,7 +7,7 @@ import json
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from xpool_protocol.errors import UsageError
@@ -21,6 +21,7 @@ from xpool_registry.cli import (
     admin_app,
     one_sentence,
 )
+from xpool_registry.event_lines import event_text
 
 if TYPE_CHECKING:
     from xpool_protocol.control import admin_pb2 as pb
@@ -398,22 +399,6 @@ def explanation_text(found: pb.Explanation, *, as_json: bool) -> str:
         for line in lines
     )
     return "\n".join(itertools.chain.from_iterable(wrapped))
-
-
-def event_text(event: pb.EventInfo, *, as_json: bool) -> str:
-    """One line: time, kind, what matters; or the whole event."""
-    fields: dict[str, Any] = json.loads(event.json)
-    if as_json:
-        return json.dumps({"sequence": event.sequence, **fields})
-    at_s = float(fields.pop("at_s", 0.0))
-    kind = str(fields.pop("event"))
-    clock = time.strftime("%m-%d %H:%M:%S", time.localtime(at_s))
-    said = " ".join(
-        f"{key}={value}"
-        for key, value in fields.items()
-        if isinstance(value, str | int) and value not in ("", 0)
-    )
-    return f"{clock} {kind} {said}"
 
 
 def _count(devices: int) -> int:
