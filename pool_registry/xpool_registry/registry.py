@@ -68,11 +68,12 @@ from xpool_registry.resizing import (
     reconcile,
     resize,
 )
-from xpool_registry.schedule import in_order, schedule
+from xpool_registry.schedule import schedule
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 from xpool_registry.store import Store
 from xpool_registry.tenancy import check_same_tenant
+from xpool_registry.turns import in_order
 from xpool_registry.usage_store import MemoryUsage, UsageStore
 from xpool_registry.views import (
     Answer as Answer,

@@ -12,7 +12,6 @@ looks on, and given back before it returns; the facts that it returns do the res
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,10 +28,11 @@ from xpool_registry.events import (
     RequestQueued,
     StartPromised,
 )
-from xpool_registry.fairshare import Amount, Shares
+from xpool_registry.fairshare import Amount
 from xpool_registry.fleet import Bools
+from xpool_registry.granting import leases_of, why_there
 from xpool_registry.known import NS_PER_MS
-from xpool_registry.nearness import place, regions, words
+from xpool_registry.nearness import place, regions
 from xpool_registry.preemption import RANKS, is_worth_it, victims
 from xpool_registry.reservations import (
     LATE_NS,
@@ -45,8 +45,7 @@ from xpool_registry.reservations import (
 )
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
-
-PRIORITIES: Final = ("high", "normal", "low")
+from xpool_registry.turns import PRIORITIES, in_order
 
 MAX_TRIED: Final = 500
 """Requests that one pass tries to place; those behind wait for the next."""
@@ -68,40 +67,6 @@ class Plan:
 
     order: list[str] = field(default_factory=list)
     """Those that wait on, in the order in which they are served, as far as looked."""
-
-
-def in_order(
-    state: State, shares: Shares, extra: RequestQueued | None = None
-) -> Iterator[RequestQueued]:
-    """The queue in the order in which it is served.
-
-    ``shares`` is asked anew for each one, so that what the caller grants meanwhile
-    counts.
-    """
-    waiting = [*state.waiting.values(), *([extra] if extra else [])]
-    promised = [one for one in waiting if one.request_id in state.promises]
-    promised.sort(key=lambda one: state.promises[one.request_id].starts_ns or 1 << 62)
-    yield from promised
-    for priority in PRIORITIES:
-        queues: dict[str, deque[RequestQueued]] = {}
-        for one in waiting:
-            if one.priority == priority and one.request_id not in state.promises:
-                queues.setdefault(one.tenant, deque()).append(one)
-        keys = {tenant: shares.key(tenant) for tenant in queues}
-        seen = shares.version
-        while queues:
-            tenant = min(keys, key=lambda name: keys[name])
-            yield queues[tenant].popleft()
-            if not queues[tenant]:
-                del queues[tenant], keys[tenant]
-            if shares.version == seen:
-                continue
-            # What it got changes its own place, and that of its group's others.
-            seen = shares.version
-            group = shares.chain(tenant)[-1]
-            for name in keys:
-                if shares.chain(name)[-1] == group:
-                    keys[name] = shares.key(name)
 
 
 class _Pass:
@@ -388,66 +353,24 @@ class _Pass:
         self.plan.facts.append(promise)
         self.is_over = True
 
-    def _why(self, request: RequestQueued) -> str:
-        """Why a request got the devices that it got, for people."""
-        placer = self.state.placers[request.policy]
-        word = getattr(placer.policy, "word", placer.policy.name)
-        if request.near:
-            word = f"the nearest with room, and of those {word}"
-        nodes = placer.candidate_count(demand_from(request), self.may)
-        if not nodes:
-            return f"{word}; no node could hold all of it alone"
-        return f"{word}; the best of {nodes} nodes that could hold it"
-
     def _grant(self, request: RequestQueued, spots: Sequence[Spot], share: int) -> None:
-        fleet = self.state.fleet
+        state = self.state
         ids = [self.new_id() for _ in spots]
-        why = self._why(request)
-        node = fleet.nodes[spots[0].row].name
-        far = words(request, node)
-        if far:
-            why = f"{why}; {node} is {far}"
-        if request.close_by and len(spots) > 1:
-            value = fleet.nodes[spots[0].row].labels.get(request.close_by, "")
-            why = f"{why}; all close by, {request.close_by}={value}"
-        leases = []
-        for lease_id, spot in zip(ids, spots, strict=True):
-            total = int(fleet.total_nbytes[spot])
-            nbytes = request.memory_nbytes or total * share // 100
+        leases = leases_of(
+            request,
+            spots,
+            share,
+            fleet=state.fleet,
+            ids=ids,
+            epoch=self.epoch + 1,
+            why=why_there(state, request, spots, self.may),
+            at=self.at,
+        )
+        self.epoch += len(leases)
+        for lease, spot in zip(leases, spots, strict=True):
             milli = share * 10
-            fleet.take(spot.row, [spot.column], milli, nbytes)
-            self.taken.append((spot, milli, nbytes))
-            self.epoch += 1
-            waited_s = max(0.0, self.at.wall_s - request.at_s)
-            leases.append(
-                LeaseGranted(
-                    lease_id=lease_id,
-                    epoch=self.epoch,
-                    tenant=request.tenant,
-                    client=request.client,
-                    node_name=fleet.nodes[spot.row].name,
-                    device_index=fleet.device_index(*spot),
-                    share_percent=share,
-                    memory_nbytes=nbytes,
-                    mode=request.mode,
-                    ttl_ms=request.ttl_ms,
-                    at_s=self.at.wall_s,
-                    group_id=ids[0] if len(ids) > 1 else "",
-                    group_size=len(ids),
-                    priority=request.priority,
-                    request_id=request.request_id,
-                    limit_ms=request.limit_ms,
-                    apart=request.apart,
-                    why=why,
-                    waited_ms=int(1000 * waited_s),
-                    min_share_percent=request.min_share_percent,
-                    wish_percent=request.share_percent
-                    if request.min_share_percent
-                    else 0,
-                    is_memory_implied=not request.memory_nbytes,
-                    has_own_ttl=request.has_own_ttl,
-                )
-            )
+            state.fleet.take(spot.row, [spot.column], milli, lease.memory_nbytes)
+            self.taken.append((spot, milli, lease.memory_nbytes))
         if request.apart:
             rows = self.apart_rows.setdefault((request.tenant, request.apart), set())
             rows.update(spot.row for spot in spots)
