@@ -14,9 +14,9 @@ void probe_stand_at(Connection *connection, uint64_t sequence, uint64_t operatio
 }
 
 // Where the records begin in the frame; -1 if it is Python's.
-int64_t probe_next_batch(const Connection *connection, const char *data, uint64_t nbytes) {
+int64_t probe_next_batch(const Connection *connection, const char *data, uint64_t nbytes, uint64_t frame_count) {
   const std::string copy(data, nbytes);  // exactly as long: a sanitizer sees every byte too many that is read
-  const auto records = connection->next_batch(copy);
+  const auto records = connection->next_batch(copy, frame_count);
   return records ? static_cast<int64_t>(records->data() - copy.data()) : -1;
 }
 

@@ -41,7 +41,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     library.probe_new.restype = pointer
     library.probe_delete.argtypes = [pointer]
     library.probe_stand_at.argtypes = [pointer, uint64, uint64]
-    library.probe_next_batch.argtypes = [pointer, ctypes.c_char_p, uint64]
+    library.probe_next_batch.argtypes = [pointer, ctypes.c_char_p, uint64, uint64]
     library.probe_next_batch.restype = ctypes.c_int64
     library.probe_note_executed.argtypes = [pointer, uint64, uint64]
     library.probe_owes_ack.argtypes = [pointer]
@@ -64,15 +64,19 @@ class Twins:
         self.native = probe.probe_new(MAX_VERSION, self.python.window_nbytes)
         self.sequence = self.operation = 0
 
-    def taken(self, frame: bytes) -> bytes | None:
+    def taken(self, frame: bytes, payload_count: int = 0) -> bytes | None:
         """The next batch's records if the native one takes it."""
-        at = self.probe.probe_next_batch(self.native, frame, len(frame))
+        at = self.probe.probe_next_batch(
+            *(self.native, frame, len(frame), 1 + payload_count)
+        )
         return None if at < 0 else frame[at:]
 
-    def expected(self, frame: bytes) -> bytes | None:
+    def expected(self, frame: bytes, payload_count: int = 0) -> bytes | None:
         """The same of Python, which stays as it was."""
         try:
-            message = copy.deepcopy(self.python).receive([frame])
+            message = copy.deepcopy(self.python).receive(
+                [frame, *[b"payload"] * payload_count]
+            )
         except PeerError:
             return None
         is_next = (
@@ -99,18 +103,22 @@ def twins(probe: Any) -> Iterator[Twins]:
     probe.probe_delete(made.native)
 
 
-def batch_frame(sequence: int, first: int, records: bytes) -> bytes:
-    (frame,) = encode(Batch(sequence, first, records, ()))
-    return bytes(frame)
+def batch_frame(
+    sequence: int, first: int, records: bytes, payload_count: int = 0
+) -> bytes:
+    payloads = (b"payload",) * payload_count
+    return bytes(encode(Batch(sequence, first, records, payloads))[0])
 
 
 @st.composite
 def near_misses(draw: st.DrawFn, sequence: int, operation: int) -> bytes:
     """Frames that are the next batch, or nearly, or something else."""
     records = draw(st.binary(max_size=40))
+    payload_count = draw(st.sampled_from((0, 0, 1, 3)))
     near = st.sampled_from((-2, -1, 0, 0, 0, 0, 1, 2, 1 << 40))
     frame = batch_frame(
-        max(0, sequence + 1 + draw(near)), max(0, operation + draw(near)), records
+        *(max(0, sequence + 1 + draw(near)), max(0, operation + draw(near))),
+        *(records, payload_count),
     )
     kind = draw(st.sampled_from(("as it is", "as it is", "mutated", "cut", "other")))
     if kind == "mutated":
@@ -128,6 +136,9 @@ def test_both_take_the_same_batches(probe: Any, data: st.DataObject) -> None:
     twins = Twins(probe)
     for _ in range(data.draw(st.integers(1, 12))):
         frame = data.draw(near_misses(twins.sequence, twins.operation))
+        for payload_count in (1, 3):
+            taken = twins.taken(frame, payload_count)
+            assert taken == twins.expected(frame, payload_count)
         records = twins.taken(frame)
         assert records == twins.expected(frame)
         if records is not None:

@@ -36,13 +36,13 @@ void Connection::stand_at(uint64_t sequence, uint64_t operation) {
   unacknowledged_bytes_ = 0;
 }
 
-std::optional<std::string_view> Connection::next_batch(std::string_view frame) const {
+std::optional<std::string_view> Connection::next_batch(std::string_view frame, size_t frame_count) const {
   if (frame.size() < kHeaderBytes || frame.size() > MAX_BODY_NBYTES)
     return std::nullopt;
   Header header;
   memcpy(&header, frame.data(), sizeof header);
   if (memcmp(header.magic, "XP", 2) || header.version < 1 || header.version > kMaxVersion ||
-      header.kind != kBatchKind || header.flags || header.frame_count != 1 || header.number != sequence_ + 1)
+      header.kind != kBatchKind || header.flags || header.frame_count != frame_count || header.number != sequence_ + 1)
     return std::nullopt;
   Reader from(reinterpret_cast<const uint8_t *>(frame.data()), frame.size());
   from.go_to(kHeaderBytes);

@@ -1,7 +1,7 @@
 // The worker's side of an open session without I/O: which message is the next batch, and what has been acknowledged.
 //
 // The twin of ServerConnection (protocol/xpool_protocol/connection.py), which is the oracle. It knows by itself only
-// what comes often: the very next batch, well formed and without payload. For all else, malformed bytes among it, Python
+// what comes often: the very next batch, well formed. For all else, malformed bytes among it, Python
 // is asked, which finds the right words; then nothing is left to acknowledge here.
 #pragma once
 #include <cstdint>
@@ -24,9 +24,9 @@ class Connection {
   uint64_t sequence() const { return sequence_; }
   uint64_t operation() const { return operation_; }
 
-  // The records of the next batch, if the only frame of a message is that.
-  std::optional<std::string_view> next_batch(std::string_view frame) const;
-  // The next batch, of a frame of so many bytes, has been executed.
+  // The records of the next batch, if the first frame of a message of so many is that; the others are its payload.
+  std::optional<std::string_view> next_batch(std::string_view frame, size_t frame_count) const;
+  // The next batch, of frames of so many bytes, has been executed.
   void note_executed(size_t nbytes, uint64_t record_count);
 
   bool owes_ack() const { return acknowledged_ < sequence_; }

@@ -215,16 +215,39 @@ void Executor::free(Reader &from) {
   storages.free(id);
 }
 
-// Bytes in the record, into memory of this host.
+// Bytes in the record or in payload frames, into memory of this host.
 void Executor::write(Reader &from) {
   expect(device_.is_cpu());
   const Entry *entry = storages.find(from.uvarint(MAX_STORAGE_ID));
   const uint64_t offset = from.uvarint(MAX_STORAGE_NBYTES);
-  const uint64_t nbytes = from.uvarint(INLINE_NBYTES);
-  expect(from.uvarint(0) == 0 && entry && entry->is_usable() && offset + nbytes <= entry->nbytes);
+  const uint64_t nbytes = from.uvarint(TRANSFER_NBYTES);
+  const uint64_t payload = from.uvarint(MAX_FRAMES - 1);
+  expect(entry && entry->is_usable() && offset + nbytes <= entry->nbytes);
+  if (payload) {
+    write_payload(*entry, offset, nbytes, payload);
+    return;
+  }
+  expect(nbytes <= INLINE_NBYTES);
   const uint8_t *data = from.raw(nbytes);
   if (nbytes)
     memcpy(static_cast<uint8_t *>(entry->storage.mutable_data()) + offset, data, nbytes);
+}
+
+// The frames from the `payload`-th on: all are looked at before any byte is written.
+void Executor::write_payload(const Entry &entry, uint64_t offset, uint64_t nbytes, uint64_t payload) {
+  const uint64_t first = payload - 1, count = (nbytes + CHUNK_NBYTES - 1) / CHUNK_NBYTES;
+  expect(!expansion.plan && !storages.frame && nbytes && first + count <= payloads.size());
+  uint64_t total = 0;
+  for (uint64_t i = 0; i < count; i++)
+    total += payloads[first + i].size();
+  expect(total == nbytes);
+  auto *to = static_cast<uint8_t *>(entry.storage.mutable_data()) + offset;
+  for (uint64_t i = 0; i < count; i++) {
+    const std::string_view piece = payloads[first + i];
+    if (!piece.empty())
+      memcpy(to, piece.data(), piece.size());
+    to += piece.size();
+  }
 }
 
 // What one payload frame of the answer holds, from memory of this host.

@@ -3,6 +3,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -58,6 +59,9 @@ class Executor {
   size_t bound = 0;  // outputs that have their handles already
   Answer answer;
 
+  // Of the message whose records run: `Write` takes its bytes from them. What is not there is Python's.
+  std::vector<std::string_view> payloads;
+
   // Replaces what the number stood for; null makes Python execute its calls.
   void define(uint64_t number, std::unique_ptr<Operation> operation);
   Outcome run(const uint8_t *records, size_t nbytes, size_t from);
@@ -100,6 +104,7 @@ class Executor {
   void allocate(Reader &from);
   void free(Reader &from);
   void write(Reader &from);
+  void write_payload(const Entry &entry, uint64_t offset, uint64_t nbytes, uint64_t payload);
   Outcome read(Reader &from);
   Operation &read_operation(Reader &from, uint64_t &number);
   void read_outputs(Reader &from);

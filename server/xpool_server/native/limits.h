@@ -4,6 +4,8 @@
 
 namespace xpool_server {
 
+constexpr uint64_t MAX_FRAMES = 256;
+constexpr uint64_t MAX_FRAME_NBYTES = 16 << 20;
 constexpr uint64_t MAX_BODY_NBYTES = 8 << 20;
 constexpr uint64_t MAX_STORAGE_ID = (1ull << 62) - 1;
 constexpr uint64_t MAX_STORAGE_NBYTES = 1ull << 46;

@@ -88,18 +88,24 @@ Stop Serving::receive_all(int64_t until_ns, bool &is_drained) {
 // Executes the message if it is the next batch; otherwise says how it is Python's.
 Stop Serving::take(bool &is_taken) {
   is_taken = false;
-  if (message.size() != 2 || message[0].bytes() != setup_.owner)
+  if (message.size() < 2 || message[0].bytes() != setup_.owner)
     return Stop::kMessage;
-  const std::string_view frame = message[1].bytes();
-  const auto records = connection_.next_batch(frame);
-  if (!records)
+  const auto records = connection_.next_batch(message[1].bytes(), message.size() - 1);
+  const auto is_too_large = [](const xpool_protocol::Message &frame) { return frame.size() > MAX_FRAME_NBYTES; };
+  if (!records || std::any_of(message.begin() + 2, message.end(), is_too_large))
     return Stop::kMessage;
+  uint64_t nbytes = message[1].size();
+  for (size_t i = 2; i < message.size(); i++) {
+    executor_.payloads.push_back(message[i].bytes());
+    nbytes += message[i].size();
+  }
   work(true);
   outcome = run(*records);
+  executor_.payloads.clear();  // their memory is Python's from here on, or free
   if (outcome != Outcome::kDone)
     return Stop::kRecord;
-  received_bytes += frame.size();
-  connection_.note_executed(frame.size(), batch_record_count);
+  received_bytes += nbytes;
+  connection_.note_executed(nbytes, batch_record_count);
   is_taken = true;
   return Stop::kQuiet;
 }

@@ -20,7 +20,7 @@ from support.array_cases import CASES, all_once, tables
 from support.executor_desk import bytes_from, library, make_executor
 from support.random_records import LIVE, QUOTA_NBYTES, opening, streams
 from support.worker_client import lease
-from xpool_protocol import transport
+from xpool_protocol import limits, transport
 from xpool_protocol.codec import Frames, decode, encode
 from xpool_protocol.errors import PeerError
 from xpool_protocol.group_records import Collective, DefineGroup, OpenMeeting
@@ -38,7 +38,14 @@ from xpool_protocol.messages import (
     Welcome,
 )
 from xpool_protocol.native_build import compiler
-from xpool_protocol.records import STATISTICS_FIELDS, Free, Read, Write, read_records
+from xpool_protocol.records import (
+    STATISTICS_FIELDS,
+    Allocate,
+    Free,
+    Read,
+    Write,
+    read_records,
+)
 from xpool_protocol.transport import Link, PeerId
 from xpool_protocol.values import read_value
 from xpool_protocol.wire import Reader
@@ -101,10 +108,10 @@ def plain(message: Message) -> object:
 class Stage:
     """A session behind a socket, and its client."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, quota_nbytes: int = QUOTA_NBYTES) -> None:
         self.is_native = kind == "native"
         self.listener = transport.listen("tcp://127.0.0.1:0")
-        self.executor = make_executor(kind, QUOTA_NBYTES, WithoutClock())
+        self.executor = make_executor(kind, quota_nbytes, WithoutClock())
         # Ports and other workers are never twice the same; test_groups.py has them.
         for among_workers in (OpenMeeting, DefineGroup, Collective):
             self.executor._handlers[among_workers] = lambda record: ()
@@ -154,10 +161,14 @@ def received(link: Link, seen: Seen) -> None:
                 return
 
 
-def seen_of(kind: str, messages: Sequence[Sequence[Payload]]) -> tuple[Seen, int]:
+def seen_of(
+    kind: str,
+    messages: Sequence[Sequence[Payload]],
+    quota_nbytes: int = QUOTA_NBYTES,
+) -> tuple[Seen, int]:
     """What a worker makes of messages, and how often its native loop had the turn."""
     torch.manual_seed(0)
-    stage, seen = Stage(kind), Seen()
+    stage, seen = Stage(kind, quota_nbytes), Seen()
     with transport.connect(stage.listener.uri) as link:
         link.send(encode(Hello(1, 1, "token", lease().session_key)))
         for frames in (*messages, encode(Ping(LAST_PING))):
@@ -175,10 +186,12 @@ def seen_of(kind: str, messages: Sequence[Sequence[Payload]]) -> tuple[Seen, int
     return seen, stage.served
 
 
-def compare(messages: Sequence[Sequence[Payload]]) -> tuple[Seen, Seen]:
+def compare(
+    messages: Sequence[Sequence[Payload]], quota_nbytes: int = QUOTA_NBYTES
+) -> tuple[Seen, Seen]:
     """Both, which must be equal: first what the loop in Python has shown."""
-    python, _ = seen_of("python", messages)
-    native, served = seen_of("native", messages)
+    python, _ = seen_of("python", messages, quota_nbytes)
+    native, served = seen_of("native", messages, quota_nbytes)
     assert native == python
     assert served, "the native loop never had the turn"
     return python, native
@@ -249,6 +262,60 @@ def test_many_batches_are_acknowledged_at_once() -> None:
     assert python.acks == list(range(1, 202))
     assert native.acks[-1] == 201
     assert len(native.acks) < 100
+
+
+LARGE: Final = limits.CHUNK_NBYTES + 4
+CHUNKS: Final = (b"a" * limits.CHUNK_NBYTES, b"bcde")
+PAIR: Final = (b"not this one", *CHUNKS)
+
+
+@pytest.mark.parametrize(
+    ("write", "payloads"),
+    [
+        (Write(LIVE[0], 0, 4, 1), (b"1234",)),
+        (Write(LIVE[0], 0, 4, 2), (b"1234", b"5678")),
+        (Write(LIVE[0], 1, 3, 1), (b"123",)),
+        (Write(LIVE[0], 0, 0, 1), (b"1234",)),
+        (Write(LIVE[0], 0, 4, 1), (b"123",)),
+        (Write(LIVE[0], 0, 4, 1), (b"12345",)),
+        (Write(LIVE[0], 0, 4, 2), (b"1234",)),
+        (Write(LIVE[0], 0, 4, 1), ()),
+        (Write(LIVE[0], 1 << 30, 4, 1), (b"1234",)),
+        (Write(77, 0, 4, 1), (b"1234",)),
+        (Write(99, 0, LARGE, 1), CHUNKS),
+        (Write(99, 0, LARGE, 1), CHUNKS[:1]),
+        (Write(99, 0, LARGE, 2), CHUNKS),
+        (Write(99, 0, LARGE, 1), (CHUNKS[0], b"bcdef")),
+        (Write(99, 0, LARGE, 1), (b"abcde", CHUNKS[0][1:])),
+    ],
+)
+def test_bytes_from_payload_frames(write: Write, payloads: tuple[bytes, ...]) -> None:
+    script = Script()
+    before = Write(LIVE[0], 0, 4, 0, b"0000")
+    reads = Read(1, LIVE[0], 0, 4), Read(2, 99, limits.CHUNK_NBYTES - 2, 6)
+    script.batch(bytes_from(Allocate(99, LARGE), Write(99, LARGE - 8, 8, 0, bytes(8))))
+    script.batch(bytes_from(before, write), payloads)
+    script.batch(bytes_from(*reads))
+    # What an earlier message has brought is not there for the next one.
+    script.batch(bytes_from(write, *reads))
+    python, _ = compare(script.messages, 4 * LARGE)
+    assert any(isinstance(one, tuple) for one in python.messages)
+
+
+def test_bytes_from_several_payload_frames_are_one_after_the_other() -> None:
+    script = Script()
+    script.batch(bytes_from(Allocate(99, LARGE), Write(99, 0, LARGE, 2)), PAIR)
+    script.batch(bytes_from(Read(1, 99, limits.CHUNK_NBYTES - 2, 6)))
+    python, _ = compare(script.messages, 4 * LARGE)
+    assert python.messages == [(1, b"\x00", [b"aabcde"])]
+
+
+def test_bytes_from_payload_frames_do_not_leave_the_loop() -> None:
+    script = Script()
+    for _ in range(20):
+        script.batch(bytes_from(Write(LIVE[0], 0, 4, 1)), (b"abcd",))
+    _, native = compare(script.messages)
+    assert len(native.acks) < 10
 
 
 def test_reads_are_answered_in_their_order() -> None:
