@@ -158,7 +158,12 @@ def _constants(calls: ArrayCalls) -> tuple[Any, ...]:
         assert found is not None, "the session is over"
         return found.answer_of(data)
 
-    items = library.from_bytes, library.to_bytes, answer_of
+    def over_of(data: bytes) -> int | None:
+        found = known()
+        assert found is not None, "the session is over"
+        return found.over_of(data)
+
+    items = library.from_bytes, library.to_bytes, answer_of, over_of
     made = library.array_type, library.as_result, count, _NAMES, ("out",)
     return (*plain, *made, *items)
 

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import torch
-from xpool_protocol.arrays.records import ARRAY_KINDS, ArrayCall, ArrayRequest
+from xpool_protocol.arrays.records import (
+    ARRAY_KINDS,
+    ArrayCall,
+    ArrayOverStorage,
+    ArrayRequest,
+)
 from xpool_protocol.messages import Reply
 from xpool_protocol.plan_records import RunPlan
 from xpool_protocol.records import Call, DefineOperation, Record, read_record
@@ -49,6 +54,7 @@ from xpool_server.storages import Storages
 from xpool_server.transfers import PeerDoor
 
 _NONE: Final = encoded(None)
+_RUN_BY_ROWS: Final = (ArrayCall, ArrayRequest, ArrayOverStorage)
 
 MakeExecutor: TypeAlias = Callable[
     [Backend, int, Lane, PeerDoor, KnownUploads], Executor
@@ -174,19 +180,24 @@ class NativeExecutor(Executor):
                     if isinstance(record, ArrayCall | ArrayRequest):
                         native.learn(record.array_operation)
                 else:
-                    assert isinstance(record, ArrayCall | ArrayRequest)
+                    assert isinstance(record, _RUN_BY_ROWS)
                     yield self._finish_array(record, outcome)
             position = reader.position
         native.settle()
         return position
 
     def _finish_array(
-        self, record: ArrayCall | ArrayRequest, outcome: ArrayOutcome
+        self,
+        record: ArrayCall | ArrayRequest | ArrayOverStorage,
+        outcome: ArrayOutcome,
     ) -> Answers:
-        """The rest of a call or a request that C++ has run."""
+        """The rest of a record that C++ has run."""
         native = self.native_arrays
         found = native.take_result() if outcome == ArrayOutcome.RESULT else None
-        if isinstance(record, ArrayRequest):
+        if isinstance(record, ArrayOverStorage):
+            assert native.error is not None
+            answers = self.arrays.finish_over(record, native.error)
+        elif isinstance(record, ArrayRequest):
             answers = self.arrays.finish_request(record, found, native.error)
         else:
             answers = self.arrays.finish(record, found, native.error)

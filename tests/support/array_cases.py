@@ -8,6 +8,7 @@ import numpy as np
 from xpool_protocol.arrays.numpy_dtypes import describe
 from xpool_protocol.arrays.records import (
     ArrayCall,
+    ArrayOverStorage,
     ArrayRequest,
     ArrayResult,
     DefineArrayDtype,
@@ -16,8 +17,8 @@ from xpool_protocol.arrays.records import (
     PutArray,
 )
 from xpool_protocol.arrays.values import DescribedDType, Handle
-from xpool_protocol.records import Record
-from xpool_protocol.values import DType, HostTensor
+from xpool_protocol.records import Allocate, Record, Write
+from xpool_protocol.values import DType, HostTensor, Tensor
 from xpool_server.executor import Executor
 
 QUOTA = 1 << 22
@@ -234,6 +235,29 @@ CASES: dict[str, tuple[Record, ...]] = {
         PutArray(1, FLOAT32, 0, (1 << 13,), bytes(1 << 15)),
         PutArray(1, FLOAT32, 0, (1,), bytes(4)),
         *(PutArray(n, FLOAT32, 0, (1 << 13,), bytes(1 << 15)) for n in range(2, 200)),
+    ),
+    "arrays over storages": (
+        Allocate(50, 24),
+        Write(50, 0, 24, 0, np.arange(6, dtype="f4").tobytes()),
+        ArrayOverStorage(1, False, Tensor(50, FLOAT32, (2, 3), (3, 1))),
+        call("cupy.add", (2, FLOAT32, (2, 3)), Handle(1), 1.0),
+        Write(50, 0, 4, 0, b"\x00\x00\x80\x3f"),
+        ask("xpool.get", 3, Handle(1)),
+        ArrayOverStorage(4, True, Tensor(50, FLOAT32, (3, 2), (1, 3))),
+        call("cupy.add", (5, FLOAT32, (3, 2)), Handle(4), 1.0),
+        FreeArrays((1,)),
+    ),
+    "arrays over storages that can't be": (
+        Allocate(50, 24),
+        Write(50, 0, 24, 0, bytes(24)),
+        put(1, 2),
+        ArrayOverStorage(1, False, Tensor(50, FLOAT32, (6,), (1,))),
+        ArrayOverStorage(2, False, Tensor(50, FLOAT32, (7,), (1,))),
+        call("cupy.negative", (3, FLOAT32, (7,)), Handle(2)),
+        ArrayOverStorage(4, False, Tensor(51, FLOAT32, (6,), (1,))),
+        ArrayOverStorage(5, True, Tensor(50, FLOAT32, (6,), (1,), 1)),
+        ArrayOverStorage(6, True, Tensor(50, FLOAT32, (6,), (1,))),
+        ArrayOverStorage(7, True, Tensor(50, FLOAT32, (6,), (1,))),
     ),
     "no room": (
         put(1, 2),

@@ -312,16 +312,46 @@ class ArrayCalls:
 
     def over_storage(self, record: ArrayOverStorage) -> Answers:
         """Make an array over a storage's memory."""
+        return self._naming(record.number, lambda: self._lay_over(record))
+
+    def over_of(self, data: bytes) -> int | None:
+        """Make the array over a storage that some records begin with.
+
+        Args:
+            data: of a batch, from the record on; it may be cut off anywhere.
+
+        Returns:
+            How many bytes the record takes. None, and nothing has happened: it is cut
+            off or malformed.
+
+        Raises:
+            Exception: what ``finish_over`` is to be told.
+        """
+        reader = Reader(data)
+        try:
+            record = read_record(reader)
+        except PeerError:
+            return None
+        if not isinstance(record, ArrayOverStorage):
+            return None
+        self._lay_over(record)
+        return reader.position
+
+    def finish_over(self, record: ArrayOverStorage, error: Exception) -> Answers:
+        """The rest of an array over a storage that ``over_of`` could not make."""
 
         def run() -> None:
-            self.arrays.check_new(record.number)
-            tensor = self._storages.own_tensor(record.tensor)
-            array = self.library.over(tensor)
-            if record.is_taken:
-                self._storages.free(record.tensor.storage)
-            self.arrays.add(record.number, array, is_charged=not record.is_taken)
+            raise error
 
         return self._naming(record.number, run)
+
+    def _lay_over(self, record: ArrayOverStorage) -> None:
+        self.arrays.check_new(record.number)
+        tensor = self._storages.own_tensor(record.tensor)
+        array = self.library.over(tensor)
+        if record.is_taken:
+            self._storages.free(record.tensor.storage)
+        self.arrays.add(record.number, array, is_charged=not record.is_taken)
 
     def storage_over(self, record: StorageOverArray) -> Answers:
         """Make a storage over an array's memory."""

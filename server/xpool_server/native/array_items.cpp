@@ -1,4 +1,4 @@
-// Records that bring items of arrays, or ask for them.
+// Records that bring items of arrays or where they are, or ask for them.
 #include <algorithm>
 #include <cstring>
 
@@ -13,6 +13,9 @@ constexpr long long kMaxAnswered = 64 << 10;
 
 // The longest request that is run from here.
 constexpr uint64_t kMaxAsked = 64 << 10;
+
+// More than an array over a storage takes: numbers of ten bytes at most.
+constexpr uint64_t kMaxOver = 2 << 10;
 
 void append_uvarint(std::string &to, uint64_t value) {
   for (; value >= 0x80; value >>= 7)
@@ -50,6 +53,26 @@ ArrayOutcome Arrays::ask(Reader &from) {
     return ArrayOutcome::kAnswer;
   }
   return ask_python(from, start);
+}
+
+// Python makes the array, without this loop's end, unless it would wait for the storage.
+ArrayOutcome Arrays::lay_over(Reader &from) {
+  const size_t start = from.position() - 1;
+  from.uvarint(MAX_STORAGE_ID);  // the array's number
+  from.uint8();                  // whether it takes the storage
+  const Entry *entry = executor_.storages.find(from.uvarint(MAX_STORAGE_ID));
+  expect(entry && entry->is_usable());
+  from.go_to(start);
+  const ssize_t nbytes = static_cast<ssize_t>(std::min<uint64_t>(from.left(), kMaxOver));
+  const Ref bytes = must(PyBytes_FromStringAndSize(reinterpret_cast<const char *>(from.here()), nbytes));
+  PyObject *given = bytes.get();
+  // It raises what can't be; what is no such record it says None to.
+  const Ref length(PyObject_Vectorcall(constants.over.get(), &given, 1, nullptr));
+  if (!length)
+    return ArrayOutcome::kFailed;
+  expect(length.get() != values_constants_.none.get());
+  from.go_to(start + PyLong_AsLongLong(length.get()));
+  return ArrayOutcome::kDone;
 }
 
 // Python runs the request and writes its answer's value, without this loop's end.

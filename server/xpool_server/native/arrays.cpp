@@ -102,6 +102,7 @@ ArrayOutcome Arrays::step(Reader &from) {
     case kFree: free(from); return ArrayOutcome::kDone;
     case kPut: put(from); return ArrayOutcome::kDone;
     case kRequest: return ask(from);
+    case kOver: return lay_over(from);
     default: return ArrayOutcome::kHandBack;
   }
 }

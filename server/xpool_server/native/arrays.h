@@ -15,7 +15,7 @@ namespace xpool_server {
 enum class ArrayOutcome : int32_t {
   kDone,      // the row is over
   kHandBack,  // the record at `position` has had no effect: Python executes it
-  kFailed,    // the record is a call or a request, and it raised: Python's error is set
+  kFailed,    // the record is a call, a request or an array over a storage, and it raised: Python's error is set
   kResult,    // the record is a call, and it has run: Python binds `result`, or says why not; or it is a request, and
               // `result` is the value of its answer
   kAnswer,    // the record before `position` was the request `request`: `answer` is what to send
@@ -34,6 +34,7 @@ class Arrays {
     Ref names_out;  // ("out",)
     Ref from_bytes, to_bytes;  // ArrayLibrary's
     Ref answer;                // ArrayCalls.answer_of
+    Ref over;                  // ArrayCalls.over_of
   } constants;
   size_t max_handles = 0;
 
@@ -62,7 +63,7 @@ class Arrays {
   static bool is_kind(uint8_t record) { return record >= kFirstKind && record <= kLastKind; }
 
  private:
-  enum Kind : uint8_t { kCall = 45, kRequest = 46, kFree = 47, kPut = 48, kFirstKind = 44, kLastKind = 50 };
+  enum Kind : uint8_t { kCall = 45, kRequest = 46, kFree = 47, kPut = 48, kOver = 49, kFirstKind = 44, kLastKind = 50 };
   // What a call has raised, while Python's error has to be another thread state's.
   struct Raised {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -88,6 +89,7 @@ class Arrays {
   ArrayOutcome ask(Reader &from);
   void ask_for_items(Reader &from);
   ArrayOutcome ask_python(Reader &from, size_t start);
+  ArrayOutcome lay_over(Reader &from);
   void append_items(PyObject *array);
   uint8_t code_of(PyObject *dtype) const;
   void read_predicted(Reader &from, bool is_view);

@@ -56,6 +56,7 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
   made->constants.from_bytes = item(given, 11);
   made->constants.to_bytes = item(given, 12);
   made->constants.answer = item(given, 13);
+  made->constants.over = item(given, 14);
   made->max_handles = max_handles;
   return made.release();
 }
