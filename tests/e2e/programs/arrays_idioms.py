@@ -183,6 +183,36 @@ def case_old_names_are_there():
         cp.ones(2)
 
 
+def case_arrays_are_listed():
+    def listed(*given):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            cp.who(*given)
+        return [line.split() for line in out.getvalue().splitlines()]
+
+    wide, narrow = cp.ones((2, 5)), cp.ones(20, "i")
+    found = listed({"y": narrow, "x": wide, "z": wide, "no": np.ones(3)})
+    assert found[0] == ["Name", "Shape", "Bytes", "Type"]
+    assert found[3:6] == [
+        ["x", "2", "x", "5", "80", "float64"],
+        ["y", "20", "80", "int32"],
+        ["z", "(x)", "2", "x", "5", "80", "float64"],
+    ]
+    total = ["Upper", "bound", "on", "total", "bytes", "="]
+    assert found[6:] == [[], [*total, "160"]]
+    assert listed({}) == [[], [*total, "0"]]
+    globals()["LISTED"] = narrow
+    try:
+        assert ["LISTED", "20", "80", "int32"] in listed()
+    finally:
+        del globals()["LISTED"]
+    try:
+        cp.disp("text")
+    except RuntimeError as error:
+        assert "print" in str(error)
+    else:
+        raise AssertionError("disp printed nothing")
+
+
 for _name, _case in list(globals().items()):
     if _name.startswith("case_"):
         _case()
