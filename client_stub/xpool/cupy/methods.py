@@ -99,6 +99,9 @@ def _clip(
 def _matmul(a: Any, b: Any) -> Any:
     if isinstance(b, np.ndarray):
         raise TypeError(f"Unsupported type {type(b)}")
+    # A sparse matrix, say, which knows what to do with an array before it.
+    if getattr(b, "__array_priority__", 0) > ndarray.__array_priority__:
+        return NotImplemented
     return functions.call("cupy.matmul", (a, b), {})
 
 

@@ -23,6 +23,7 @@ from xpool_server.arrays import (
     numpy_special,
     scipy_filters,
     scipy_functions,
+    sparse_solvers,
 )
 from xpool_server.arrays.library import (
     ArrayLibrary,
@@ -45,6 +46,7 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **numpy_special.OWN,
     **scipy_filters.OWN,
     **scipy_functions.OWN,
+    **sparse_solvers.OWN,
     **kernel_calls.OWN,
 }
 _TYPE_NAMES: Final = {"cKDTree": "KDTree"}

@@ -9,11 +9,18 @@ import warnings
 import cupy as cp
 import numpy as np
 import scipy.sparse as host_sparse
+from array_checks import no_round_trip
 from cupyx.scipy import sparse
+from cupyx.scipy.sparse import linalg
 
 WHOLE = np.array([[0, 2.0, 0, -1], [3, 0, 0, 0], [0, -5, 4, 1]])
 ROW, COLUMN = np.array([[0, 2.0, 1, 0]]), np.array([[0], [3.0], [-5]])
 COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.gt, operator.le)
+
+
+SYMMETRIC = np.diag(np.arange(1.0, 21)) + np.diag(np.full(19, 0.5), 1)
+SYMMETRIC = (SYMMETRIC + SYMMETRIC.T) / 2
+RIGHT = np.linspace(-1, 1, 20)
 
 
 def refused(kind, call):
@@ -61,6 +68,87 @@ def case_warnings_are_scipys():
         assert refused(
             host_sparse.SparseEfficiencyWarning, lambda: near.__setitem__((0, 0), 7.0)
         )
+
+
+def case_the_second_product_with_a_vector_does_not_wait():
+    for kind in (sparse.csr_matrix, sparse.csc_array, sparse.coo_matrix):
+        near, x, y = kind(cp.asarray(WHOLE)), cp.arange(4.0), cp.arange(4.0) - 1
+        single = x.astype("f")
+        assert np.array_equal((near @ x).get(), WHOLE @ x.get())
+        with no_round_trip():
+            found = near @ y
+        assert np.array_equal(found.get(), WHOLE @ y.get())
+        assert (near @ single).dtype == (near @ single).dtype == np.float64
+        assert refused(ValueError, lambda near=near: near @ cp.arange(3.0))
+        near.data = near.data.astype("D") * 1j
+        assert np.array_equal((near @ y).get(), WHOLE * 1j @ y.get())
+    near = sparse.csr_array(cp.asarray(WHOLE))
+    for _ in range(2):
+        assert (near * cp.arange(4.0)).shape == (3, 4)
+        assert np.array_equal((cp.arange(3.0) @ near).get(), np.arange(3.0) @ WHOLE)
+
+
+def case_minres_with_functions_of_the_program():
+    near, b, seen = cp.asarray(SYMMETRIC), cp.asarray(RIGHT), []
+    operator_of = linalg.LinearOperator((20, 20), lambda x: near @ x, dtype="d")
+    before = cp.diag(1 / cp.diag(near))
+    x0, shift = cp.ones(20), 0.25
+    for matrix in (near, sparse.csr_matrix(near), operator_of):
+        for given in ({}, {"M": before}, {"x0": x0, "shift": shift}):
+            found, info = linalg.minres(
+                matrix, b, tol=1e-10, callback=seen.append, check=True, **given
+            )
+            wanted = SYMMETRIC - given.get("shift", 0.0) * np.eye(20)
+            assert info == 0
+            assert np.allclose(found.get(), np.linalg.solve(wanted, RIGHT), atol=1e-7)
+    assert len(seen) > 9
+    assert linalg.minres(near, b, maxiter=2, callback=seen.append)[1] == 2
+    lopsided = cp.triu(cp.ones((20, 20)))
+    assert refused(
+        ValueError, lambda: linalg.minres(lopsided, b, callback=seen.append, check=True)
+    )
+
+
+def case_eigenvalues_as_far_as_they_are_known():
+    near = cp.asarray(SYMMETRIC)
+    whole = np.linalg.eigvalsh(SYMMETRIC)
+    for matrix in (near, sparse.csc_matrix(near), near.astype("D")):
+        for which, wanted in (("LA", whole[-3:]), ("SA", whole[:3])):
+            for given in ({}, {"maxiter": 500}, {"maxiter": 500, "ncv": 4}):
+                values, vectors = linalg.eigsh(matrix, 3, which=which, **given)
+                assert np.allclose(np.sort(values.get()), wanted, atol=1e-5), given
+                assert cp.allclose(matrix @ vectors, vectors * values, atol=1e-4)
+    start = linalg.eigsh(near, 1)[1][:, 0]
+    value, vector = linalg.eigsh(near, 1, v0=start, ncv=1, maxiter=0)
+    assert np.allclose(value.get(), whole[-1])
+    assert np.allclose(abs(vector[:, 0].get()), abs(start.get()))
+    rough = linalg.eigsh(near, 1, ncv=1, maxiter=0, return_eigenvectors=False)
+    assert whole[0] < float(rough[0]) <= whole[-1] + 1e-9
+
+
+def case_what_solvers_refuse():
+    near, b = cp.asarray(SYMMETRIC), cp.asarray(RIGHT)
+    whole = near.astype("i")
+    for kind, call in (
+        *(
+            (TypeError, lambda run=run: run(whole, b))
+            for run in (linalg.cg, linalg.gmres)
+        ),
+        *(
+            (TypeError, lambda run=run: run(whole))
+            for run in (linalg.eigsh, linalg.svds)
+        ),
+        (ValueError, lambda: linalg.eigsh(cp.ones(3))),
+        (ValueError, lambda: linalg.eigsh(cp.ones((2, 1)))),
+        (ValueError, lambda: linalg.eigsh(near, k=0)),
+        (ValueError, lambda: linalg.eigsh(near, k=20)),
+        (ValueError, lambda: linalg.eigsh(near, k=2, which="SM")),
+        (ValueError, lambda: linalg.svds(cp.ones(3))),
+        (ValueError, lambda: linalg.svds(near, k=20)),
+        (ValueError, lambda: linalg.svds(near, k=2, which="SM")),
+    ):
+        assert refused(kind, call)
+    assert linalg.cg(near, b, atol=None)[1] == 0
 
 
 if __name__ == "__main__":

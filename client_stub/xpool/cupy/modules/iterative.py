@@ -265,6 +265,96 @@ def _best_of_subspace(s: _System, first: Any, far: float, size: int) -> Any:
     return basis[:, :size] @ upload(best)
 
 
+@own(f"{_FULL}.minres")
+def minres(
+    A: Any,  # noqa: N803  CuPy's name
+    b: Any,
+    x0: Any = None,
+    shift: float = 0.0,
+    tol: float = 1e-5,
+    maxiter: Any = None,
+    M: Any = None,  # noqa: N803  CuPy's name
+    callback: Any = None,
+    check: bool = False,
+) -> Any:
+    """``minres``, here if the program's functions take part.
+
+    Raises:
+        ValueError: the matrix or the preconditioner is not symmetric.
+    """
+    A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
+    has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
+    if callback is None and not has_functions:
+        keywords = {"tol": tol, "shift": shift, "maxiter": maxiter, "M": M}
+        return call(f"{_FULL}.minres", (A, b, x0), {**keywords, "check": check})
+    s = _system(A, b, x0, tol, 0.0, len(b) * 5 if maxiter is None else maxiter, M)
+    if check:
+        _check_symmetric(s.product, s.b)
+        _check_symmetric(s.precondition, s.b)
+    if shift:
+        s.product = _shifted(s.product, shift)
+    found, info = _minres(s, tol, callback)
+    return found.reshape(b.shape), info
+
+
+def _shifted(product: Product, shift: float) -> Product:
+    def shifted(v: Any) -> Any:
+        return product(v) - shift * v
+
+    return shifted
+
+
+def _check_symmetric(product: Product, y: Any) -> None:
+    once = product(y)
+    twice = product(once)
+    length, other = abs(float(_dot(once, once).real)), complex(_dot(y, twice)).real
+    if abs(length - other) > length * float(np.finfo(y.dtype).eps) ** (1 / 3):
+        raise ValueError("non-symmetric matrix")
+
+
+def _length(v: Any, z: Any) -> float:
+    square = float(_dot(v, z).real)
+    if square < 0:
+        raise ValueError("indefinite preconditioner")
+    return math.sqrt(square)
+
+
+def _minres(s: _System, tol: float, callback: Any) -> tuple[Any, int]:
+    """Source: Elman, Silvester, Wathen, Finite Elements and Fast Iterative Solvers."""
+    x: Any = s.x
+    v: Any = s.b - s.product(x)
+    v_before: Any = call("cupy.zeros_like", (v,), {})
+    w = w_before = v_before
+    z: Any = s.precondition(v)
+    beta, beta_before = _length(v, z), 1.0
+    cosine = cosine_before = 1.0
+    sine = sine_before = 0.0
+    rest, size = beta, 0.0
+    for _ in range(s.max_rounds):
+        if not beta:
+            return x, 0
+        z = z / beta
+        y = s.product(z)
+        alpha = float(_dot(z, y).real)
+        v, v_before = y - alpha / beta * v - beta / beta_before * v_before, v
+        u = s.precondition(v)
+        beta_next = _length(v, u)
+        first = cosine * alpha - cosine_before * sine * beta
+        scale = math.hypot(first, beta_next) or float(np.finfo(x.dtype).eps)
+        second = sine * alpha + cosine_before * cosine * beta
+        w, w_before = (z - sine_before * beta * w_before - second * w) / scale, w
+        cosine, cosine_before = first / scale, cosine
+        sine, sine_before = beta_next / scale, sine
+        x = x + cosine * rest * w
+        rest = -sine * rest
+        size += alpha**2 + beta**2 + beta_next**2
+        z, beta, beta_before = u, beta_next, beta
+        _tell(callback, x)
+        if abs(rest) <= tol * math.sqrt(size) * _norm(x):
+            return x, 0
+    return x, s.max_rounds
+
+
 def _refusing(name: str) -> None:
     def run(A: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N803  CuPy's name
         given = [_plain(A), *(_plain(one) for one in args)]
@@ -274,7 +364,7 @@ def _refusing(name: str) -> None:
         ) or (callable(named.get("callback"))):
             raise NotImplementedError(
                 f"xpool: {name} takes matrices, not operators or callbacks of the"
-                " program; cg, bicgstab, cgs and gmres take both"
+                " program; cg, bicgstab, cgs, gmres and minres do"
             )
         return call(f"{_FULL}.{name}", given, named)
 
@@ -282,5 +372,5 @@ def _refusing(name: str) -> None:
     own(f"{_FULL}.{name}")(run)
 
 
-for _name in ("minres", "lsmr", "eigsh", "svds", "lobpcg"):
+for _name in ("lsmr", "eigsh", "svds", "lobpcg"):
     _refusing(_name)

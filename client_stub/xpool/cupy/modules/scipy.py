@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from xpool_protocol.arrays.api import api
 
-from xpool.cupy import transfer
+from xpool.cupy import sparse_products, transfer
 from xpool.cupy.device import WARNINGS
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
@@ -78,6 +78,10 @@ class _Sparse(RemoteClass):
             tuple(sent(one) for one in args),
             {name: sent(one) for name, one in kwargs.items()},
         )
+
+    def _set_attribute(self, name: str, value: Any) -> None:
+        sparse_products.forget(self)
+        super()._set_attribute(name, value)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -211,6 +215,7 @@ for _format in FORMATS:
         SPARSE[_format, _kind] = remote_class(
             f"cupyx.scipy.sparse.{_format}_{_kind}", BASES[_kind]
         )
+        sparse_products.remember(SPARSE[_format, _kind])
 
 
 class _Callable(RemoteClass):
