@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from xpool_server.arbiter.desk import Usage
@@ -88,7 +88,8 @@ class Meter:
 
     def read(self, reading: Reading, now_ns: int, at_s: int) -> None:
         """Take in a reading, a few times a second."""
-        self.last = reading
+        device_ns = max(self.last.device_ns, reading.device_ns)  # it is never less
+        self.last = reading = replace(reading, device_ns=device_ns)
         self._window.append((now_ns, reading.device_ns))
         while len(self._window) > 2 and self._window[1][0] <= now_ns - WINDOW_NS:
             self._window.popleft()

@@ -138,17 +138,25 @@ def test_time_is_the_devices_own(pool: Pool) -> None:
 def test_two_tenants_have_their_shares_of_it(pool: Pool) -> None:
     small = ("--memory", "16MiB")
     with (
-        Job(pool, "busy", "--slice", "70%", *small) as more,
-        Job(pool, "busy", "--slice", "30%", *small) as less,
+        Job(pool, "busy", "--slice", "70%", *small),
+        Job(pool, "busy", "--slice", "30%", *small),
     ):
-        more.await_line("did")
-        less.await_line("did")
-        before = [one.info.session.device_ns for one in (more, less)]
+
+        def used_ns() -> list[int]:
+            """By both, as the registry heard it of both at once."""
+            with pool.client() as client:
+                used = {
+                    one.lease.share_percent: one.session.device_ns
+                    for one in client.list_leases()
+                }
+            return [used.get(70, 0), used.get(30, 0)]
+
+        before = eventually(lambda: all(used_ns()) and used_ns(), "both at work", 90)
 
         def spent() -> list[int]:
-            now = [one.info.session.device_ns for one in (more, less)]
-            return [b - a for a, b in zip(before, now, strict=True)]
+            return [now - was for now, was in zip(used_ns(), before, strict=True)]
 
-        eventually(lambda: sum(spent()) > 5_000_000_000, "five seconds of it", 90)
-        got = spent()
+        got = eventually(
+            lambda: sum(spent()) > 5_000_000_000 and spent(), "five seconds of it", 90
+        )
         assert abs(100 * got[0] / sum(got) - 70) < 5

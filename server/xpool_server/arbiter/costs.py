@@ -18,6 +18,12 @@ DEFAULT_NS: Final = 20_000.0
 WEIGHT: Final = 0.2
 """Of the newest measurement, once there are some."""
 
+FIRST_COUNTS: Final = 4
+"""Measurements of a geometry within which one may hold what is paid but once."""
+
+ONCE_RATIO: Final = 0.25
+"""A piece that takes less than so much of its estimate says that it was paid."""
+
 LEAST_NS: Final = 1.0
 MAX_KNOWN: Final = 4096
 """Geometries; beyond, all are forgotten and learned anew."""
@@ -111,12 +117,18 @@ class Costs:
             self._learn(*first[exact], ratio)
 
     def _learn(self, exact: int, rough: int, estimate: float, ratio: float) -> None:
-        """All operations of a piece are off by one factor, the best known the least."""
+        """All operations of a piece are off by one factor, the best known the least.
+
+        The first of its kind may have taken far more (a kernel was loaded, memory was
+        set up): it is forgotten when the next does not.
+        """
         if len(self._exact) >= MAX_KNOWN and exact not in self._exact:
             self._exact.clear()
         if len(self._rough) >= MAX_KNOWN and rough not in self._rough:
             self._rough.clear()
         known = self._exact.setdefault(exact, _Known(estimate))
+        if known.count <= FIRST_COUNTS and ratio < ONCE_RATIO:
+            known.count = 0
         known.count += 1
         weight = max(1 / known.count, WEIGHT)
         known.ns = max(LEAST_NS, known.ns * (1 + weight * (ratio - 1)))

@@ -55,6 +55,7 @@ class Usage:
     """What a worker has had of its device; since its session began."""
 
     device_ns: int = 0
+    """As measured: what is under way counts when it is over."""
     waiting_ns: int = 0
     longest_hold_ns: int = 0
     turns: int = 0
@@ -152,8 +153,9 @@ class Desk:
         if number is None:
             return Usage()
         slot = self.page.slot(number)
+        measured_ns = slot.used_ns - slot.pending_ns
         return Usage(
-            *(slot.used_ns, slot.waited_ns, slot.longest_ns, slot.turns, slot.held_ns)
+            *(measured_ns, slot.waited_ns, slot.longest_ns, slot.turns, slot.held_ns)
         )
 
     def needs_watching(self) -> bool:

@@ -29,7 +29,7 @@ SLOT: Final = (
     *("place", "virtual_ns", "share_percent", "priority", "is_capped", "since_ns"),
     *("tokens_ns", "tokens_at_ns", "used_ns", "waited_ns", "longest_ns", "turns"),
     *("pid", "wake", "is_leaving", "is_overdue", "is_called"),
-    *("yields_at_once", "held_ns", "left_ns"),
+    *("yields_at_once", "held_ns", "left_ns", "pending_ns"),
 )
 
 _SYS_FUTEX: Final = 202
@@ -86,6 +86,7 @@ class Slot(_Words):
     yields_at_once = _Word(17)
     held_ns = _Word(18)
     left_ns = _Word(19)
+    pending_ns = _Word(20)
 
 
 class Page(_Words):

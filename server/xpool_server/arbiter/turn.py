@@ -212,9 +212,14 @@ class PythonTurn(Turn):
 
     def _used_now(self) -> int:
         if self._measured_ns is not None:
-            pending_ns = self._costs.pending_ns if self._costs is not None else 0
-            return self._measured_ns + pending_ns
+            return self._measured_ns + self._pending_ns
         return time.thread_time_ns()
+
+    @property
+    def _pending_ns(self) -> int:
+        if self._costs is None or self._measured_ns is None:
+            return 0
+        return self._costs.pending_ns
 
     def begin(self, *, heeds_calls: bool = False) -> bool:
         self._heeds_calls = heeds_calls
@@ -254,6 +259,7 @@ class PythonTurn(Turn):
         if not self.is_ours:
             used_ns = self._used_now()
             self._slot.used_ns += used_ns - self._used_at_ns
+            self._slot.pending_ns = self._pending_ns
             self._used_at_ns = used_ns
             return
         with self._locked():
@@ -382,6 +388,7 @@ class PythonTurn(Turn):
             *(self._policy, self._page, self._slot, since_ns, now_ns),
             is_alone=self._is_alone,
         )
+        self._slot.pending_ns = self._pending_ns
 
     def _set_deadline(self, now_ns: int) -> None:
         self._page.attention = 0

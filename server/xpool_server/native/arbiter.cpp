@@ -146,10 +146,12 @@ void charge(Page &page, int index, int64_t used_ns, uint64_t now_ns, bool is_alo
   page.virtual_ns = std::max<uint64_t>(page.virtual_ns, start);
 }
 
+uint64_t Turn::pending_ns() const { return is_measured_ && costs_ ? costs_->pending_ns() : 0; }
+
 uint64_t Turn::used_now() const {
   if (!is_measured_)
     return clock_ns(CLOCK_THREAD_CPUTIME_ID);
-  return measured_ns_ + (costs_ ? costs_->pending_ns() : 0);
+  return measured_ns_ + pending_ns();
 }
 
 void Turn::begin(bool heeds_calls) {
@@ -282,6 +284,7 @@ void Turn::settle(uint64_t now) {
   slot_.held_ns += now - settled_at_ns_;
   settled_at_ns_ = now;
   charge(page_, index_, since, now, is_alone_);
+  slot_.pending_ns = pending_ns();
 }
 
 // When to look again: at the end of the quantum if somebody waits, and when a capped one has used what it may.
@@ -347,6 +350,7 @@ void Turn::end() {
   if (!is_ours_) {
     const uint64_t used = used_now();
     slot_.used_ns += used - used_at_ns_;
+    slot_.pending_ns = pending_ns();
     used_at_ns_ = used;
     return;
   }

@@ -49,7 +49,8 @@ struct Slot {
   std::atomic<uint64_t> yields_at_once;  // the system lets others run before it: its operations can be interrupted
   std::atomic<uint64_t> held_ns;  // time that has passed in its turns
   std::atomic<uint64_t> left_ns;  // it had nothing to do since
-  std::atomic<uint64_t> more[12];
+  std::atomic<uint64_t> pending_ns;  // of used_ns: estimated, and not measured yet
+  std::atomic<uint64_t> more[11];
 };
 
 // As `HEADER` in arbiter/page.py.
@@ -134,6 +135,7 @@ class Turn {
  private:
   bool is_called() const { return heeds_calls_ && slot_.is_called; }
   uint64_t used_now() const;
+  uint64_t pending_ns() const;
   void look();
   void acquire();
   void adapt();

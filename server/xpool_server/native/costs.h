@@ -59,6 +59,8 @@ class Costs {
  private:
   static constexpr double kDefaultNs = 20'000;  // of an operation that nobody knows
   static constexpr double kWeight = 0.2;        // of the newest measurement, once there are some
+  static constexpr uint64_t kFirstCounts = 4;   // measurements within which one may hold what is paid but once
+  static constexpr double kOnceRatio = 0.25;    // less than so much of the estimate says that it was paid
   static constexpr double kLeastNs = 1;
   static constexpr size_t kMaxKnown = 4096;
 
@@ -82,6 +84,9 @@ class Costs {
     if (rough_.size() >= kMaxKnown && !rough_.count(one.rough))
       rough_.clear();
     Known &known = exact_.try_emplace(one.exact, Known{one.estimate, 0}).first->second;
+    // The first of its kind may have taken far more (a kernel was loaded): it is forgotten when the next does not.
+    if (known.count <= kFirstCounts && ratio < kOnceRatio)
+      known.count = 0;
     const double newest = 1.0 / static_cast<double>(++known.count);
     const double weight = newest > kWeight ? newest : kWeight;
     const double ns = known.ns * (1 + weight * (ratio - 1));

@@ -62,6 +62,17 @@ def test_each_geometry_is_learned_at_once(make: Make) -> None:
         assert costs.submit(*keys(*call)) == pytest.approx(took_ns, rel=1e-6)
 
 
+def test_what_is_paid_once_is_forgotten(make: Make) -> None:
+    """The first call of a kind loads its kernel: a thousand times what it costs."""
+    costs, calls = (
+        make(),
+        [(ADD, ((64,), (64,)))] * 2 + [(GEMM, ((256, 256),) * 2)] * 20,
+    )
+    run_span(costs, calls, noise=5000)
+    run_span(costs, calls)
+    assert run_span(costs, calls) < 0.05
+
+
 def test_mixed_pieces_of_work_are_learned(make: Make) -> None:
     """An operation costs what it costs, whatever else was submitted beside it."""
     costs, draw = make(), random.Random(0)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from support import busy_tenant
 from xpool_protocol.native_build import compiler
+from xpool_server.arbiter.costs import DEFAULT_NS, Costs
 from xpool_server.arbiter.desk import GONE, Desk, Terms, cpu_ns, state_of
+from xpool_server.arbiter.native_costs import NativeCosts
 from xpool_server.arbiter.page import Page
 from xpool_server.arbiter.policies import PolicyName
 from xpool_server.arbiter.tenant import Place, Priority
@@ -325,6 +327,29 @@ def test_waiting_for_ones_own_cap_is_no_starvation(
     assert slot.left_ns >= now_ns + 150_000_000
     assert slot.waited_ns >= 150_000_000
     turn.end()
+
+
+def test_what_is_under_way_is_charged_but_not_used_yet(
+    lone_turn: tuple[Turn, Desk],
+) -> None:
+    """An estimate may be far off; what was used is what the device has measured."""
+    turn, desk = lone_turn
+    native = isinstance(turn, NativeTurn)
+    costs = NativeCosts(NativeLibrary(LIBRARY.build())) if native else Costs()
+    turn.estimate_by(costs)
+    turn.measured(1000)  # of before
+    turn.begin()
+    costs.submit(1, 2)
+    costs.end_span()
+    turn.end()
+    assert desk.usage(0).device_ns == 0
+    assert desk.page.slot(0).virtual_ns == 2 * DEFAULT_NS
+    costs.measured(7000)
+    turn.measured(8000)
+    turn.begin()
+    turn.end()
+    assert desk.usage(0).device_ns == 7000
+    assert desk.page.slot(0).virtual_ns == 2 * 7000
 
 
 # ---- the node's call while a worker waits ----

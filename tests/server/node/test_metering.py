@@ -22,6 +22,14 @@ def test_a_second_holds_what_was_used_in_it() -> None:
     assert second.used.allocated_nbytes == 7
 
 
+def test_time_that_was_used_is_never_taken_back() -> None:
+    meter = Meter(0, 0)
+    for at_s, used in enumerate((7, 3, 8), start=1):
+        meter.read(Reading(device_ns=used), at_s * S, at_s)
+    assert meter.last.device_ns == 8
+    assert sum(second.used.device_ns for second in meter.seconds) == 8
+
+
 def test_what_the_registry_has_is_not_told_again() -> None:
     meter = Meter(0, 0)
     for at_s in range(1, 6):
