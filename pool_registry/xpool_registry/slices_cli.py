@@ -89,8 +89,8 @@ def resize(
             began_s = time.monotonic()
             reply = client.resize(
                 lease,
-                share_percent=share_from_text(slice_) if slice_ else 0,
-                memory_nbytes=nbytes_from_text(memory) if memory else 0,
+                share_percent=share_from_text(slice_) if slice_ is not None else 0,
+                memory_nbytes=nbytes_from_text(memory) if memory is not None else 0,
                 mode=mode or "",
                 priority=priority or "",
             )

@@ -101,3 +101,47 @@ def test_others_wait_for_a_part_of_it_and_it_is_reported(pool: Pool) -> None:
         seen = metrics(pool)
         waited_s = seen["xpool_session_waiting_seconds_total", others]
         assert waited_s / seen[overrun] < seen[held, lease]
+
+
+@pytest.fixture
+def one_core(tmp_path: Path) -> Iterator[Pool]:
+    """A device that is one processor: what runs side by side on it shares its time."""
+    with Pool(tmp_path, ttl="5s") as pool:
+        pool.start_registry()
+        pool.start_server("one", "--devices", "cpu,memory=2GiB,cores=1", light=False)
+        yield pool
+
+
+def test_the_others_share_is_off_by_a_bounded_part(one_core: Pool) -> None:
+    """Whole operations of seconds, each far longer than a turn; by measured time."""
+    pool = one_core
+    with (
+        Job(pool, "busy", "--slice", "60%", "--memory", "64MiB") as other,
+        Job(pool, "long", "--slice", "40%", "--memory", "512MiB") as long,
+    ):
+        other.await_line("did")
+        long.await_line("has")
+
+        def used_ns() -> tuple[int, int]:
+            with pool.client() as client:
+                used = {
+                    one.lease.share_percent: one.session.device_ns
+                    for one in client.list_leases()
+                }
+            return used[60], used[40]
+
+        def after_one() -> tuple[int, int]:
+            """When the long one's use was told next: it is known at its ends."""
+            before = used_ns()
+            return eventually(
+                lambda: (now := used_ns())[1] > before[1] and now, "its end", 120
+            )
+
+        first, ends = after_one(), 0
+        while True:
+            last, ends = after_one(), ends + 1
+            spent = [now - was for now, was in zip(last, first, strict=True)]
+            if ends >= 2 and sum(spent) >= 10e9:
+                break
+        print(spent, ends)
+        assert abs(100 * spent[0] / sum(spent) - 60) < 10

@@ -138,8 +138,8 @@ def test_time_is_the_devices_own(pool: Pool) -> None:
 def test_two_tenants_have_their_shares_of_it(pool: Pool) -> None:
     small = ("--memory", "16MiB")
     with (
-        Job(pool, "busy", "--slice", "70%", *small),
-        Job(pool, "busy", "--slice", "30%", *small),
+        Job(pool, "quick", "--slice", "70%", *small),
+        Job(pool, "quick", "--slice", "30%", *small),
     ):
 
         def used_ns() -> list[int]:

@@ -34,10 +34,10 @@ class Engine:
     def next(self, now_ns: int) -> int | None:
         return next_tenant(self.policy, self.clock, self.tenants, now_ns)
 
-    def charge(self, number: int, used_ns: int, now_ns: int, *, is_alone: bool) -> None:
+    def charge(self, number: int, used_ns: int, now_ns: int, *, alone_ns: int) -> None:
         charge(
             *(self.policy, self.clock, self.tenants[number], used_ns, now_ns),
-            is_alone=is_alone,
+            alone_ns=alone_ns,
         )
 
     def must_yield(self, number: int, held_ns: int, other: int, now_ns: int) -> bool:
@@ -68,7 +68,7 @@ class NativeEngine(Engine):
             ("xs_page_must_yield", (pointer, number, word, number, word), number),
             (
                 "xs_page_charge",
-                (pointer, number, ctypes.c_int64, word, number),
+                (pointer, number, ctypes.c_int64, word, ctypes.c_int64),
                 None,
             ),
             ("xs_page_refill", (pointer, number, word), ctypes.c_int64),
@@ -87,9 +87,9 @@ class NativeEngine(Engine):
         found: int = self._call["xs_page_next"](self.page.address, now_ns)
         return None if found < 0 else found
 
-    def charge(self, number: int, used_ns: int, now_ns: int, *, is_alone: bool) -> None:
+    def charge(self, number: int, used_ns: int, now_ns: int, *, alone_ns: int) -> None:
         self._call["xs_page_charge"](
-            *(self.page.address, number, used_ns, now_ns, is_alone)
+            *(self.page.address, number, used_ns, now_ns, alone_ns)
         )
 
     def must_yield(self, number: int, held_ns: int, other: int, now_ns: int) -> bool:
@@ -204,7 +204,8 @@ class Simulation:
             held_ns += one.length_ns
             one.grants.append((self.now_ns, one.length_ns))
             self._wake()
-            engine.charge(holder, one.length_ns, self.now_ns, is_alone=is_alone)
+            alone_ns = one.length_ns if is_alone else 0
+            engine.charge(holder, one.length_ns, self.now_ns, alone_ns=alone_ns)
             one.advance()
             following = engine.next(self.now_ns)
             is_spent = bool(state.is_capped) and state.tokens_ns <= 0

@@ -59,7 +59,7 @@ def charge(
     used_ns: int,
     now_ns: int,
     *,
-    is_alone: bool,
+    alone_ns: int,
 ) -> None:
     """Device time was used.
 
@@ -70,7 +70,7 @@ def charge(
         used_ns: measured; or a correction of what was estimated, which may be
             negative.
         now_ns: the moment.
-        is_alone: nobody has waited meanwhile.
+        alone_ns: so much of it while nobody waited.
     """
     before_ns = tenant.virtual_ns
     tenant.virtual_ns = max(
@@ -83,7 +83,6 @@ def charge(
     # Who comes now begins where the one begins that is served. Nobody has missed
     # anything while one was alone, but for its last operation, which may be all that
     # it did.
-    start_ns = before_ns
-    if is_alone and used_ns > LAST_NS:
-        start_ns = tenant.virtual_ns - LAST_NS * 100 // max(1, tenant.share_percent)
+    missed_ns = max(0, min(alone_ns, used_ns - LAST_NS))
+    start_ns = before_ns + missed_ns * 100 // max(1, tenant.share_percent)
     clock.virtual_ns = max(clock.virtual_ns, start_ns)

@@ -30,6 +30,7 @@ SLOT: Final = (
     *("tokens_ns", "tokens_at_ns", "used_ns", "waited_ns", "longest_ns", "turns"),
     *("pid", "wake", "is_leaving", "is_overdue", "is_called"),
     *("yields_at_once", "held_ns", "left_ns", "pending_ns"),
+    "came_ns",
 )
 
 _SYS_FUTEX: Final = 202
@@ -87,6 +88,7 @@ class Slot(_Words):
     held_ns = _Word(18)
     left_ns = _Word(19)
     pending_ns = _Word(20)
+    came_ns = _Word(21)
 
 
 class Page(_Words):

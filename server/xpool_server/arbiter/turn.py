@@ -303,6 +303,7 @@ class PythonTurn(Turn):
                     return
                 if slot.place == Place.PASSED:
                     slot.place = Place.ARRIVED
+                self._note_wait()
                 page.attention = 1
             page.wait(self._number, seen, PATIENCE_S)
 
@@ -329,7 +330,15 @@ class PythonTurn(Turn):
         if not other.yields_at_once or other.is_overdue or not is_lower:
             return False
         other.since_ns, other.place = now_ns, Place.INTERRUPTED
+        other.came_ns = other.came_ns or now_ns
         return True
+
+    def _note_wait(self) -> None:
+        """Whoever has the turn is not alone any more."""
+        number = self._page.holder - 1
+        if number >= 0:
+            holder = self._page.slot(number)
+            holder.came_ns = holder.came_ns or time.monotonic_ns()
 
     def _start(self, began_ns: int) -> None:
         slot, now_ns = self._slot, time.monotonic_ns()
@@ -383,15 +392,20 @@ class PythonTurn(Turn):
         is_measured = self._measured_ns is not None
         self._held_ns += now_ns - self._settled_at_ns if is_measured else since_ns
         self._slot.held_ns += now_ns - self._settled_at_ns
+        alone_ns = since_ns if self._is_alone else 0
+        came_ns, took_ns = self._slot.came_ns, now_ns - self._settled_at_ns
+        if self._is_alone and came_ns and took_ns > 0:
+            before_ns = max(0, min(came_ns, now_ns) - self._settled_at_ns)
+            alone_ns = since_ns * before_ns // took_ns
         self._settled_at_ns = now_ns
         charge(
             *(self._policy, self._page, self._slot, since_ns, now_ns),
-            is_alone=self._is_alone,
+            alone_ns=max(0, alone_ns),
         )
         self._slot.pending_ns = self._pending_ns
 
     def _set_deadline(self, now_ns: int) -> None:
-        self._page.attention = 0
+        self._slot.came_ns = self._page.attention = 0
         quantum_ns = self._policy.settings.quantum_ns
         lefts = []
         self._is_alone = self._next(now_ns) is None

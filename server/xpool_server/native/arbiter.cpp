@@ -128,7 +128,7 @@ uint64_t ready_at_ns(const Page &page, const Slot &slot) {
   return slot.tokens_at_ns + (static_cast<uint64_t>(missing) * 100 + share - 1) / share;
 }
 
-void charge(Page &page, int index, int64_t used_ns, uint64_t now_ns, bool is_alone) {
+void charge(Page &page, int index, int64_t used_ns, uint64_t now_ns, int64_t alone_ns) {
   Slot &slot = page.slots[index];
   const uint64_t before = slot.virtual_ns;
   const uint64_t size = static_cast<uint64_t>(used_ns < 0 ? -used_ns : used_ns) * 100 / share_of(slot);
@@ -140,9 +140,8 @@ void charge(Page &page, int index, int64_t used_ns, uint64_t now_ns, bool is_alo
   }
   // Who comes now begins where the one begins that is served. Nobody has missed anything while one was alone, but for
   // its last operation, which may be all that it did.
-  uint64_t start = before;
-  if (is_alone && used_ns > static_cast<int64_t>(kLastNs))
-    start = slot.virtual_ns - kLastNs * 100 / share_of(slot);
+  const int64_t missed = std::max<int64_t>(0, std::min(alone_ns, used_ns - static_cast<int64_t>(kLastNs)));
+  const uint64_t start = before + static_cast<uint64_t>(missed) * 100 / share_of(slot);
   page.virtual_ns = std::max<uint64_t>(page.virtual_ns, start);
 }
 
@@ -203,6 +202,8 @@ bool Turn::interrupt(uint64_t now) {
   if (!page_.holder.compare_exchange_strong(holder, me_))
     return false;
   other.since_ns = now;
+  uint64_t nobody = 0;
+  other.came_ns.compare_exchange_strong(nobody, now);
   auto running = static_cast<uint64_t>(Place::kRunning);
   other.place.compare_exchange_strong(running, static_cast<uint64_t>(Place::kInterrupted));
   return true;
@@ -254,6 +255,14 @@ uint64_t Turn::wait_for_tokens(uint64_t began_ns) {
   return now;
 }
 
+// Whoever has the turn is not alone any more.
+void Turn::note_wait() {
+  const uint64_t holder = page_.holder;
+  uint64_t nobody = 0;
+  if (holder != 0 && holder <= kSlots)
+    page_.slots[holder - 1].came_ns.compare_exchange_strong(nobody, now_ns());
+}
+
 // False if the session ends meanwhile, or the node calls.
 bool Turn::wait_for_turn() {
   while (true) {
@@ -264,6 +273,7 @@ bool Turn::wait_for_turn() {
       return false;
     if (is_at(slot_, Place::kPassed))
       go_to(slot_, Place::kArrived);
+    note_wait();
     page_.attention = 1;
     uint64_t free = 0;
     if (page_.holder.compare_exchange_strong(free, me_)) {
@@ -282,13 +292,20 @@ void Turn::settle(uint64_t now) {
   used_at_ns_ = used;
   held_ns_ += is_measured_ ? now - settled_at_ns_ : static_cast<uint64_t>(since);
   slot_.held_ns += now - settled_at_ns_;
+  int64_t alone = is_alone_ ? since : 0;
+  const uint64_t came = slot_.came_ns;
+  if (is_alone_ && came && now > settled_at_ns_) {
+    const uint64_t before = came > settled_at_ns_ ? std::min(came, now) - settled_at_ns_ : 0;
+    alone = static_cast<int64_t>(static_cast<__int128>(since) * before / (now - settled_at_ns_));
+  }
   settled_at_ns_ = now;
-  charge(page_, index_, since, now, is_alone_);
+  charge(page_, index_, since, now, alone);
   slot_.pending_ns = pending_ns();
 }
 
 // When to look again: at the end of the quantum if somebody waits, and when a capped one has used what it may.
 void Turn::set_deadline(uint64_t now) {
+  slot_.came_ns = 0;
   page_.attention = 0;
   uint64_t left = UINT64_MAX;
   const int next = next_slot(page_, now);

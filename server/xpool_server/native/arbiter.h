@@ -50,7 +50,8 @@ struct Slot {
   std::atomic<uint64_t> held_ns;  // time that has passed in its turns
   std::atomic<uint64_t> left_ns;  // it had nothing to do since
   std::atomic<uint64_t> pending_ns;  // of used_ns: estimated, and not measured yet
-  std::atomic<uint64_t> more[11];
+  std::atomic<uint64_t> came_ns;     // somebody waits for its turn to end since; 0: nobody
+  std::atomic<uint64_t> more[10];
 };
 
 // As `HEADER` in arbiter/page.py.
@@ -80,9 +81,9 @@ static_assert(sizeof(Slot) == 256 && sizeof(Page) == 512 + 256 * kSlots);
 int next_slot(Page &page, uint64_t now_ns);
 // Whether the holder must make room for `next`, having used so much in this turn.
 bool must_yield(const Page &page, int holder, uint64_t held_ns, int next, uint64_t now_ns);
-// Device time was used. `is_alone`: nobody has waited meanwhile.
+// Device time was used. `alone_ns`: so much of it while nobody waited.
 // Negative: a correction of what was estimated.
-void charge(Page &page, int slot, int64_t used_ns, uint64_t now_ns, bool is_alone);
+void charge(Page &page, int slot, int64_t used_ns, uint64_t now_ns, int64_t alone_ns);
 // Of a capped slot: device time that it may use now; negative: what it owes.
 int64_t refill(const Page &page, Slot &slot, uint64_t now_ns);
 // When a capped slot that may not run now may run again.
@@ -143,6 +144,7 @@ class Turn {
   void queue_again(uint64_t now_ns);
   void start(bool is_granted, uint64_t began_ns);
   uint64_t wait_for_tokens(uint64_t began_ns);
+  void note_wait();
   bool wait_for_turn();
   void note_hold(uint64_t now_ns, bool is_mine);
   void settle(uint64_t now_ns);

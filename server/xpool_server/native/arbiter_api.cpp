@@ -42,8 +42,8 @@ API int32_t xs_page_must_yield(Page *page, int32_t holder, uint64_t held_ns, int
   return xpool_server::must_yield(*page, holder, held_ns, next, now_ns);
 }
 
-API void xs_page_charge(Page *page, int32_t slot, int64_t used_ns, uint64_t now_ns, int32_t is_alone) {
-  xpool_server::charge(*page, slot, used_ns, now_ns, is_alone);
+API void xs_page_charge(Page *page, int32_t slot, int64_t used_ns, uint64_t now_ns, int64_t alone_ns) {
+  xpool_server::charge(*page, slot, used_ns, now_ns, alone_ns);
 }
 
 API int64_t xs_page_refill(Page *page, int32_t slot, uint64_t now_ns) {

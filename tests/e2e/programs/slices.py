@@ -81,9 +81,9 @@ def compute() -> None:
         say("computed")
 
 
-def busy() -> None:
+def busy(size: int = 192) -> None:
     """Products without a pause, some groups of them ahead of the device."""
-    a = torch.ones(192, 192, device="cuda") / 192
+    a = torch.ones(size, size, device="cuda") / size
     under_way = collections.deque()
     say("begins")
     while True:
@@ -96,6 +96,11 @@ def busy() -> None:
         if len(under_way) > 8:
             under_way.popleft().synchronize()
             say("did")
+
+
+def quick() -> None:
+    """As ``busy``, of products that cost the host next to nothing."""
+    busy(8)
 
 
 def ahead() -> None:
@@ -122,7 +127,8 @@ def long() -> None:
 
 
 JOBS = {
-    one.__name__: one for one in (hold, want, greedy, compute, busy, ahead, long, own)
+    one.__name__: one
+    for one in (hold, want, greedy, compute, busy, quick, ahead, long, own)
 }
 
 if __name__ == "__main__":

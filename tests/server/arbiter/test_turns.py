@@ -305,6 +305,24 @@ def test_who_came_during_ones_last_operation_has_waited(
     assert desk.page.holder == 2
 
 
+def test_who_comes_during_one_long_operation_loses_nothing_of_it(
+    lone_turn: tuple[Turn, Desk],
+) -> None:
+    """It begins where the device's time was when it came, not at the operation's end.
+
+    Otherwise operations that nobody can interrupt would be paid for by nobody.
+    """
+    turn, desk = lone_turn
+    page, slot = desk.page, desk.page.slot(0)
+    turn.begin()
+    busy_tenant.burn(100_000_000)
+    slot.came_ns = time.monotonic_ns()
+    busy_tenant.burn(300_000_000)
+    turn.end()
+    assert slot.virtual_ns >= 2 * 400_000_000
+    assert 0.05 < page.virtual_ns / slot.virtual_ns < 0.6  # a quarter, if alone here
+
+
 def test_alone_one_keeps_nobody_waiting(lone_turn: tuple[Turn, Desk]) -> None:
     turn, desk = lone_turn
     turn.begin()
