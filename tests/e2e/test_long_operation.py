@@ -113,7 +113,11 @@ def one_core(tmp_path: Path) -> Iterator[Pool]:
 
 
 def test_the_others_share_is_off_by_a_bounded_part(one_core: Pool) -> None:
-    """Whole operations of seconds, each far longer than a turn; by measured time."""
+    """Half of the device is the others' while an operation goes on that nobody stops.
+
+    That is after the first half second of it (``OVERRUN_NS``); so a tenant of 60 %
+    lacks some fifteen points, and ``top`` shows what it got beside its promise.
+    """
     pool = one_core
     with (
         Job(pool, "busy", "--slice", "60%", "--memory", "64MiB") as other,
@@ -137,11 +141,17 @@ def test_the_others_share_is_off_by_a_bounded_part(one_core: Pool) -> None:
                 lambda: (now := used_ns())[1] > before[1] and now, "its end", 120
             )
 
-        first, ends = after_one(), 0
-        while True:
-            last, ends = after_one(), ends + 1
-            spent = [now - was for now, was in zip(last, first, strict=True)]
-            if ends >= 2 and sum(spent) >= 10e9:
-                break
-        print(spent, ends)
-        assert abs(100 * spent[0] / sum(spent) - 60) < 10
+        first = last = after_one()
+        while sum(last) - sum(first) < 10e9:
+            last = after_one()
+        used = [now - was for now, was in zip(last, first, strict=True)]
+        got = 100 * used[0] / sum(used)
+        assert 60 - got < 25
+
+        (row,) = [
+            one
+            for one in json.loads(top(pool, "--json"))
+            if one["lease_id"] == other.info.lease.lease_id
+        ]
+        assert row["promised_percent"] == 60
+        assert abs(row["got_percent"] - got) < 20
