@@ -14,6 +14,7 @@ import weakref
 from enum import IntEnum
 from typing import Any, Final
 
+import numpy as np
 from xpool_protocol.arrays.values import SCALAR_TYPES
 from xpool_protocol.messages import Reply
 
@@ -69,6 +70,8 @@ class NativeArrays:
         """What the call has raised that ``run`` has stopped at."""
         self.reused = 0
         """Results that took the memory of an argument that was about to be freed."""
+        self.looks_inside = False
+        """Results are looked at by their fields, not by their attributes."""
         self._native, self._calls, self._ledger = native, calls, ledger
         self._call = native.library.functions
         self._pointer: int | None = None
@@ -140,6 +143,9 @@ class NativeArrays:
             *(self._native.pointer, _constants(self._calls)),
             *(*table.tables(), storages.MAX_HANDLES),
         )
+        self.looks_inside = bool(
+            self._call["xs_arrays_look_inside"](self._pointer, _probes(self._calls))
+        )
         self._call["xs_arrays_lend"](self._native.pointer, self._pointer)
         weakref.finalize(self, self._call["xs_arrays_delete"], self._pointer)
         return True
@@ -168,6 +174,28 @@ def _constants(calls: ArrayCalls) -> tuple[Any, ...]:
     return (*plain, *made, *items)
 
 
+_FIELDS_NBYTES: Final = 80
+"""Of an array, with what every object has: as ``NumpyFields`` in C++."""
+
+
+def _probes(calls: ArrayCalls) -> tuple[Any, ...]:
+    """Arrays whose fields are compared with their attributes; none: they are not known.
+
+    Only NumPy's, in an interpreter whose objects begin as they have for ages.
+    """
+    if calls.library.array_type is not np.ndarray:
+        return ()
+    if object.__basicsize__ != 16 or np.ndarray.__basicsize__ < _FIELDS_NBYTES:
+        return ()
+    cube, fixed = np.zeros((2, 3, 5), np.float32), np.arange(7, dtype=np.int16)
+    fixed.flags.writeable = False
+    return (
+        *(cube, cube[1], cube.T, cube[:, ::2], np.asfortranarray(cube), fixed),
+        *(fixed[2:], np.array(3.0), np.empty((0, 4), bool)),
+        np.frombuffer(b"12345678", np.int64),
+    )
+
+
 _POINTER: Final = ctypes.c_void_p
 _ID: Final = ctypes.c_uint64
 _OBJECT: Final = ctypes.py_object
@@ -182,6 +210,7 @@ _FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
         None,
     ),
     ("xs_arrays_define_get", (_POINTER, _ID), None),
+    ("xs_arrays_look_inside", (_POINTER, _OBJECT), ctypes.c_int32),
     (
         "xs_arrays_run",
         (_POINTER, ctypes.c_char_p, _ID, _ID, ctypes.POINTER(Stop)),

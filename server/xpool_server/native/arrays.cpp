@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "numpy_fields.h"
+
 namespace xpool_server {
 
 namespace {
@@ -220,7 +222,7 @@ PyObject *Arrays::take_memory(const Operation &operation, Reader next) {
 // Nothing but its number, and the arguments that we hold, leads to the array's memory, which is its own.
 bool Arrays::is_spare(PyObject *array, size_t arguments) {
   const Ref base(PyObject_GetAttr(array, constants.base.get()));
-  if (!base || base.get() != values_constants_.none.get() || !has_flag(array, constants.writeable)) {
+  if (!base || base.get() != values_constants_.none.get() || !has_flag(array, constants.writeable, NumpyFields::kWriteable)) {
     PyErr_Clear();
     return false;
   }
@@ -230,7 +232,9 @@ bool Arrays::is_spare(PyObject *array, size_t arguments) {
   return is_met;
 }
 
-bool Arrays::has_flag(PyObject *array, const Ref &name) const {
+bool Arrays::has_flag(PyObject *array, const Ref &name, int flag_of_it) const {
+  if (looks_inside_)
+    return NumpyFields::of(array).flags & flag_of_it;
   const Ref flags(PyObject_GetAttr(array, constants.flags.get()));  // holds the array while it is there
   const Ref flag(flags ? PyObject_GetAttr(flags.get(), name.get()) : nullptr);
   const bool is_met = flag && PyObject_IsTrue(flag.get()) > 0;
@@ -238,23 +242,67 @@ bool Arrays::has_flag(PyObject *array, const Ref &name) const {
   return is_met;
 }
 
-bool Arrays::is_alike(PyObject *array) const { return fits(array) && has_flag(array, constants.c_contiguous); }
+bool Arrays::is_alike(PyObject *array) const {
+  return fits(array) && has_flag(array, constants.c_contiguous, NumpyFields::kContiguous);
+}
 
 // ---- results
 
+bool Arrays::look_inside(PyObject *probes) {
+  looks_inside_ = PyTuple_Size(probes) > 0;
+  for (ssize_t i = 0; looks_inside_ && i < PyTuple_Size(probes); i++)
+    looks_inside_ = is_as_inside(PyTuple_GetItem(probes, i));
+  return looks_inside_;
+}
+
+// Whether an array's fields say what its attributes say.
+bool Arrays::is_as_inside(PyObject *array) const {
+  const NumpyFields &inside = NumpyFields::of(array);
+  const Ref type(PyObject_Type(array)), shape(PyObject_GetAttr(array, constants.shape.get()));
+  const Ref dtype(PyObject_GetAttr(array, constants.dtype.get())), base(PyObject_GetAttr(array, constants.base.get()));
+  const Ref flags(PyObject_GetAttr(array, constants.flags.get()));
+  const Ref contiguous(flags ? PyObject_GetAttr(flags.get(), constants.c_contiguous.get()) : nullptr);
+  const Ref writeable(flags ? PyObject_GetAttr(flags.get(), constants.writeable.get()) : nullptr);
+  bool is_so = shape && dtype && base && contiguous && writeable && inside.type == type.get() &&
+               inside.type == constants.array_type.get() && inside.dtype == dtype.get() &&
+               (inside.base ? inside.base : values_constants_.none.get()) == base.get() &&
+               bool(inside.flags & NumpyFields::kContiguous) == (PyObject_IsTrue(contiguous.get()) > 0) &&
+               bool(inside.flags & NumpyFields::kWriteable) == (PyObject_IsTrue(writeable.get()) > 0) &&
+               inside.dimensions == PyTuple_Size(shape.get());
+  for (ssize_t i = 0; is_so && i < inside.dimensions; i++)
+    is_so = inside.sizes[i] == PyLong_AsLongLong(PyTuple_GetItem(shape.get(), i));
+  PyErr_Clear();
+  return is_so;
+}
+
 bool Arrays::is_array(PyObject *object) const {
+  if (looks_inside_)
+    return NumpyFields::of(object).type == constants.array_type.get();
   const Ref type(PyObject_Type(object));
   return type.get() == constants.array_type.get();
 }
 
 // Whether an array has the shape and the dtype that were predicted.
 bool Arrays::fits(PyObject *array) const {
+  PyObject *wanted = values_constants_.dtypes[predicted_.dtype].get();
+  if (looks_inside_) {
+    const NumpyFields &inside = NumpyFields::of(array);
+    if (inside.dimensions != static_cast<int>(predicted_.sizes.size()))
+      return false;
+    for (int i = 0; i < inside.dimensions; i++)
+      if (inside.sizes[i] != static_cast<ssize_t>(predicted_.sizes[i]))
+        return false;
+    if (inside.dtype == wanted)
+      return true;
+    const bool is_equal = PyObject_RichCompareBool(inside.dtype, wanted, kEqual) > 0;
+    PyErr_Clear();
+    return is_equal;
+  }
   const Ref shape(PyObject_GetAttr(array, constants.shape.get()));
   const Ref dtype(PyObject_GetAttr(array, constants.dtype.get()));
   bool is_met = shape && dtype && PyTuple_Size(shape.get()) == static_cast<ssize_t>(predicted_.sizes.size());
   for (size_t i = 0; is_met && i < predicted_.sizes.size(); i++)
     is_met = PyLong_AsLongLong(PyTuple_GetItem(shape.get(), i)) == static_cast<long long>(predicted_.sizes[i]);
-  PyObject *wanted = values_constants_.dtypes[predicted_.dtype].get();
   if (is_met && dtype.get() != wanted)
     is_met = PyObject_RichCompareBool(dtype.get(), wanted, kEqual) > 0;
   PyErr_Clear();
@@ -277,6 +325,8 @@ bool Arrays::bind(Ref found) {
 Ref Arrays::owner_of(PyObject *array) const {
   Ref owner = Ref::to(array);
   while (true) {
+    if (looks_inside_ && NumpyFields::of(owner.get()).base == nullptr)
+      return owner;
     Ref base(PyObject_GetAttr(owner.get(), constants.base.get()));
     if (base && base.get() != values_constants_.none.get() && !is_array(base.get()))
       // as_strided puts an object of its own between.

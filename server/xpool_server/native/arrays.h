@@ -54,6 +54,8 @@ class Arrays {
   void define(uint64_t number, Ref callable, bool is_view, bool is_elementwise);
   // What `serve` has left to Python comes out of the next call.
   ArrayOutcome run(const uint8_t *records, size_t nbytes, size_t from);
+  // From now on results are looked at by NumpyFields, if they say of these arrays what the attributes say.
+  bool look_inside(PyObject *probes);
   // The operation that asks for items, `xpool.get`; other requests are run by Python, and answered here.
   void define_get(uint64_t number) { get_ = number; }
   // `run` without Python's lock, which it takes. kDone: the row is over, or the node has called. What is Python's it gets
@@ -97,8 +99,9 @@ class Arrays {
   PyObject *take_memory(const Operation &operation, Reader next);
   bool is_spare(PyObject *array, size_t arguments);
   bool is_alike(PyObject *array) const;
-  bool has_flag(PyObject *array, const Ref &name) const;
+  bool has_flag(PyObject *array, const Ref &name, int flag) const;
   bool fits(PyObject *array) const;
+  bool is_as_inside(PyObject *array) const;
   bool bind(Ref found);
   bool charge(PyObject *array);
   void discharge(PyObject *array);
@@ -118,6 +121,7 @@ class Arrays {
   Ref keywords_;
   std::vector<uint64_t> freed_;
   std::optional<uint64_t> get_;
+  bool looks_inside_ = false;
   std::optional<ArrayOutcome> left_;  // by `serve`
   Raised raised_;
 };

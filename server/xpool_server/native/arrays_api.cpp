@@ -76,6 +76,9 @@ API void xs_arrays_define(Arrays *arrays, uint64_t number, PyObject *callable, i
   arrays->define(number, Ref::to(callable), is_view, is_elementwise);
 }
 
+// Whether results are looked at by their fields from now on; `probes` are arrays of many kinds.
+API int32_t xs_arrays_look_inside(Arrays *arrays, PyObject *probes) { return arrays->look_inside(probes); }
+
 API void xs_arrays_define_get(Arrays *arrays, uint64_t number) { arrays->define_get(number); }
 
 API int32_t xs_arrays_run(Arrays *arrays, const char *records, uint64_t nbytes, uint64_t from, XsArraysStop *stop) {

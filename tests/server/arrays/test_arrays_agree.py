@@ -3,6 +3,7 @@ the same."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.array_cases import (
     CASES,
@@ -22,6 +23,7 @@ from xpool_protocol.arrays.records import (
 from xpool_protocol.arrays.values import Handle
 from xpool_protocol.records import Record
 from xpool_protocol.values import DType
+from xpool_server import native_arrays
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.native_executor import NativeExecutor
@@ -63,6 +65,25 @@ def test_both_do_the_same(name: str) -> None:
 def test_both_do_the_same_in_pieces() -> None:
     for records in CASES.values():
         both(*((one,) for one in records))
+
+
+def test_results_are_looked_at_by_their_fields() -> None:
+    """Where they say what attributes say; else the same is done by attributes."""
+    assert both(CASES[next(iter(CASES))]).native_arrays.looks_inside
+
+
+def test_both_do_the_same_without_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_arrays, "_probes", lambda _: ())
+    for records in CASES.values():
+        assert not both(records).native_arrays.looks_inside
+    assert both(chain((3,))).native_arrays.reused == 1
+
+
+def test_a_probe_that_differs_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no plain array: what lies in it is not known."""
+    probes = (np.zeros(3), np.zeros(3).view(np.recarray))
+    monkeypatch.setattr(native_arrays, "_probes", lambda _: probes)
+    assert not both(chain((3,))).native_arrays.looks_inside
 
 
 def chain(freed: tuple[int, ...]) -> tuple[Record, ...]:
