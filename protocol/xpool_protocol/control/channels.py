@@ -19,6 +19,10 @@ MAX_MESSAGE_NBYTES = 4 << 20
 MESSAGE_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_NBYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_NBYTES),
+    # A window that is large enough from the start. gRPC would measure which it needs,
+    # by a ping for what comes: another write for each message, a third of its cost.
+    ("grpc.http2.lookahead_bytes", 1 << 20),
+    ("grpc.http2.bdp_probe", 0),
 )
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
