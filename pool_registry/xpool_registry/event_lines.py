@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from xpool_protocol.control import admin_pb2 as pb
+if TYPE_CHECKING:
+    from xpool_protocol.control import admin_pb2 as pb
 
 MAX_LISTED: Final = 8
 """Of a list: a job may have 64 devices, and a node a thousand."""
