@@ -55,3 +55,21 @@ def test_init_without_a_registry(pool: Pool):
     )
     assert ended.returncode == 0, ended.stderr
     assert "127.0.0.1:1" in ended.stdout
+
+
+def test_init_refuses_shares_that_are_none(pool: Pool):
+    ended = python(
+        pool,
+        "import xpool\n"
+        "from xpool_protocol.errors import UsageError\n"
+        "for share in ('0', '101', '12.5', 'abc'):\n"
+        "    try: xpool.init(slice=share)\n"
+        "    except UsageError as error: print(error)\n"
+        "xpool.init(slice='5%', memory='64MiB')\n"
+        "print(xpool.current_remote() is not None)\n",
+    )
+    assert ended.returncode == 0, ended.stderr
+    *refused, works = ended.stdout.splitlines()
+    assert len(refused) == 4
+    assert all("is not a slice" in one for one in refused)
+    assert works == "True"

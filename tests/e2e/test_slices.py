@@ -67,8 +67,11 @@ def test_a_running_job_grows_and_shrinks(pool: Pool) -> None:
         eventually(lambda: job.lines()[-1].endswith(f" {128 * MIB}"), "its view", 10)
         assert job.info.session.mode == "capped"
 
-        assert resize(pool, lease, "--slice", "101%").returncode == 2
-        assert resize(pool, lease, "--slice", "12.5%").returncode == 2
+        for share in ("0", "101%", "12.5%", "abc", ""):
+            bad = resize(pool, lease, "--slice", share)
+            assert bad.returncode == 2, share
+            assert "is not a slice" in bad.stderr
+            assert job.info.lease.share_percent == 60
         assert resize(pool, lease).returncode == 2
         assert resize(pool, "nobody", "--slice", "5%").returncode == 1
 
@@ -135,6 +138,42 @@ def test_a_stopped_worker_is_marked_and_passed_over(pool: Pool) -> None:
             os.kill(worker, signal.SIGCONT)
         one.await_line("computed", len(one.lines()))
         eventually(lambda: one.info.session.state == "open", "no mark", 30)
+
+
+def test_neighbours_of_a_stopped_worker_keep_their_shares(pool: Pool) -> None:
+    """Two to one, before and while the third stands still."""
+    small = ("--memory", "128MiB")
+    with (
+        Job(pool, "busy", "--slice", "20%", *small) as stopped,
+        Job(pool, "busy", "--slice", "50%", *small) as more,
+        Job(pool, "busy", "--slice", "25%", *small) as less,
+    ):
+        for one in (stopped, more, less):
+            one.await_line("did")
+        worker = worker_serving(pool, stopped.program, "one")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            eventually(lambda: stopped.info.session.state == "stalled", "the mark", 30)
+
+            def used_ns() -> list[int]:
+                with pool.client() as client:
+                    used = {
+                        one.lease.share_percent: one.session.device_ns
+                        for one in client.list_leases()
+                    }
+                return [used[50], used[25]]
+
+            before = used_ns()
+
+            def spent() -> list[int]:
+                return [now - was for now, was in zip(used_ns(), before, strict=True)]
+
+            got = eventually(
+                lambda: sum(spent()) > 4_000_000_000 and spent(), "four seconds", 90
+            )
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        assert 100 * got[0] / sum(got) == pytest.approx(200 / 3, abs=6)
 
 
 def test_what_top_shows(pool: Pool) -> None:
