@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.jobs import Job
+from support.jobs import Job, used_ns
 from support.pool import Pool
 from support.waiting import eventually
 from xpool_server.arbiter.watch import OVERRUN_NS
@@ -126,19 +126,13 @@ def test_the_others_share_is_off_by_a_bounded_part(one_core: Pool) -> None:
         other.await_line("did")
         long.await_line("has")
 
-        def used_ns() -> tuple[int, int]:
-            with pool.client() as client:
-                used = {
-                    one.lease.share_percent: one.session.device_ns
-                    for one in client.list_leases()
-                }
-            return used[60], used[40]
-
-        def after_one() -> tuple[int, int]:
+        def after_one() -> list[int]:
             """When the long one's use was told next: it is known at its ends."""
-            before = used_ns()
+            before = used_ns(pool, 60, 40)
             return eventually(
-                lambda: (now := used_ns())[1] > before[1] and now, "its end", 120
+                lambda: (now := used_ns(pool, 60, 40))[1] > before[1] and now,
+                "its end",
+                120,
             )
 
         first = last = after_one()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.jobs import Job
+from support.jobs import Job, used_ns
 from support.pool import Pool
 from support.waiting import eventually
 from support.workers import worker_serving
@@ -154,19 +154,13 @@ def test_neighbours_of_a_stopped_worker_keep_their_shares(pool: Pool) -> None:
         os.kill(worker, signal.SIGSTOP)
         try:
             eventually(lambda: stopped.info.session.state == "stalled", "the mark", 30)
-
-            def used_ns() -> list[int]:
-                with pool.client() as client:
-                    used = {
-                        one.lease.share_percent: one.session.device_ns
-                        for one in client.list_leases()
-                    }
-                return [used[50], used[25]]
-
-            before = used_ns()
+            before = used_ns(pool, 50, 25)
 
             def spent() -> list[int]:
-                return [now - was for now, was in zip(used_ns(), before, strict=True)]
+                return [
+                    now - was
+                    for now, was in zip(used_ns(pool, 50, 25), before, strict=True)
+                ]
 
             got = eventually(
                 lambda: sum(spent()) > 4_000_000_000 and spent(), "four seconds", 90

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.abacus.abacus_build import LIBRARY
-from support.jobs import Job
+from support.jobs import Job, used_ns
 from support.pool import Pool
 from support.waiting import eventually
 from xpool_protocol.native_build import compiler
@@ -141,20 +141,15 @@ def test_two_tenants_have_their_shares_of_it(pool: Pool) -> None:
         Job(pool, "quick", "--slice", "70%", *small),
         Job(pool, "quick", "--slice", "30%", *small),
     ):
-
-        def used_ns() -> list[int]:
-            """By both, as the registry heard it of both at once."""
-            with pool.client() as client:
-                used = {
-                    one.lease.share_percent: one.session.device_ns
-                    for one in client.list_leases()
-                }
-            return [used.get(70, 0), used.get(30, 0)]
-
-        before = eventually(lambda: all(used_ns()) and used_ns(), "both at work", 90)
+        before = eventually(
+            lambda: all(now := used_ns(pool, 70, 30)) and now, "both at work", 90
+        )
 
         def spent() -> list[int]:
-            return [now - was for now, was in zip(used_ns(), before, strict=True)]
+            return [
+                now - was
+                for now, was in zip(used_ns(pool, 70, 30), before, strict=True)
+            ]
 
         got = eventually(
             lambda: sum(spent()) > 5_000_000_000 and spent(), "five seconds of it", 90

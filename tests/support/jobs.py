@@ -70,3 +70,14 @@ class Job:
     def last(self, start: str, after: int) -> str | None:
         lines = [one for one in self.lines()[after:] if one.startswith(start)]
         return lines[-1] if lines else None
+
+
+def used_ns(pool: Pool, *shares: int) -> list[int]:
+    """Device time of the jobs with these shares, as the registry heard it of all at
+    once; 0 of one that is not there."""
+    with pool.client() as client:
+        used = {
+            one.lease.share_percent: one.session.device_ns
+            for one in client.list_leases()
+        }
+    return [used.get(share, 0) for share in shares]

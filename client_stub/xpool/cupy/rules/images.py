@@ -38,6 +38,16 @@ def _is_within(value: Any, low: float, high: float, count: int) -> bool:
     )
 
 
+def _check_window(size: Any, origin: Any) -> None:
+    """A plain size, in the middle.
+
+    Raises:
+        NoRule: it is not.
+    """
+    if origin != 0 or type(size) is not int or not 1 <= size <= 1000:
+        raise NoRule
+
+
 def gaussian_filter(
     input: Any,  # noqa: A002  CuPy's name
     sigma: Any,
@@ -66,8 +76,7 @@ def uniform_filter(
 ) -> Geometry:
     """Each item the mean of those around it."""
     geo = _image(input, output, mode, cval)
-    if origin != 0 or type(size) is not int or not 1 <= size <= 1000:
-        raise NoRule
+    _check_window(size, origin)
     return geo
 
 
@@ -82,10 +91,9 @@ def _by_rank(
 ) -> Geometry:
     """Each item one of those around it."""
     geo = _image(input, output, mode, cval)
-    if footprint is not None or origin != 0:
+    if footprint is not None:
         raise NoRule
-    if type(size) is not int or not 1 <= size <= 1000:
-        raise NoRule
+    _check_window(size, origin)
     return geo
 
 
