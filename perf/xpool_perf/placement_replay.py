@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections.abc import Mapping
 from typing import Final
 
 from xpool_perf import openb
+from xpool_perf.fair_reference import within_reach
 from xpool_perf.figures import Figure, Samples
 from xpool_perf.pool import RunFailed, repository
 from xpool_perf.scenario import Say, Scenario, Settings
 from xpool_perf.simulated_day import (
     RIGHTS,
     Day,
+    Job,
     bursty_day,
     mixed_day,
     quietly,
@@ -90,15 +93,8 @@ def simulated_days(days: int, say: Say) -> dict[str, list[float]]:
 
     for seed in range(FIRST_SEED, FIRST_SEED + days):
         rng = random.Random(seed)  # noqa: S311  an experiment
-        bursty = Day([*bursty_day(rng)], tenants()).run()
-        total, weights = sum(bursty.used.values()), sum(RIGHTS.values())
-        note(
-            "fair_share_error_points",
-            max(
-                100 * abs(used / total - RIGHTS[tenant] / weights)
-                for tenant, used in bursty.used.items()
-            ),
-        )
+        for name, points in unfairness([*bursty_day(rng)]).items():
+            note(name, points)
         jobs = [*mixed_day(rng)]
         with_it = Day(jobs, tenants()).run()
         without = Day(jobs, tenants(preemptions_per_hour=0)).run()
@@ -117,7 +113,35 @@ def simulated_days(days: int, say: Say) -> dict[str, list[float]]:
     for name in ("high_priority_wait_s", "high_priority_wait_without_s"):
         samples[name] = [statistics.mean(samples[f"{name}_by_day"])]
     samples["low_priority_lost_percent"] = [100 * lost / low_used]
+    for name in ("fair_share_error", "fair_share_out_of_reach", "fair_share_missed"):
+        samples[f"{name}_worst_points"] = [max(samples[f"{name}_points"])]
     return samples
+
+
+def unfairness(jobs: list[Job]) -> dict[str, float]:
+    """How far tenants are from their rights after a day, in points of all use.
+
+    Of the registry; of the scheduler of ``fair_reference``: what that one misses is out
+    of reach of all who cannot see the day to come; and of the registry from that one.
+    """
+    weights = sum(RIGHTS.values())
+    rights = {tenant: 100 * right / weights for tenant, right in RIGHTS.items()}
+    got = _parts(Day(jobs, tenants()).run().used)
+    best = _parts(within_reach(jobs, RIGHTS))
+    return {
+        "fair_share_error_points": _furthest(got, rights),
+        "fair_share_out_of_reach_points": _furthest(best, rights),
+        "fair_share_missed_points": _furthest(got, best),
+    }
+
+
+def _parts(used: Mapping[str, float]) -> dict[str, float]:
+    total = sum(used.values())
+    return {tenant: 100 * used.get(tenant, 0.0) / total for tenant in RIGHTS}
+
+
+def _furthest(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    return max(abs(one[tenant] - other[tenant]) for tenant in RIGHTS)
 
 
 PLACEMENT_REPLAY: Final = Scenario(
@@ -149,9 +173,30 @@ PLACEMENT_REPLAY: Final = Scenario(
             name="fair_share_error_points",
             unit="points",
             method="A simulated day of 16 devices; three tenants of weights 1, 2 and 3"
-            " ask in bursts for 1.5 times their right. The largest difference between"
-            " a tenant's part of all use and its right.",
+            " ask in bursts for 1.25 times their right. The largest difference between"
+            " a tenant's part of all use and its right; median of the days.",
             sources=("fair_share_error_points",),
+        ),
+        Figure(
+            name="fair_share_error_worst_points",
+            unit="points",
+            method="The same of the worst day.",
+            sources=("fair_share_error_worst_points",),
+        ),
+        Figure(
+            name="fair_share_out_of_reach_worst_points",
+            unit="points",
+            method="The same of a scheduler of the same jobs that gives what is free to"
+            " whoever is furthest behind its right; worst day. A tenant that asks late"
+            " cannot have what it did not ask for.",
+            sources=("fair_share_out_of_reach_worst_points",),
+        ),
+        Figure(
+            name="fair_share_missed_worst_points",
+            unit="points",
+            method="The largest difference between a tenant's part with the registry"
+            " and with that scheduler; worst day.",
+            sources=("fair_share_missed_worst_points",),
         ),
         Figure(
             name="backfill_promise_kept_percent",

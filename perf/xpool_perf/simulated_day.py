@@ -279,10 +279,11 @@ RIGHTS: Final = {"ada": 1.0, "bob": 2.0, "eve": 3.0}
 
 
 def bursty_day(rng: random.Random) -> Iterator[Job]:
-    """Three tenants with weights 1, 2, 3, each wanting 1.5 times its right, in bursts.
+    """Three tenants with weights 1, 2, 3, each wanting 1.25 times its right, in bursts.
 
     A burst every three hours on average, of some dozens of jobs of one device each,
-    40 minutes long on average.
+    40 minutes long on average. Counted are whole devices, 1.5 times the right; a third
+    of the jobs want the half of one.
     """
     capacity = NODES * DEVICES * DAY_S
     for tenant, weight in RIGHTS.items():

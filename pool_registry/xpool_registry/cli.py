@@ -87,6 +87,15 @@ def registry(
             help="Keep hourly rows of usage for so many days; 0: for ever.",
         ),
     ] = 400,
+    half_life: Annotated[
+        str,
+        typer.Option(
+            envvar="XPOOL_HALF_LIFE",
+            metavar="DURATION",
+            help="After so long, what a tenant has used counts half as much for whose"
+            " turn it is: 1m to 366d.",
+        ),
+    ] = "7d",
     metrics: Annotated[
         str,
         typer.Option(
@@ -137,7 +146,12 @@ def registry(
     with one_sentence(), held_back():
         quiet_grpc()
         from xpool_registry.daemon import configure_logging, serve, tls_from_files
-        from xpool_registry.settings import Settings, ms_from_text, ttl_ms_checked
+        from xpool_registry.settings import (
+            Settings,
+            half_life_s_checked,
+            ms_from_text,
+            ttl_ms_checked,
+        )
 
         configure_logging(as_json=log_format is LogFormat.JSON)
         serve(
@@ -147,6 +161,7 @@ def registry(
                 default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl)),
                 compact_after=compact_after,
                 usage_days=usage_days,
+                half_life_s=half_life_s_checked(ms_from_text(half_life)),
             ),
             is_insecure=insecure,
             advertise=advertise,

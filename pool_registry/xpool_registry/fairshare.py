@@ -74,7 +74,7 @@ class Book:
 class Past(NamedTuple):
     """How much the past weighs."""
 
-    half_life_s: float = 24 * 3600.0
+    half_life_s: float = 7 * 24 * 3600.0
     seen_s: float = 0.0
     """How much of it there is: since the pool's first lease."""
 

@@ -52,8 +52,11 @@ MAX_ENDED_LEASES = 10_000
 A lease past this is one that "this registry never saw": its session is left alone.
 """
 
-_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)\s*", re.ASCII)
+MIN_HALF_LIFE_MS = 60_000
+MAX_HALF_LIFE_MS = 366 * 24 * 3600 * 1000
+
+_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h|d)\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +81,11 @@ class Settings:
     min_run_ms: int = 60_000
     """So long a lease is left in peace."""
 
-    half_life_s: float = 24 * 3600.0
+    half_life_s: float = 7 * 24 * 3600.0
     """After so long, past use counts half as much for whose turn it is.
 
-    Shorter than a day, a morning of one's own would be forgiven by the evening."""
+    With a day, a morning of one's own was half forgiven before the day was over
+    (ADR 0083)."""
 
     compact_after: int = 10_000
     """A log is put into short when so many appends have come since the last time;
@@ -97,7 +101,7 @@ class Settings:
 
 
 def ms_from_text(text: str) -> int:
-    """Milliseconds named by a text like ``15s``, ``500ms``, ``2m`` or ``1.5h``.
+    """Milliseconds named by a text like ``15s``, ``500ms``, ``2m``, ``1.5h`` or ``7d``.
 
     Raises:
         UsageError: not a duration; a bare number has no unit and is refused.
@@ -109,7 +113,7 @@ def ms_from_text(text: str) -> int:
     if match is None:
         raise UsageError(
             f"{text!r} is not a duration: write a number and a unit,"
-            " for instance 500ms, 15s, 2m or 1h"
+            " for instance 500ms, 15s, 2m, 1h or 7d"
         )
     return round(float(match[1]) * _MS[match[2]])
 
@@ -123,3 +127,16 @@ def ttl_ms_checked(ttl_ms: int) -> int:
     if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
         raise UsageError(f"a TTL of {ttl_ms} ms is out of range: 1 s to 24 h")
     return ttl_ms
+
+
+def half_life_s_checked(half_life_ms: int) -> float:
+    """``half_life_ms`` in seconds if past use may fade so fast or slowly.
+
+    Raises:
+        UsageError: below a minute or above a year.
+    """
+    if not MIN_HALF_LIFE_MS <= half_life_ms <= MAX_HALF_LIFE_MS:
+        raise UsageError(
+            f"a half-life of {half_life_ms / 1000:g} s is out of range: 1m to 366d"
+        )
+    return half_life_ms / 1000

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 from xpool_perf import openb
+from xpool_perf.fair_reference import within_reach
 from xpool_perf.openb_files import NODES_FILE, TASKS_FILE
-from xpool_perf.placement_replay import replays
+from xpool_perf.placement_replay import replays, unfairness
 from xpool_perf.pool import RunFailed
 from xpool_perf.scenario import Settings
-from xpool_perf.simulated_day import DEVICES, NODES, Day, Job, quietly, tenants
+from xpool_perf.simulated_day import (
+    DAY_S,
+    DEVICES,
+    NODES,
+    Day,
+    Job,
+    quietly,
+    tenants,
+)
 from xpool_registry.demand import Demand
 from xpool_registry.fleet import DeviceFacts, NodeFacts
 
@@ -105,3 +114,58 @@ def test_a_small_day_adds_up() -> None:
     without = Day(jobs, tenants(preemptions_per_hour=0)).run()
     assert without.lost_by_class == {}
     assert without.waits_s["high"][0] == pytest.approx(3000, abs=61)
+
+
+HOUR_S = 3600.0
+
+
+def hours(tenant: str, at_hour: int, count: int) -> list[Job]:
+    """Jobs of an hour, each on one device."""
+    return [
+        Job(
+            name=f"{tenant}-{at_hour}-{i}",
+            at_s=at_hour * HOUR_S,
+            tenant=tenant,
+            length_s=HOUR_S,
+        )
+        for i in range(count)
+    ]
+
+
+def test_who_asks_late_cannot_have_what_stood_idle() -> None:
+    """Eve has a right to the half, and asks for nothing before hour 20."""
+    devices = NODES * DEVICES
+    jobs = [*hours("ada", 0, 10 * devices), *hours("eve", 20, 10 * devices)]
+    used = within_reach(jobs, {"ada": 1.0, "bob": 2.0, "eve": 3.0})
+    assert used == {
+        "ada": pytest.approx(10 * HOUR_S * devices),
+        "bob": 0,
+        "eve": pytest.approx(4 * HOUR_S * devices),
+    }
+    assert sum(used.values()) <= DAY_S * devices
+
+
+def test_whoever_is_furthest_behind_is_next() -> None:
+    """All ask for all the time: the reference gives weights, by the hour."""
+    devices = NODES * DEVICES
+    weights = {"ada": 1.0, "bob": 2.0, "eve": 3.0}
+    jobs = [job for name in weights for job in hours(name, 0, 24 * devices)]
+    used = within_reach(jobs, weights)
+    assert sum(used.values()) == pytest.approx(DAY_S * devices)
+    for name, weight in weights.items():
+        assert used[name] / sum(used.values()) == pytest.approx(weight / 6, abs=0.01)
+
+
+def test_what_the_morning_used_is_not_forgotten_by_the_evening() -> None:
+    """Ada alone all morning, then all of them: she stands back for what she had."""
+    quietly()
+    devices = NODES * DEVICES
+    jobs = [
+        *hours("ada", 0, 24 * devices),
+        *hours("bob", 4, 24 * devices),
+        *hours("eve", 8, 24 * devices),
+    ]
+    points = unfairness(jobs)
+    assert points["fair_share_out_of_reach_points"] < 0.5
+    assert points["fair_share_missed_points"] < 1
+    assert points["fair_share_error_points"] < 1

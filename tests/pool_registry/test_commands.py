@@ -172,14 +172,20 @@ def test_bad_addresses(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("15s", 15_000), ("500ms", 500), (" 1.5 m ", 90_000), ("1h", 3.6e6)],
+    [
+        ("15s", 15_000),
+        ("500ms", 500),
+        (" 1.5 m ", 90_000),
+        ("1h", 3.6e6),
+        ("7d", 6.048e8),
+    ],
 )
 def test_durations(text: str, ms: int) -> None:
     assert ms_from_text(text) == ms
 
 
 @pytest.mark.parametrize(
-    "text", ["", "15", "s", "-1s", "1d", "1e3s", "nan s", "\u0661s"]
+    "text", ["", "15", "s", "-1s", "1w", "1e3s", "nan s", "\u0661s"]
 )
 def test_bad_durations(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration"):

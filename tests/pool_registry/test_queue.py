@@ -302,6 +302,20 @@ def test_use_fades_by_its_half_life() -> None:
         pool.registry._state.shares(pool.clock().wall_s).held("ada")  # asks the books
 
 
+def test_the_morning_counts_in_the_evening() -> None:
+    """Ada used eight hours in the night, bob seven since: bob is next."""
+    pool = PoolModel()
+    pool.join("a")
+    for name, hours in (("ada", 8), ("bob", 7)):
+        pool.ask(f"{name}-past", tenant=name)
+        pool.wait(hours * HOUR_MS, step_ms=12_000)
+        pool.end(f"{name}-past")
+    pool.ask("other", tenant="eve")
+    pool.ask("ada-next", tenant="ada")
+    pool.ask("bob-next", tenant="bob")
+    assert pool.queue() == ["bob-next", "ada-next"]
+
+
 def test_who_came_first_keeps_no_lead() -> None:
     """Of two equals one was alone in the morning; by the evening that is made good."""
     pool = PoolModel()
