@@ -19,6 +19,7 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
         ("arrays_idioms", "on"),
         ("arrays_idioms", "off"),
         ("arrays_operators", "off"),
+        ("arrays_eigen", "off"),
         ("arrays_tested", "off"),
     ],
 )

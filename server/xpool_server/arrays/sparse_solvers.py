@@ -33,6 +33,9 @@ def _check_dtype(a: Any) -> None:
 def _solver(name: str) -> Callable[..., Any]:
     def solve(a: Any, *args: Any, **kwargs: Any) -> Any:
         _check_dtype(a)
+        kind = kwargs.pop("callback_type", None)
+        if kind not in (None, "x", "pr_norm"):
+            raise ValueError(f"Unknown callback_type: {kind}")
         if kwargs.get("atol") is None:
             kwargs["atol"] = 0.0
         return getattr(_linalg(), name)(a, *args, **kwargs)
@@ -44,6 +47,12 @@ def minres(a: Any, *args: Any, tol: float = 1e-5, **kwargs: Any) -> Any:
     """SciPy calls the tolerance otherwise."""
     _check_dtype(a)
     return _linalg().minres(a, *args, rtol=tol, **kwargs)
+
+
+def lsmr(a: Any, *args: Any, maxiter: int | None = None, **kwargs: Any) -> Any:
+    """CuPy goes on for longer if nobody says how long."""
+    most = 5 * min(a.shape) if maxiter is None else maxiter
+    return _linalg().lsmr(a, *args, maxiter=most, **kwargs)
 
 
 def _check_count(k: int, end: int) -> None:
@@ -159,6 +168,7 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
         for name in ("cg", "bicgstab", "cgs", "gmres")
     },
     "cupyx.scipy.sparse.linalg.minres": minres,
+    "cupyx.scipy.sparse.linalg.lsmr": lsmr,
     "cupyx.scipy.sparse.linalg.eigsh": eigsh,
     "cupyx.scipy.sparse.linalg.svds": svds,
 }

@@ -15,18 +15,13 @@ import numpy as np
 
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import call, own
-from xpool.cupy.linear_operators import (
-    LinearOperator,
-    MatrixOperator,
-    aslinearoperator,
-)
-from xpool.cupy.ndarray import ndarray
+from xpool.cupy.linear_operators import LinearOperator, aslinearoperator
+from xpool.cupy.solving import dot, norm, solver
 from xpool.cupy.transfer import upload
 
 CLASSES["cupyx.scipy.sparse.linalg.LinearOperator"] = LinearOperator
 own("cupyx.scipy.sparse.linalg.aslinearoperator")(aslinearoperator)
-_FULL = "cupyx.scipy.sparse.linalg"
-Product = Callable[[ndarray], ndarray]
+Product = Callable[[Any], Any]
 
 
 @dataclass
@@ -39,19 +34,6 @@ class _System:
     b: Any
     threshold: float
     max_rounds: int
-
-
-def _plain(value: Any) -> Any:
-    """An operator of a matrix as the matrix."""
-    return value.A if isinstance(value, MatrixOperator) else value
-
-
-def _dot(a: ndarray, b: ndarray) -> Any:
-    return call("cupy.vdot", (a, b), {})
-
-
-def _norm(a: ndarray) -> float:
-    return math.sqrt(abs(float(_dot(a, a).real)))
 
 
 def _system(
@@ -79,7 +61,7 @@ def _system(
         (lambda v: v) if before is None else before.matvec,
         x,
         flat,
-        max(float(atol or 0), float(rtol) * _norm(flat)),
+        max(float(atol or 0), float(rtol) * norm(flat)),
         rows * 10 if maxiter is None else maxiter,
     )
 
@@ -95,17 +77,17 @@ def _cg(s: _System, callback: Any) -> tuple[Any, int]:
     rho: Any = None
     r = s.b - s.product(x)
     for done in range(s.max_rounds):
-        if not done and _norm(r) <= s.threshold:
+        if not done and norm(r) <= s.threshold:
             return x, 0
         z = s.precondition(r)
-        before, rho = rho, _dot(r, z)
+        before, rho = rho, dot(r, z)
         p = z if p is None else z + rho / before * p
         q = s.product(p)
-        alpha = rho / _dot(p, q)
+        alpha = rho / dot(p, q)
         x = x + alpha * p
         r = r - alpha * q
         _tell(callback, x)
-        if _norm(r) <= s.threshold:
+        if norm(r) <= s.threshold:
             return x, 0
     return x, s.max_rounds
 
@@ -120,21 +102,21 @@ def _bicgstab(s: _System, callback: Any) -> tuple[Any, int]:
     alpha: Any = None
     omega: Any = None
     for done in range(s.max_rounds):
-        if not done and _norm(r) <= s.threshold:
+        if not done and norm(r) <= s.threshold:
             return x, 0
-        before, rho = rho, _dot(shadow, r)
+        before, rho = rho, dot(shadow, r)
         p = r if p is None else r + rho / before * (alpha / omega) * (p - omega * v)
         p_hat = s.precondition(p)
         v = s.product(p_hat)
-        alpha = rho / _dot(shadow, v)
+        alpha = rho / dot(shadow, v)
         half = r - alpha * v
         half_hat = s.precondition(half)
         t = s.product(half_hat)
-        omega = _dot(t, half) / _dot(t, t)
+        omega = dot(t, half) / dot(t, t)
         x = x + alpha * p_hat + omega * half_hat
         r = half - omega * t
         _tell(callback, x)
-        if _norm(r) <= s.threshold:
+        if norm(r) <= s.threshold:
             return x, 0
     return x, s.max_rounds
 
@@ -147,9 +129,9 @@ def _cgs(s: _System, callback: Any) -> tuple[Any, int]:
     q: Any = None
     rho: Any = None
     for done in range(s.max_rounds):
-        if not done and _norm(r) <= s.threshold:
+        if not done and norm(r) <= s.threshold:
             return x, 0
-        before, rho = rho, _dot(shadow, r)
+        before, rho = rho, dot(shadow, r)
         if p is None:
             u = p = r
         else:
@@ -157,78 +139,56 @@ def _cgs(s: _System, callback: Any) -> tuple[Any, int]:
             u = r + beta * q
             p = u + beta * (q + beta * p)
         v = s.product(s.precondition(p))
-        alpha = rho / _dot(shadow, v)
+        alpha = rho / dot(shadow, v)
         q = u - alpha * v
         step = s.precondition(u + q)
         x = x + alpha * step
         r = r - alpha * s.product(step)
         _tell(callback, x)
-        if _norm(r) <= s.threshold:
+        if norm(r) <= s.threshold:
             return x, 0
     return x, s.max_rounds
 
 
-def _solver(name: str, run: Callable[[_System, Any], tuple[Any, int]]) -> None:
-    def solve(
-        A: Any,  # noqa: N803  CuPy's name
-        b: Any,
-        x0: Any = None,
-        *,
-        rtol: float = 1e-5,
-        atol: float = 0.0,
-        maxiter: Any = None,
-        M: Any = None,  # noqa: N803  CuPy's name
-        callback: Any = None,
-    ) -> Any:
-        A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
-        has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
-        if callback is None and not has_functions:
-            keywords = {"rtol": rtol, "atol": atol, "maxiter": maxiter, "M": M}
-            return call(f"{_FULL}.{name}", (A, b, x0), keywords)
-        found, info = run(_system(A, b, x0, rtol, atol, maxiter, M), callback)
+def _solved(run: Callable[[_System, Any], tuple[Any, int]]) -> Callable[..., Any]:
+    """A solver that tells its callback each solution."""
+
+    def solve(a: Any, b: Any, x0: Any, *, callback: Any, **how: Any) -> Any:
+        limits = how["rtol"], how["atol"], how["maxiter"]
+        found, info = run(_system(a, b, x0, *limits, how["M"]), callback)
         return found.reshape(b.shape), info
 
-    solve.__doc__ = f"``{name}``, here if the program's functions take part."
-    own(f"{_FULL}.{name}")(solve)
+    return solve
 
 
-_solver("cg", _cg)
-_solver("bicgstab", _bicgstab)
-_solver("cgs", _cgs)
+for _name, _run in (("cg", _cg), ("bicgstab", _bicgstab), ("cgs", _cgs)):
+    solver(_name)(_solved(_run))
 
 
-@own(f"{_FULL}.gmres")
+@solver("gmres")
 def gmres(
-    A: Any,  # noqa: N803  CuPy's name
+    a: Any,
     b: Any,
-    x0: Any = None,
+    x0: Any,
     *,
-    rtol: float = 1e-5,
-    atol: float = 0.0,
-    restart: Any = None,
-    maxiter: Any = None,
-    M: Any = None,  # noqa: N803  CuPy's name
-    callback: Any = None,
-    callback_type: Any = None,
+    restart: Any,
+    callback: Any,
+    callback_type: Any,
+    **how: Any,
 ) -> Any:
-    """``gmres``, here if the program's functions take part.
+    """Krylov's subspaces of ``restart`` vectors, one after the other.
 
     Raises:
         ValueError: a ``callback_type`` that there is not.
     """
     if callback_type not in (None, "x", "pr_norm"):
         raise ValueError(f"Unknown callback_type: {callback_type}")
-    A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
-    has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
-    if callback is None and not has_functions:
-        keywords = {"rtol": rtol, "atol": atol, "restart": restart, "M": M}
-        return call(f"{_FULL}.gmres", (A, b, x0), {**keywords, "maxiter": maxiter})
-    s = _system(A, b, x0, rtol, atol, maxiter, M)
+    s = _system(a, b, x0, how["rtol"], how["atol"], how["maxiter"], how["M"])
     size = min(restart or 20, len(s.b))
-    whole, rounds = _norm(s.b) or 1.0, 0
+    whole, rounds = norm(s.b) or 1.0, 0
     while True:
         r = s.b - s.product(s.x)
-        far = _norm(r)
+        far = norm(r)
         if callback is not None and rounds:
             callback(s.x if callback_type == "x" else far / whole)
         if far <= s.threshold or rounds >= s.max_rounds:
@@ -252,7 +212,7 @@ def _best_of_subspace(s: _System, first: Any, far: float, size: int) -> Any:
         u = u - known @ part
         again = adjoint @ u
         u = u - known @ again
-        length = _norm(u)
+        length = norm(u)
         small[: j + 1, j] = (part + again).get()
         small[j + 1, j] = length
         if length <= np.finfo(kind).eps * far:
@@ -265,29 +225,25 @@ def _best_of_subspace(s: _System, first: Any, far: float, size: int) -> Any:
     return basis[:, :size] @ upload(best)
 
 
-@own(f"{_FULL}.minres")
+@solver("minres")
 def minres(
-    A: Any,  # noqa: N803  CuPy's name
+    a: Any,
     b: Any,
-    x0: Any = None,
-    shift: float = 0.0,
-    tol: float = 1e-5,
-    maxiter: Any = None,
-    M: Any = None,  # noqa: N803  CuPy's name
-    callback: Any = None,
-    check: bool = False,
+    x0: Any,
+    *,
+    shift: Any,
+    tol: Any,
+    check: Any,
+    callback: Any,
+    **how: Any,
 ) -> Any:
-    """``minres``, here if the program's functions take part.
+    """For a symmetric matrix that need not be definite.
 
     Raises:
         ValueError: the matrix or the preconditioner is not symmetric.
     """
-    A, M = _plain(A), _plain(M)  # noqa: N806  CuPy's names
-    has_functions = isinstance(A, LinearOperator) or isinstance(M, LinearOperator)
-    if callback is None and not has_functions:
-        keywords = {"tol": tol, "shift": shift, "maxiter": maxiter, "M": M}
-        return call(f"{_FULL}.minres", (A, b, x0), {**keywords, "check": check})
-    s = _system(A, b, x0, tol, 0.0, len(b) * 5 if maxiter is None else maxiter, M)
+    rounds = len(b) * 5 if how["maxiter"] is None else how["maxiter"]
+    s = _system(a, b, x0, tol, 0.0, rounds, how["M"])
     if check:
         _check_symmetric(s.product, s.b)
         _check_symmetric(s.precondition, s.b)
@@ -307,13 +263,13 @@ def _shifted(product: Product, shift: float) -> Product:
 def _check_symmetric(product: Product, y: Any) -> None:
     once = product(y)
     twice = product(once)
-    length, other = abs(float(_dot(once, once).real)), complex(_dot(y, twice)).real
+    length, other = abs(float(dot(once, once).real)), complex(dot(y, twice)).real
     if abs(length - other) > length * float(np.finfo(y.dtype).eps) ** (1 / 3):
         raise ValueError("non-symmetric matrix")
 
 
 def _length(v: Any, z: Any) -> float:
-    square = float(_dot(v, z).real)
+    square = float(dot(v, z).real)
     if square < 0:
         raise ValueError("indefinite preconditioner")
     return math.sqrt(square)
@@ -335,7 +291,7 @@ def _minres(s: _System, tol: float, callback: Any) -> tuple[Any, int]:
             return x, 0
         z = z / beta
         y = s.product(z)
-        alpha = float(_dot(z, y).real)
+        alpha = float(dot(z, y).real)
         v, v_before = y - alpha / beta * v - beta / beta_before * v_before, v
         u = s.precondition(v)
         beta_next = _length(v, u)
@@ -350,27 +306,6 @@ def _minres(s: _System, tol: float, callback: Any) -> tuple[Any, int]:
         size += alpha**2 + beta**2 + beta_next**2
         z, beta, beta_before = u, beta_next, beta
         _tell(callback, x)
-        if abs(rest) <= tol * math.sqrt(size) * _norm(x):
+        if abs(rest) <= tol * math.sqrt(size) * norm(x):
             return x, 0
     return x, s.max_rounds
-
-
-def _refusing(name: str) -> None:
-    def run(A: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N803  CuPy's name
-        given = [_plain(A), *(_plain(one) for one in args)]
-        named = {key: _plain(one) for key, one in kwargs.items()}
-        if any(
-            isinstance(one, LinearOperator) for one in (*given, *named.values())
-        ) or (callable(named.get("callback"))):
-            raise NotImplementedError(
-                f"xpool: {name} takes matrices, not operators or callbacks of the"
-                " program; cg, bicgstab, cgs, gmres and minres do"
-            )
-        return call(f"{_FULL}.{name}", given, named)
-
-    run.__doc__ = f"``{name}``, of matrices."
-    own(f"{_FULL}.{name}")(run)
-
-
-for _name in ("lsmr", "eigsh", "svds", "lobpcg"):
-    _refusing(_name)
