@@ -88,6 +88,7 @@ class Children:
         self._children: list[Child] = []
         self._owner_pid = os.getpid()
         self._older: frozenset[int] = frozenset()
+        """Children of this process before; and whom no signal has ended."""
 
     def __enter__(self) -> Self:
         # Whoever is here already is somebody else's business, also at the end.
@@ -163,14 +164,25 @@ class Children:
         return child.process.wait()
 
     def end(self, child: Child) -> None:
-        """End a child and its process group; nothing if they are gone already."""
+        """End a child and its process group; nothing if they are gone already.
+
+        One that the kernel does not let go is told of and left: Linux before 7.0 may
+        spin for minutes where a process waits for another's end.
+        """
         child.process.terminate()
         deadline = time.monotonic() + GRACE_S
         # Its pipe is read meanwhile: a child that blocks on output cannot end.
         while child.status is None and time.monotonic() < deadline:
             self._pass_on(POLL_S)
         _kill_group(child)
-        child.process.wait()
+        try:
+            child.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            print(
+                f"process {child.process.pid} survives SIGKILL: the kernel holds it",
+                file=sys.stderr,
+            )
+            self._older |= {child.process.pid}
         self._drain()
         self._forget_pidfd(child)
         self._close(child)

@@ -33,6 +33,7 @@ from xpool_server.lane import SocketLane
 from xpool_server.native_executor import MakeExecutor
 from xpool_server.native_serving import NativeLoop, native_loop
 from xpool_server.peers import Peers
+from xpool_server.processors import leave_lowest_class
 from xpool_server.session import (
     Session,
     framework,
@@ -257,6 +258,7 @@ class Worker:
         return native_loop(session, self._executor, self._listener, watched)
 
     def _close(self, reason: str) -> None:
+        leave_lowest_class(os.getpid())
         counters = self._session.counters() if self._session is not None else {}
         self._lane.close()
         if self._known is not None:

@@ -2,7 +2,8 @@
 
 A device with ``cores=N`` has these processors to itself: operations run there, and
 what a server does besides (its node, workers that start, threads that move bytes) runs
-on the others, as long as there are others.
+on the others, as long as there are others. A worker of the lowest class runs there only
+when nobody else would; not so when it is to end.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 _elsewhere: set[int] = set()
 """Of this worker; empty: its device has no processors of its own."""
@@ -27,6 +29,22 @@ def run_on(cores: Iterable[int]) -> None:
     _elsewhere.clear()
     _elsewhere.update(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores))
+
+
+def leave_lowest_class(pid: int) -> None:
+    """Let a process that is to end run as any other does; nothing if it is gone.
+
+    Its end takes processor time. Of the class that runs only when nobody else would
+    (``SCHED_IDLE``), it would keep its memory for as long as a neighbour is busy; and
+    Linux before 7.0 lets who waits for such a process spin until its last thread has
+    run (``shrink_dcache_parent`` in ``release_task``): that would be the node.
+    """
+    with suppress(OSError):  # it is gone, or this is not everybody's right
+        if os.sched_getscheduler(pid) != os.SCHED_IDLE:
+            return
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
 
 
 def start_helper(run: Callable[[], object], name: str) -> threading.Thread:

@@ -19,6 +19,7 @@ import msgspec
 
 from xpool_server.control import (
     MAX_LINE_NBYTES,
+    EndSession,
     FromWorker,
     ToWorker,
     from_worker,
@@ -30,6 +31,7 @@ from xpool_server.node_facts import (
     WorkerId,
     WorkerSaid,
 )
+from xpool_server.processors import leave_lowest_class
 
 WorkerCommand = Callable[[int, int], Sequence[str]]
 """The command line of a worker: from control descriptor and device index."""
@@ -93,6 +95,8 @@ class WorkerProcesses:
         one = self._processes.get(worker)
         if one is None:
             return
+        if isinstance(message, EndSession):
+            leave_lowest_class(one.process.pid)
         line = line_from(message)
         try:
             is_sent = one.control.send(line) == len(line)
@@ -105,6 +109,7 @@ class WorkerProcesses:
         """SIGKILL; ``poll`` returns its exit."""
         one = self._processes.get(worker)
         if one is not None:
+            leave_lowest_class(one.process.pid)
             one.process.kill()
 
     def poll(self) -> list[WorkerSaid | WorkerHungUp | WorkerExited]:
@@ -127,6 +132,7 @@ class WorkerProcesses:
     def close(self) -> None:
         """Kill and forget whoever is left."""
         for worker, one in list(self._processes.items()):
+            leave_lowest_class(one.process.pid)
             one.process.kill()
             one.process.wait()
             self._forget(worker, one)

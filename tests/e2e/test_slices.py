@@ -8,9 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from support.jobs import Job, used_ns
 from support.pool import Pool
@@ -168,6 +170,34 @@ def test_neighbours_of_a_stopped_worker_keep_their_shares(pool: Pool) -> None:
         finally:
             os.kill(worker, signal.SIGCONT)
         assert 100 * got[0] / sum(got) == pytest.approx(200 / 3, abs=6)
+
+
+def test_the_end_of_a_low_job_does_not_wait_for_its_neighbour(
+    tmp_path: Path,
+) -> None:
+    """On one processor the lowest class runs when nobody else would; its end, too?"""
+    small = ("--memory", "128MiB")
+    with Pool(tmp_path, ttl="5s") as pool:
+        pool.start_registry()
+        pool.start_server("one", "--devices", "cpu,memory=2GiB,cores=1", light=False)
+        with Job(pool, "busy", "--slice", "60%", "--priority", "high", *small) as high:
+            high.await_line("did")
+            with Job(
+                pool, "busy", "--slice", "20%", "--priority", "low", *small
+            ) as low:
+                low.await_line("did")
+                worker = psutil.Process(worker_serving(pool, low.program, "one"))
+                eventually(lambda: is_of_lowest_class(worker), "its class")
+                low.member.process.kill()
+                began_s = time.monotonic()
+                psutil.wait_procs([worker], 60)
+                took_s = time.monotonic() - began_s
+            high.await_line("did", len(high.lines()))
+    assert took_s < 10
+
+
+def is_of_lowest_class(worker: psutil.Process) -> bool:
+    return os.sched_getscheduler(worker.pid) == os.SCHED_IDLE
 
 
 def test_what_top_shows(pool: Pool) -> None:

@@ -92,6 +92,26 @@ def test_one_that_ignores_sigterm_is_killed(
     assert is_gone(pid)
 
 
+def test_one_that_no_signal_ends_is_told_of_and_left(
+    children: Children,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(children_module, "GRACE_S", 0.2)
+    monkeypatch.setattr(children_module, "_kill_group", lambda _child: None)
+    with children:
+        command = [sys.executable, "-c", IGNORES_TERM]
+        process = children.start("stuck", command, os.environ).process
+        children.pump(lambda: bool(lines), DEADLINE_S, "the first line")
+    try:
+        assert process.poll() is None
+        assert f"process {process.pid} survives SIGKILL" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_one_that_left_its_group_is_ended(children: Children, lines: list[str]) -> None:
     with children:
         pid = start_and_read_pid(children, lines, DAEMON_MAKER)

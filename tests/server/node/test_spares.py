@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,30 @@ def test_a_worker_is_told_and_killed(fleet: Fleet) -> None:
     fleet.workers.tell(ONE, EndSession(400, "over"))
     fleet.workers.kill(ONE)
     assert fleet.workers.poll() == []
+
+
+LOWEST = (
+    "import threading\n"
+    "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+    "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+)
+
+
+@pytest.mark.parametrize(
+    "fleet", [LOWEST + SAY_READY + "s.recv(1 << 16); s.recv(1)"], indirect=True
+)
+def test_a_worker_of_the_lowest_class_leaves_it_to_end(fleet: Fleet) -> None:
+    """Else it ends when no neighbour is busy any more."""
+
+    def classes() -> list[int]:
+        (pid,) = [one.process.pid for one in fleet.workers._processes.values()]
+        threads = map(int, os.listdir(f"/proc/{pid}/task"))
+        return [os.sched_getscheduler(one) for one in threads]
+
+    fleet.hear(WorkerSaid)
+    assert classes() == [os.SCHED_IDLE] * 2
+    fleet.workers.tell(ONE, EndSession(400, "over"))
+    assert classes() == [os.SCHED_OTHER] * 2
 
 
 @pytest.mark.parametrize(
