@@ -266,6 +266,15 @@ class Fleet:
         self._host[row] -= host_memory_mib
         self._note(row)
 
+    def give_back(self, rows: Ints, columns: Ints, milli: Ints, nbytes: Ints) -> None:
+        """Of many leases at once what each has of its device; negative: take it."""
+        np.add.at(self._free, (rows, columns), milli)
+        np.subtract.at(self._held_nbytes, (rows, columns), nbytes)
+        taken = self._held_nbytes + self._foreign_nbytes
+        np.subtract(self._total, taken, out=self._free_nbytes)
+        for row in np.unique(rows).tolist():
+            self._note(row)
+
     def observe(
         self, row: int, column: int, foreign_nbytes: int, load_level: int
     ) -> None:

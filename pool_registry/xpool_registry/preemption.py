@@ -212,17 +212,19 @@ class _Search:
         work: Mapping[str, float],
         over: Mapping[str, LeaseGranted],
     ) -> None:
-        self._state = state
         self._demand = demand
         self._candidates = candidates
         self._work = work
-        #: Thousandths and bytes of each device that are free by then anyway.
-        self._freed: dict[Spot, tuple[int, int]] = {}
-        for lease in over.values():
-            spot = Spot.of(state.fleet, lease.node_name, lease.device_index)
-            milli, nbytes = self._freed.get(spot, (0, 0))
-            milli += 10 * lease.share_percent
-            self._freed[spot] = (milli, nbytes + lease.memory_nbytes)
+        fleet = state.fleet
+        short_milli = demand.share_milli - fleet.free_milli
+        short_nbytes = demand.needs_nbytes(fleet.total_nbytes) - fleet.free_nbytes
+        for lease in over.values():  # free by then anyway
+            spot = Spot.of(fleet, lease.node_name, lease.device_index)
+            short_milli[spot] -= 10 * lease.share_percent
+            short_nbytes[spot] -= lease.memory_nbytes
+        #: Thousandths and bytes that each device lacks; not above 0: it has enough.
+        self._short_milli: list[list[int]] = short_milli.tolist()
+        self._short_nbytes: list[list[int]] = short_nbytes.tolist()
 
     def cheapest(self, spots: Sequence[Spot]) -> list[_Way] | None:
         """As many devices as are wanted; None: there are not so many."""
@@ -248,7 +250,7 @@ class _Search:
         cost more by themselves than what was found.
         """
         nobody: frozenset[str] = frozenset()
-        best = self._first(self._ways(spots, nobody, nobody))
+        best = self._first_alone(spots)
         spots_of = self._jobs_on_several(spots)
         if best is None or not spots_of or self._demand.device_count < 2:
             return best
@@ -278,6 +280,39 @@ class _Search:
         count = self._demand.device_count
         return nsmallest(count, ways.values(), _cost) if len(ways) >= count else None
 
+    def _first_alone(self, spots: Iterable[Spot]) -> list[_Way] | None:
+        """As ``_first`` of all ways, each device by itself.
+
+        No way costs less than the least work on its device, so that most need not be
+        looked at.
+        """
+        nobody: frozenset[str] = frozenset()
+        count = self._demand.device_count
+        bounds = sorted(
+            (bound, spot) for spot in spots if (bound := self._least(spot)) is not None
+        )
+        ways: dict[Spot, _Way] = {}
+        costs: list[float] = []  # of the cheapest so far, negative, the dearest first
+        for bound, spot in bounds:
+            if len(costs) == count and bound > -costs[0]:
+                break
+            way = self._way(spot, nobody, nobody)
+            if way is None:
+                continue
+            ways[spot] = way
+            heappush(costs, -way.lost)
+            if len(costs) > count:
+                heappop(costs)
+        return self._first(ways)
+
+    def _least(self, spot: Spot) -> float | None:
+        """No way to free that device costs less; None: it cannot be freed."""
+        short_milli = self._short_milli[spot.row][spot.column]
+        if short_milli <= 0 and self._short_nbytes[spot.row][spot.column] <= 0:
+            return 0.0
+        candidates = self._candidates.get(spot, ())
+        return min((self._work[_job_of(one)] for one in candidates), default=None)
+
     def _ways(
         self, spots: Iterable[Spot], ended: frozenset[str], others: frozenset[str]
     ) -> dict[Spot, _Way]:
@@ -294,10 +329,8 @@ class _Search:
     def _way(
         self, spot: Spot, ended: frozenset[str], stay: frozenset[str]
     ) -> _Way | None:
-        short_milli, short_nbytes = self._demand.shortage(self._state.fleet, spot)
-        freed_milli, freed_nbytes = self._freed.get(spot, (0, 0))
-        short_milli -= freed_milli
-        short_nbytes -= freed_nbytes
+        short_milli = self._short_milli[spot.row][spot.column]
+        short_nbytes = self._short_nbytes[spot.row][spot.column]
         if short_milli <= 0 and short_nbytes <= 0:
             return _Way(0.0, 0, spot, ())
         candidates = [
