@@ -243,8 +243,8 @@ def run(
     """Run a program on a slice of a device of the pool.
 
     The program needs no change: what it does on device "cuda" is done by a pool
-    server. The slice is given back when the program ends. While no device has room
-    the job stands in the registry's queue.
+    server. The slice is given back when the program ends. While no device has
+    room the job stands in the registry's queue.
     """
     from xpool.config import job_settings
     from xpool.launched import launcher_arguments, run_launcher

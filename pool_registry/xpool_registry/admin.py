@@ -15,6 +15,8 @@ from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.rpc import RegistryClient
 from xpool_protocol.quantities import text_from_nbytes
 
+from xpool_registry.ages import age
+
 Row = tuple[str, ...]
 Figures = dict[str, object]
 
@@ -24,8 +26,8 @@ class Listing:
     """The same facts twice: rows that fit a terminal, figures for programs."""
 
     columns: tuple[str, ...]
-    """A leading ``>`` sets a column to the right, a ``=`` keeps it on one line: a name
-    that is to be copied."""
+    """A leading ``>`` sets a column to the right, for figures; a ``=`` marks a name
+    that is to be copied. Neither is broken into lines."""
 
     rows: list[Row]
     figures: list[Figures]
@@ -39,14 +41,14 @@ def text_of(listing: Listing, *, as_json: bool) -> str:
         return json.dumps(listing.figures, indent=2)
     if not listing.rows:
         return listing.empty
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in listing.columns:
         is_right = name.startswith(">")
         table.add_column(
             name.lstrip(">="),
             justify="right" if is_right else "left",
             overflow="fold",
-            no_wrap=name.startswith("="),
+            no_wrap=name.startswith((">", "=")),
         )
     for row in listing.rows:
         # As Text: a tenant called "[red]" is a name, not markup.
@@ -94,6 +96,7 @@ def nodes_listing(client: RegistryClient) -> Listing:
 
 def devices_listing(client: RegistryClient) -> Listing:
     """The devices and what is free on them."""
+    closed = {node.node_name: node.closed for node in client.list_nodes()}
     devices = client.list_devices()
     return Listing(
         columns=(
@@ -109,7 +112,7 @@ def devices_listing(client: RegistryClient) -> Listing:
             (
                 f"{info.node_name}/{info.device.index}",
                 info.device.kind,
-                _state_of(info.alive),
+                _state_of(info.alive, closed.get(info.node_name, "")),
                 f"{info.free_share_percent}%",
                 f"{text_from_nbytes(info.free_memory_nbytes)} of"
                 f" {text_from_nbytes(info.device.memory_nbytes)}",
@@ -118,7 +121,10 @@ def devices_listing(client: RegistryClient) -> Listing:
             )
             for info in devices
         ],
-        figures=[_device_figures(info) for info in devices],
+        figures=[
+            _device_figures(info) | {"closed": closed.get(info.node_name) or None}
+            for info in devices
+        ],
         empty='no server has joined yet: start one with "xpool server"',
     )
 
@@ -138,7 +144,9 @@ def leases_listing(client: RegistryClient) -> Listing:
                 *([info.lease.group_id[:4] or "-"] if group else []),
                 info.tenant,
                 f"{info.lease.node_name}/{info.lease.device_index}",
-                f"{info.lease.share_percent}% {info.lease.mode}",
+                # What may be exceeded when others are idle is the usual case.
+                f"{info.lease.share_percent}%"
+                + (" capped" if info.lease.mode == "capped" else ""),
                 text_from_nbytes(info.lease.memory_nbytes),
                 info.session.state if info.HasField("session") else "-",
                 age(now_s - info.granted_at_s),
@@ -185,6 +193,10 @@ def _lease_figures(info: pb.LeaseInfo) -> Figures:
         "share_percent": lease.share_percent,
         "memory_nbytes": lease.memory_nbytes,
         "mode": lease.mode,
+        "priority": lease.priority or "normal",
+        "limit_ms": lease.limit_ms or None,
+        "notice": lease.notice or None,
+        "leaves_in_ms": lease.leaves_in_ms if lease.notice else None,
         "ttl_ms": lease.ttl_ms,
         "expires_in_ms": lease.expires_in_ms,
         "granted_at_s": info.granted_at_s,
@@ -204,11 +216,3 @@ def _state_of(alive: bool, closed: str = "") -> str:
     if not alive:
         return "silent"
     return closed.partition(":")[0] or "alive"
-
-
-def age(seconds: float) -> str:
-    """A duration for people, in its largest unit."""
-    for unit, length_s in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length_s:
-            return f"{seconds / length_s:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

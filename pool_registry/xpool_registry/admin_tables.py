@@ -6,7 +6,8 @@ from xpool_protocol.control import admin_pb2 as admin
 from xpool_protocol.control.admin_rpc import AdminClient
 from xpool_protocol.quantities import text_from_nbytes
 
-from xpool_registry.admin import Figures, Listing, age
+from xpool_registry.admin import Figures, Listing
+from xpool_registry.ages import age
 
 
 def queue_listing(client: AdminClient, now_s: float) -> Listing:
@@ -34,28 +35,29 @@ def queue_listing(client: AdminClient, now_s: float) -> Listing:
 def tenants_listing(client: AdminClient) -> Listing:
     """Who holds what part of the pool, and has a right to what part."""
     tenants = client.list_tenants()
+    columns: dict[str, list[str]] = {
+        "tenant": [info.tenant.name for info in tenants],
+        "group": [info.tenant.parent or "-" for info in tenants],
+        ">weight": [f"{info.tenant.weight:g}" for info in tenants],
+        ">quota": [_percent(info.tenant.quota_percent) for info in tenants],
+        ">limit": [_percent(info.tenant.limit_percent) for info in tenants],
+        ">holds": [f"{info.held_percent:.0f}%" for info in tenants],
+        ">use": [f"{info.use_percent:.1f}%" for info in tenants],
+        ">right": [f"{info.right_percent:.1f}%" for info in tenants],
+        ">leases": [str(info.lease_count) for info in tenants],
+        ">wait": [str(info.waiting_count) for info in tenants],
+    }
+    # What nobody has, tells nothing and takes names their room.
+    shown = [
+        name
+        for name, cells in columns.items()
+        if name not in ("group", ">quota", ">limit") or {*cells} != {"-"}
+    ]
     return Listing(
-        columns=(
-            *("tenant", "group", ">weight", ">quota", ">limit", ">holds"),
-            *(">use", ">right", ">leases", ">wait"),
-        ),
-        rows=[
-            (
-                info.tenant.name,
-                info.tenant.parent or "-",
-                f"{info.tenant.weight:g}",
-                _percent(info.tenant.quota_percent),
-                _percent(info.tenant.limit_percent),
-                f"{info.held_percent:.0f}%",
-                f"{info.use_percent:.1f}%",
-                f"{info.right_percent:.1f}%",
-                str(info.lease_count),
-                str(info.waiting_count),
-            )
-            for info in tenants
-        ],
+        columns=(*shown,),
+        rows=[*zip(*(columns[name] for name in shown), strict=True)],
         figures=[_tenant_figures(info) for info in tenants],
-        empty="no tenant is known, holds anything or waits",
+        empty="no tenant is known, holds anything, has used anything lately or waits",
     )
 
 

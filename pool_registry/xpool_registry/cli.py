@@ -249,3 +249,6 @@ from xpool_registry import slices_cli as slices_cli  # noqa: E402
 from xpool_registry import token_cli as token_cli  # noqa: E402
 from xpool_registry import upkeep_cli as upkeep_cli  # noqa: E402
 from xpool_registry import usage_cli as usage_cli  # noqa: E402
+from xpool_registry.help_texts import let_flow  # noqa: E402
+
+let_flow(admin_app)

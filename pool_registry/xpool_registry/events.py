@@ -106,6 +106,9 @@ class LeaseGranted(
     has_own_ttl: bool = False
     """Its client has named ``ttl_ms``; otherwise it grows with the pool."""
 
+    constraints: Constraints | None = None
+    """Which devices would have done, so that it can be explained; None: any."""
+
 
 class LeaseResized(
     RegistryEvent, frozen=True, kw_only=True, gc=False, tag="lease_resized"

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from xpool_protocol.errors import LeaseUnknown
 
+from xpool_registry.ages import age
 from xpool_registry.commands import Moment
-from xpool_registry.demand import Demand, Spot
+from xpool_registry.demand import NO_CONSTRAINTS, Demand, Spot
 from xpool_registry.elastic import as_much_as_fits, reclaim
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fairshare import Amount
 from xpool_registry.fleet import Bools
 from xpool_registry.looking import offer_of
 from xpool_registry.nearness import place, regions, words
-from xpool_registry.placement import describe, shortage
+from xpool_registry.placement import DeviceOffer, describe, shortage
 from xpool_registry.preemption import RANKS, is_worth_it, victims
 from xpool_registry.queueing import could_ever, never
 from xpool_registry.reservations import (
@@ -63,10 +65,10 @@ def explain(
     """
     lease = state.leases.get(name)
     if lease is not None:
-        return _of_lease(state, lease, at)
+        return _of_lease(state, lease, at, settings)
     live = state.of_request.get(name)
     if live:
-        return _of_lease(state, next(iter(live.values())), at)
+        return _of_lease(state, next(iter(live.values())), at, settings)
     request = state.waiting.get(name)
     if request is not None:
         found = of_request(state, request, at, settings)
@@ -79,7 +81,7 @@ def explain(
     over = state.ended.get(name)
     if over is not None:
         return Explanation(
-            f"lease {name} ended {at.wall_s - over.at_s:.0f} s ago: {over.reason}"
+            f"lease {name} ended {age(at.wall_s - over.at_s)} ago: {over.reason}"
         )
     if name in state.gone:
         return Explanation(f"request {name} is over: {state.gone[name]}")
@@ -89,18 +91,20 @@ def explain(
     )
 
 
-def _of_lease(state: State, lease: LeaseGranted, at: Moment) -> Explanation:
+def _of_lease(
+    state: State, lease: LeaseGranted, at: Moment, settings: Settings
+) -> Explanation:
     where = f"{lease.share_percent}% of {lease.node_name}/{lease.device_index}"
     found = Explanation(f"lease {lease.lease_id} of {lease.tenant} has {where}")
     found.facts.append(f"placed there by {lease.why or 'a registry that did not say'}")
-    found.facts.append(f"granted {at.wall_s - lease.at_s:.0f} s ago")
+    found.facts.append(f"granted {age(at.wall_s - lease.at_s)} ago")
     if lease.min_share_percent:
         found.facts.append(
             f"others may take it back down to {lease.min_share_percent}%; it wishes"
             f" {lease.wish_percent}%"
         )
     if lease.waited_ms:
-        found.facts.append(f"its request had waited {lease.waited_ms / 1000:.0f} s")
+        found.facts.append(f"its request had waited {age(lease.waited_ms / 1000)}")
     if lease.group_size > 1:
         found.facts.append(
             f"one of {lease.group_size} devices that were granted together"
@@ -110,7 +114,7 @@ def _of_lease(state: State, lease: LeaseGranted, at: Moment) -> Explanation:
         left_s = max(0, ends_ns - at.now_ns) / 1e9
         notice = state.notices.get(lease.lease_id)
         why = notice.event.reason if notice else "its time limit"
-        found.facts.append(f"it ends in {left_s:.0f} s: {why}")
+        found.facts.append(f"it ends in {age(left_s)}: {why}")
     beside = [
         other
         for other in state.leases_on(lease.node_name)
@@ -119,7 +123,26 @@ def _of_lease(state: State, lease: LeaseGranted, at: Moment) -> Explanation:
     if beside:
         shares = ", ".join(f"{one.tenant} {one.share_percent}%" for one in beside[:6])
         found.facts.append(f"beside it on the device: {shares}")
+    demand = Demand(
+        share_milli=10 * lease.share_percent,
+        memory_nbytes=lease.memory_nbytes,
+        constraints=lease.constraints or NO_CONSTRAINTS,
+    )
+    here = Spot.of(state.fleet, lease.node_name, lease.device_index)
+    kept = kept_from(state, demand, ends_ns)
+    verdicts, _ = _verdicts(state, demand, kept, at, settings)
+    others = [(str(offer), short) for spot, offer, short in verdicts if spot != here]
+    found.verdicts = others[:MAX_VERDICTS]
+    _say_how_many(state, found)
     return found
+
+
+def _say_how_many(state: State, found: Explanation) -> None:
+    if state.fleet.device_count > MAX_VERDICTS + 1:
+        found.facts.append(
+            f"the nearest {MAX_VERDICTS} of {state.fleet.device_count} devices are"
+            " listed"
+        )
 
 
 def of_request(
@@ -242,9 +265,10 @@ def _add_leaving(
         )
         return
     names = ", ".join(lease.lease_id for lease in leaving.leases[:6])
+    count = len(leaving.leases)
+    who = "1 lease" if count == 1 else f"{count} leases"
     found.changes.append(
-        f"{len(leaving.leases)} leases of lower priority may be asked to leave for"
-        f" it: {names}"
+        f"{who} of lower priority may be asked to leave for it: {names}"
     )
 
 
@@ -262,33 +286,19 @@ def _add_verdicts(
     at: Moment,
     settings: Settings,
 ) -> None:
-    """Each device, and what rules it out."""
+    """Each device, and what rules it out; and what that means for the request."""
     demand = demand_from(request)
-    fleet = state.fleet
-    living = state.living(at.now_ns, settings.dead_after_ms)
     ends_ns = at.now_ns + request.limit_ms * 1_000_000 if request.limit_ms else None
     kept = kept_from(state, demand, ends_ns, request.request_id)
-    verdicts = []
-    for row, node in enumerate(fleet.nodes):
-        for column in range(len(node.devices)):
-            spot = Spot(row, column)
-            offer = offer_of(
-                state, spot, at.now_ns, is_alive=bool(living[row]), demand=demand
-            )
-            short = shortage(demand, offer)
-            if not short and kept is not None and kept[spot]:
-                short = "kept for a request that comes first"
-            far = words(request, node.name)
-            text = f"{offer}, {far}" if far else str(offer)
-            verdicts.append((bool(short), -offer.free_share_percent, text, short))
-    verdicts.sort()
-    found.verdicts = [(offer, short) for _, _, offer, short in verdicts[:MAX_VERDICTS]]
-    fitting = sum(not short for _, _, _, short in verdicts)
-    if fitting < request.device_count:
-        found.changes.append(
-            f"{request.device_count - fitting} more devices must get {describe(demand)}"
-            " free"
-        )
+    verdicts, fitting = _verdicts(state, demand, kept, at, settings)
+    for _, offer, short in verdicts[:MAX_VERDICTS]:
+        far = words(request, offer.node_name)
+        found.verdicts.append((f"{offer}, {far}" if far else str(offer), short))
+    _say_how_many(state, found)
+    lacking = request.device_count - fitting
+    if lacking > 0:
+        more = "1 more device" if lacking == 1 else f"{lacking} more devices"
+        found.changes.append(f"{more} must get {describe(demand)} free")
     elif request.close_by and request.device_count > 1:
         found.changes.append(
             f"{request.device_count} of them must be on nodes with one value of the"
@@ -296,6 +306,34 @@ def _add_verdicts(
         )
     elif request.same_node and request.device_count > 1:
         found.changes.append(f"{request.device_count} of them must be on one node")
+
+
+def _verdicts(
+    state: State, demand: Demand, kept: Bools | None, at: Moment, settings: Settings
+) -> tuple[list[tuple[Spot, DeviceOffer, str]], int]:
+    """What devices have, and what rules each out; and how many are not ruled out.
+
+    In front what fits, the emptiest first; so many as are told. Words are made for
+    those alone: everybody waits while this looks.
+    """
+    fleet = state.fleet
+    heard = state.living(at.now_ns, settings.dead_after_ms)
+    fitting = demand.fits(fleet, slice(None), demand.mask(fleet))
+    fitting &= (heard & fleet.is_open)[:, None]
+    if kept is not None:
+        fitting &= ~kept
+    order = np.where(fleet.exists, ~fitting * 10_000 - fleet.free_milli, 1 << 40)
+    nearest = np.argsort(order, axis=None, kind="stable")[: MAX_VERDICTS + 1]
+    verdicts = []
+    for flat in nearest[: fleet.device_count]:
+        spot = Spot(*(int(i) for i in np.unravel_index(flat, order.shape)))
+        is_alive = bool(heard[spot.row])
+        offer = offer_of(state, spot, at.now_ns, is_alive=is_alive, demand=demand)
+        short = shortage(demand, offer)
+        if not short and kept is not None and kept[spot]:
+            short = "kept for a request that comes first"
+        verdicts.append((spot, offer, short))
+    return verdicts, int(fitting.sum())
 
 
 def _names(state: State, spots: Sequence[Spot]) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from xpool_registry.commands import Moment
-from xpool_registry.demand import Spot
+from xpool_registry.demand import Constraints, Spot
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fleet import Bools, Fleet
 from xpool_registry.nearness import words
@@ -28,11 +31,8 @@ def why_there(
     why = getattr(placer.policy, "word", placer.policy.name)
     if request.near:
         why = f"the nearest with room, and of those {why}"
-    nodes = placer.candidate_count(demand_from(request), may)
-    if nodes:
-        why = f"{why}; the best of {nodes} nodes that could hold it"
-    else:
-        why = f"{why}; no node could hold all of it alone"
+    able = placer.candidate_count(demand_from(request), may)
+    why = f"{why}; {_field(fleet, able, may)}"
     node = fleet.nodes[spots[0].row]
     far = words(request, node.name)
     if far:
@@ -41,6 +41,26 @@ def why_there(
         value = node.labels.get(request.close_by, "")
         why = f"{why}; all close by, {request.close_by}={value}"
     return why
+
+
+def _field(fleet: Fleet, able: int, may: Bools) -> str:
+    """Among how many nodes it was chosen, and what kept the others off."""
+    living = int(np.count_nonzero(may))
+    usable = int(np.count_nonzero(may & fleet.is_open))
+    off = (
+        (fleet.count - living, "silent"),
+        (living - usable, "cordoned"),
+        (usable - able, "without such devices free"),
+    )
+    others = ", ".join(f"{count} {what}" for count, what in off if count)
+    match able:
+        case 0:
+            chosen = "no node could hold all of it alone"
+        case 1:
+            chosen = "the only node that could hold it"
+        case _:
+            chosen = f"the best of {able} nodes that could hold it"
+    return f"{chosen} (others: {others})" if others else chosen
 
 
 def leases_of(
@@ -67,6 +87,7 @@ def leases_of(
         at: now.
     """
     waited_s = max(0.0, at.wall_s - request.at_s)
+    constraints = _lasting(request.constraints)
     return [
         LeaseGranted(
             lease_id=lease_id,
@@ -93,6 +114,14 @@ def leases_of(
             wish_percent=request.share_percent if request.min_share_percent else 0,
             is_memory_implied=not request.memory_nbytes,
             has_own_ttl=request.has_own_ttl,
+            constraints=constraints,
         )
         for i, (lease_id, spot) in enumerate(zip(ids, spots, strict=True))
     ]
+
+
+def _lasting(constraints: Constraints) -> Constraints | None:
+    """What of them is kept with a lease: not distances that rule nobody out."""
+    if constraints.distances and not constraints.max_rtt_us:
+        constraints = replace(constraints, distances=())
+    return constraints or None

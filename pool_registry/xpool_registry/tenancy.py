@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from xpool_protocol.errors import LeaseUnknown
 
@@ -30,8 +30,12 @@ class TenantView(NamedTuple):
     waiting_count: int
 
 
+LEAST_USE: Final = 0.0005
+"""Who holds and wants nothing and has used less of the pool lately is no news."""
+
+
 def tenants_of(state: State, at: Moment) -> list[TenantView]:
-    """Everybody who is known, holds something or waits, by name."""
+    """Everybody who is known, holds something, has used some lately or waits."""
     shares = state.shares(at.wall_s)
     leases: dict[str, int] = {}
     waiting: dict[str, int] = {}
@@ -39,7 +43,8 @@ def tenants_of(state: State, at: Moment) -> list[TenantView]:
         leases[lease.tenant] = leases.get(lease.tenant, 0) + 1
     for request in state.waiting.values():
         waiting[request.tenant] = waiting.get(request.tenant, 0) + 1
-    names = {*state.tenants, *leases, *waiting}
+    lately = {name for name in state.books if shares.dominant(name) >= LEAST_USE}
+    names = {*state.tenants, *leases, *waiting, *lately}
     right = rights(state.tenants, names)
     return [
         TenantView(

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from xpool_protocol.errors import UsageError
 
 from xpool_registry import completing
 from xpool_registry.admin_cli import DoneOption, YesOption, connected, done, show, sure
@@ -54,8 +55,17 @@ def token_create(
 
     with one_sentence():
         life_ms = 0 if expires == "0" else ms_from_text(expires)
+        if role == "tenant" and not name:
+            raise UsageError("whose is it? Name the tenant with --name")
     with connected(registry_address) as client:
+        is_first = not client.list_tokens()
         made = client.create_token(role, name, expires_in_ms=life_ms, comment=comment)
+    if is_first:
+        typer.echo(
+            "xpool: from now on every call to this registry needs a token: give each"
+            " server and each tenant its own, and keep this one (XPOOL_TOKEN_FILE)",
+            err=True,
+        )
     figures = {
         "token": made.token,
         "token_id": made.token_id,
@@ -92,7 +102,8 @@ def token_revoke(
 
 
 def _tokens_listing(client: AdminClient) -> Listing:
-    from xpool_registry.admin import Listing, age
+    from xpool_registry.admin import Listing
+    from xpool_registry.ages import age
 
     tokens = client.list_tokens()
     now_s = time.time_ns() / 1e9

@@ -387,7 +387,7 @@ def explanation_text(found: pb.Explanation, *, as_json: bool) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(starts_at_s))
         lines.append(f"  expected to start: {clock}")
     if found.verdicts:
-        lines.append("devices:")
+        lines.append("devices, as they are now:")
         lines += [
             f"  {one.device}: {one.ruled_out or 'it fits'}" for one in found.verdicts
         ]

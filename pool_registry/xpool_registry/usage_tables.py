@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from xpool_protocol.control import admin_pb2 as admin
@@ -12,6 +13,8 @@ from xpool_protocol.control.admin_rpc import AdminClient
 from xpool_protocol.errors import UsageError
 
 from xpool_registry.admin import Listing, Row
+from xpool_registry.events import TenantSet
+from xpool_registry.fairshare import rights
 
 GIB = 1 << 30
 _AGO = re.compile(r"(\d{1,6})\s*(h|d|w)", re.ASCII)
@@ -49,12 +52,9 @@ def moment_from_text(text: str, now_s: float) -> int:
 def usage_listing(client: AdminClient, since_s: int, until_s: int, by: str) -> Listing:
     """One row for each tenant, lease, node, device, hour or day."""
     usage = client.list_usage(since_s, until_s, by)
-    rights = {
-        info.tenant.name: info.right_percent
-        for info in (client.list_tenants() if by == "tenant" else ())
-    }
+    right_of = _rights(client, usage) if by == "tenant" else {}
     total_s = sum(one.device_s for one in usage)
-    figures = [_figures(one, by, total_s, rights) for one in usage]
+    figures = [_figures(one, by, total_s, right_of) for one in usage]
     is_time = by in ("hour", "day")
     columns = (by, ">device", ">of use", ">of right", ">booked", ">waited", ">memory")
     rows: list[Row] = [
@@ -62,7 +62,7 @@ def usage_listing(client: AdminClient, since_s: int, until_s: int, by: str) -> L
             _time_text(int(one.name), by) if is_time else one.name,
             duration_text(one.device_s),
             f"{100 * one.device_s / total_s:.1f}%" if total_s else "-",
-            f"{rights[one.name]:.1f}%" if one.name in rights else "-",
+            f"{right_of[one.name]:.1f}%" if one.name in right_of else "-",
             duration_text(one.booked_s),
             duration_text(one.waiting_s),
             f"{one.byte_s / GIB / 3600:.2f} GiBh",
@@ -75,6 +75,24 @@ def usage_listing(client: AdminClient, since_s: int, until_s: int, by: str) -> L
         figures=figures,
         empty="nobody has used anything in this time",
     )
+
+
+def _rights(client: AdminClient, usage: Sequence[admin.Usage]) -> dict[str, float]:
+    """What part each of them has a right to, in percent, were all to want it.
+
+    All: who has used anything in the time, and whom the registry lists by now.
+    """
+    known = {
+        info.tenant.name: TenantSet(
+            name=info.tenant.name,
+            parent=info.tenant.parent,
+            weight=info.tenant.weight,
+            at_s=0.0,
+        )
+        for info in client.list_tenants()
+    }
+    parts = rights(known, {*known, *(one.name for one in usage)})
+    return {name: 100 * part for name, part in parts.items()}
 
 
 def csv_from_listing(listing: Listing) -> str:
@@ -100,7 +118,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _figures(
-    one: admin.Usage, by: str, total_s: float, rights: dict[str, float]
+    one: admin.Usage, by: str, total_s: float, right_of: Mapping[str, float]
 ) -> dict[str, object]:
     is_time = by in ("hour", "day")
     return {
@@ -108,7 +126,7 @@ def _figures(
         "tenant": one.tenant,
         "device_s": round(one.device_s, 3),
         "use_percent": round(100 * one.device_s / total_s, 2) if total_s else 0.0,
-        "right_percent": round(rights[one.name], 2) if one.name in rights else None,
+        "right_percent": round(right_of[one.name], 2) if one.name in right_of else None,
         "booked_s": round(one.booked_s, 3),
         "waiting_s": round(one.waiting_s, 3),
         "gib_hours": round(one.byte_s / GIB / 3600, 6),

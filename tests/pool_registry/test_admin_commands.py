@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from xpool_protocol.errors import LeaseExpired
 from xpool_registry.cli import admin_app
 
 if TYPE_CHECKING:
-    from tests.pool_registry.conftest import Node, StartRegistry
+    from tests.pool_registry.conftest import Node, RegistryProcess, StartRegistry
 
 Admin = Callable[..., str]
 
@@ -36,8 +37,8 @@ def admin(
         result = CliRunner().invoke(admin_app, arguments)
         assert result.exit_code == status, result.output
         if status == 0 and not {"--json", "--csv"} & set(arguments):
-            assert not [line for line in result.output.splitlines() if len(line) > 80]
-        return result.output
+            assert not [line for line in result.stdout.splitlines() if len(line) > 80]
+        return result.output if status else result.stdout
 
     invoke.registry = registry  # type: ignore[attr-defined]
     return invoke
@@ -83,7 +84,7 @@ def test_the_queue_is_shown_in_its_order(admin: Admin) -> None:
 
 
 def test_tenants_are_set_shown_and_forgotten(admin: Admin) -> None:
-    assert admin("tenants") == "no tenant is known, holds anything or waits\n"
+    assert admin("tenants").startswith("no tenant is known, holds anything, ")
     admin("tenant", "set", "lab", "--weight", "3")
     admin("tenant", "set", "ada", "--group", "lab", "--limit", "3")
     admin("quota", "ada", "1.5")
@@ -93,6 +94,11 @@ def test_tenants_are_set_shown_and_forgotten(admin: Admin) -> None:
     assert (ada["quota_percent"], ada["limit_percent"]) == (150, 300)
     assert ada["held_percent"] == lab["held_percent"] == 100
     assert lab["weight"] == 3
+    [head, *_] = admin("tenants").splitlines()
+    assert head.split() == [
+        *("tenant", "group", "weight", "quota", "limit"),
+        *("holds", "use", "right", "leases", "wait"),
+    ]
     assert "150%" in admin("tenants")
     assert "is the group of ada" in admin("tenant", "remove", "lab", "--yes", status=2)
     admin("tenant", "remove", "ada", "--yes")
@@ -120,8 +126,11 @@ def test_why_a_lease_is_there_and_why_a_request_waits(admin: Admin) -> None:
     [lease, _] = ask(admin, "0", 2).leases
     told = admin("explain", lease.lease_id)
     assert f"lease {lease.lease_id} of ada has 100% of node-a/0" in told
-    assert "placed there by best-fit; the best of 1 nodes" in told
+    assert "placed there by best-fit; the only node that could hold it" in told
     assert "its time limit" in told
+    # The others, as they are now.
+    assert "node-a/1 has 0% and 0 B: too little share and memory" in told
+    assert "node-a/0 has" not in told
     request = ask(admin, "1").queue.request_id
     figures = json.loads(admin("explain", request, "--json"))
     assert "place 1 of 1" in figures["headline"]
@@ -129,11 +138,59 @@ def test_why_a_lease_is_there_and_why_a_request_waits(admin: Admin) -> None:
         "too little share and memory"
     ] * 2
     assert figures["changes"] == [
-        "1 more devices must get 100% and 100% of its memory free"
+        "1 more device must get 100% and 100% of its memory free"
     ]
     assert figures["starts_at_s"]
     assert "nothing" not in admin("explain", request)
     assert "no lease and no request is called 'x'" in admin("explain", "x", status=1)
+
+
+def test_a_lease_is_explained_by_what_ruled_the_others_out(
+    admin: Admin,
+    make_node: type[Node],
+    start_registry: StartRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also after a restart: what was asked for is kept with the lease."""
+    registry: RegistryProcess = admin.registry  # type: ignore[attr-defined]
+
+    def join() -> None:
+        with registry.client() as client:
+            for name, kind in (("npu-1", "npu"), ("npu-2", "npu"), ("npu-3", "npu")):
+                node = make_node(client, name, devices=1)
+                for device in node.devices:
+                    device.kind = kind
+                node.join()
+
+    join()
+    admin("cordon", "npu-3")
+    with registry.client() as client:
+        [lease] = client.ask(
+            pb.AcquireGroupRequest(
+                slice=pb.AcquireRequest(
+                    tenant="ada", share_percent=40, mode="elastic", ttl_ms=600_000
+                ),
+                device_count=1,
+                wanted=pb.Wanted(kind="npu"),
+            )
+        ).leases
+    told = " ".join(admin("explain", lease.lease_id).split())
+    assert (
+        "the best of 2 nodes that could hold it (others: 1 cordoned, 1 without such"
+        " devices free)" in told
+    )
+    registry.end(signal.SIGKILL)
+    registry = start_registry()
+    monkeypatch.setenv("XPOOL_REGISTRY", registry.address)
+    join()
+    figures = json.loads(admin("explain", lease.lease_id, "--json"))
+    ruled_out = {
+        one["device"].split()[0]: one["ruled_out"] for one in figures["devices"]
+    }
+    assert lease.node_name == "npu-1"
+    assert ruled_out["npu-2/0"] is None
+    assert ruled_out["npu-3/0"] == "cordoned"
+    assert "not heard from" in ruled_out["node-a/0"]
 
 
 def test_whatif_answers_and_grants_nothing(admin: Admin) -> None:
@@ -203,6 +260,8 @@ def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(admin: Admin) -> No
     [waiting] = json.loads(admin("queue", "--json"))
     assert "cordoned: a fan is loud" in waiting["reason"]
     assert " cordoned " in admin("nodes")
+    assert admin("devices").count(" cordoned ") == 2
+    assert json.loads(admin("devices", "--json"))[0]["closed"]
     [node] = json.loads(admin("nodes", "--json"))
     assert (node["alive"], node["closed"]) == (True, "cordoned: a fan is loud")
     assert "takes new leases" in admin("uncordon", "node-a")
@@ -285,6 +344,7 @@ def test_tokens_are_made_listed_and_revoked(
 ) -> None:
     assert "no token has been made" in admin("token", "list")
     assert "must be an admin's" in admin("token", "create", "--name", "ada", status=2)
+    assert "with --name" in admin("token", "create", status=2)
     first = admin("token", "create", "--role", "admin").strip()
     assert "this pool wants a token" in admin("nodes", status=1)
     monkeypatch.setenv("XPOOL_TOKEN", first)
@@ -334,6 +394,12 @@ def test_every_table_fits_whatever_names_there_are(
             )
         )
         node.heartbeat(lease)
+    for command, columns in (
+        (["leases"], ["lease", "tenant", "device", "share", "memory", "session"]),
+        (["tenants"], ["tenant", "weight", "holds", "use", "right", "leases", "wait"]),
+    ):  # names are folded, figures never
+        head = admin(*command).splitlines()[0].split()
+        assert head[: len(columns)] == columns
     for command in (
         *(["nodes"], ["devices"], ["leases"], ["queue"], ["tenants"], ["usage"]),
         *(["explain", lease.lease_id], ["explain", queued.queue.request_id]),

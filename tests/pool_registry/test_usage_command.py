@@ -94,7 +94,8 @@ def test_who_has_used_how_much(
     assert (ada["use_percent"], bob["use_percent"]) == (60.0, 40.0)
     assert (ada["booked_s"], ada["waiting_s"], ada["seconds"]) == (3.0, 1.0, 10)
     assert ada["executed_ops"] == 50
-    assert ada["right_percent"] is not None
+    # Whoever has used something has a right beside it, also when nothing is held.
+    assert (ada["right_percent"], bob["right_percent"]) == (50.0, 50.0)
     table = usage(registry).stdout
     assert "60.0%" in table
     assert max(map(len, table.splitlines())) <= 80
