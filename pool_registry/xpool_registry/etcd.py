@@ -124,6 +124,11 @@ class Etcd:
         )
         return [_entry(one) for one in found]
 
+    def keys(self, first: str, end: str, most: int) -> list[str]:
+        """The first of these keys, in order, without what they hold."""
+        found = self._read(lambda one: one.keys(first.encode(), end.encode(), most))
+        return [key.decode() for key in found]
+
     def put_if(
         self,
         puts: Sequence[tuple[str, bytes]],

@@ -109,16 +109,22 @@ class LoggedInClient(aetcd.Client):  # type: ignore[misc]  # it has no types
 
     async def revision(self, key: bytes) -> int:
         """The newest of the cluster's, as the answer about any key tells it."""
+        answer = await self._range(rpc.RangeRequest(key=key, count_only=True))
+        return int(answer.header.revision)
+
+    async def keys(self, first: bytes, end: bytes, most: int) -> list[bytes]:
+        """So many keys from ``first`` on that are below ``end``, in order."""
+        asked = rpc.RangeRequest(key=first, range_end=end, limit=most, keys_only=True)
+        return [one.key for one in (await self._range(asked)).kvs]
+
+    async def _range(self, asked: Any) -> Any:
         await self.connect()
         try:
-            answer = await self.kvstub.Range(
-                rpc.RangeRequest(key=key, count_only=True),
-                timeout=self._timeout,
-                metadata=self.metadata,
+            return await self.kvstub.Range(
+                asked, timeout=self._timeout, metadata=self.metadata
             )
         except rpc.AioRpcError as error:
             raise aetcd.ClientError(str(error.details())) from error
-        return int(answer.header.revision)
 
     async def forget(self, revision: int) -> None:
         """Let go of what was overwritten before that revision; again does no harm."""

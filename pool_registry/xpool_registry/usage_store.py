@@ -73,7 +73,7 @@ class UsageStore(Protocol):
 
         Args:
             hour_s: the first hour that is kept.
-            most: rows that one call drops, where the store can't drop all at once.
+            most: rows that one call drops: everybody waits for it.
 
         Returns:
             Whether there may be more of them.
@@ -236,12 +236,15 @@ class EtcdUsage:
         return rows
 
     def forget_before(self, hour_s: int, most: int) -> bool:
-        """Drop all old rows: etcd removes a range of keys in one step."""
-        end = f"{self._prefix}{hour_s:012d}/"
+        """Drop old rows, some at a time: etcd serves nobody else meanwhile."""
+        keys = self._etcd.keys(self._prefix, f"{self._prefix}{hour_s:012d}/", most)
+        if not keys:
+            return False
+        end = f"{keys[-1]}\0"  # the next key there can be
         at = [(self._term.key, self._term.revision)]
         if not self._etcd.delete_span_if(self._prefix, end, at):
             raise NotLeader("another registry leads this pool by now")
-        return False
+        return len(keys) == most
 
     def close(self) -> None:
         """The connection is the log's."""

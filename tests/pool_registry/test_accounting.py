@@ -176,6 +176,15 @@ def test_old_hours_are_dropped_and_the_others_kept(store: UsageStore) -> None:
     assert not store.forget_before(2 * HOUR_S, 1)
 
 
+def test_no_call_drops_more_than_it_may(store: UsageStore) -> None:
+    store.put([row(i // 4, f"l{i:02d}", "ada", 0, 1.0) for i in range(12)])
+    left = []
+    while store.forget_before(2 * HOUR_S, 3):
+        left.append([one.key.lease_id for one in store.rows(0, 9 * HOUR_S)])
+    assert left == [[f"l{i:02d}" for i in range(first, 12)] for first in (3, 6)]
+    assert len(store.rows(0, 9 * HOUR_S)) == 4
+
+
 def test_a_file_gives_its_room_back(tmp_path: Path) -> None:
     path = tmp_path / "u"
     store = SqliteUsage(path)

@@ -10,9 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xpool_protocol.control import registry_pb2 as pb
+from xpool_registry.accounting import HOUR_S, Key, Row, Totals
+from xpool_registry.usage_store import SqliteUsage
 
 if TYPE_CHECKING:
     from tests.pool_registry.conftest import Node, RegistryProcess, StartRegistry
@@ -108,3 +112,50 @@ def test_who_has_used_how_much(
     wrong = usage(registry, "--since", "yesterday")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "is no moment" in wrong.stderr
+
+
+def test_usage_is_kept_for_as_many_days_as_it_is_told(
+    start_registry: StartRegistry,
+    make_node: type[Node],
+    wait_until: WaitUntil,
+    tmp_path: Path,
+) -> None:
+    """Rows of 1, 2 and 5 days ago; with three days the oldest is dropped."""
+    hour = int(time.time_ns() / 1e9) // HOUR_S
+    old = SqliteUsage(tmp_path / "registry.db.usage")
+    old.put(
+        [
+            Row(
+                Key((hour - 24 * days) * HOUR_S, f"l{days}", "ada", "node-a", 0),
+                Totals(device_s=1.0, seconds=1),
+                (hour - 24 * days) * HOUR_S,
+            )
+            for days in (1, 2, 5)
+        ]
+    )
+    old.close()
+
+    def is_left(registry: RegistryProcess, *names: str) -> bool:
+        rows = json.loads(
+            usage(registry, "--since", "9d", "--by", "lease", "--json").stdout
+        )
+        return {row["lease"] for row in rows} == {*names}
+
+    now: list[str] = []
+    for days, kept in (("0", ["l1", "l2", "l5"]), ("3", ["l1", "l2"])):
+        registry = start_registry("--usage-days", days)
+        with registry.client() as client:
+            node = make_node(client)
+            node.join()
+            lease = client.acquire(tenant="bob", share_percent=30)
+            report = pb.SessionReport(
+                lease_id=lease.lease_id,
+                epoch=lease.epoch,
+                state="open",
+                usage=seconds(3, 10**8),
+            )
+            # By what is measured now it counts what is old.
+            client.heartbeat(node_name="node-a", boot_id="boot-1", sessions=[report])
+        now.append(lease.lease_id)
+        wait_until(partial(is_left, registry, *kept, *now), 30)
+        registry.end()
