@@ -144,9 +144,41 @@ def test_mistakes() -> None:
             parameters(wrong)
     with pytest.raises(ArgumentInvalid, match="not complex"):
         run("z = x.real()", X)
-    for extra in ({"after_loop": "z = 1"}, {"options": ("-I/etc",)}):
+    for extra in ({"cpp_version": "c++20"}, {"options": ("-I/etc",)}):
         with pytest.raises(Unsupported, match="CUDA"):
             elementwise("T x", "T z", "z = x", (X,), **extra)
+
+
+def test_what_follows_a_loop_runs_for_each_thread() -> None:
+    """Threads sum up what is theirs, and add it to one place in the end."""
+    total, largest = np.zeros(1, np.float32), np.zeros(1, np.int32)
+    kernel: dict[str, Any] = {
+        "in_params": "T x, raw T total, raw int32 largest",
+        "out_params": "T z",
+        "operation": "if (x < 0) continue; mine += x; T y = x; z = y",
+        "loop_prep": "T mine = 0; int many = 3",
+        "after_loop": "if (mine > 1) { atomicAdd(&total[0], mine * many); }"
+        " atomicMax(&largest[0], (int)mine)",
+    }
+    found = elementwise(arguments=(X, total, largest), **kernel)
+    np.testing.assert_array_equal(found[[0, 2, 3]], X[[0, 2, 3]])
+    assert total[0] == 3 * (1.5 + 7.25)
+    assert largest[0] == 7
+    elementwise(arguments=(X[:0], total, largest), **kernel)
+    assert total[0] == 3 * (1.5 + 7.25)
+    returning = {**kernel, "operation": "mine += x; if (x > 2) return; z = x"}
+    elementwise(arguments=(X, total, largest), **returning)
+    assert total[0] == 3 * (1.5 + 7.25 + 1.5)
+
+
+@pytest.mark.parametrize("name", ["x", "z", "i", "y"])
+def test_what_follows_a_loop_knows_no_items(name: str) -> None:
+    kernel = {"loop_prep": "int kept", "after_loop": f"kept = {name}"}
+    with pytest.raises(ArgumentInvalid, match="not declared"):
+        elementwise("T x", "T z", "T y = x; z = y", (X,), **kernel)
+    for what in ("__syncthreads()", "total[threadIdx.x] = 1"):
+        with pytest.raises((Unsupported, ArgumentInvalid)):
+            elementwise("T x, raw T total", "T z", "z = x", (X, X), after_loop=what)
 
 
 COLLATZ = """

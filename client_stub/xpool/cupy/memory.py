@@ -7,7 +7,7 @@ quota as its limit, and holds nothing back that it could free.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from xpool.cupy.device import device
@@ -17,7 +17,13 @@ class MemoryPool:
     """Statistics and limits of the slice."""
 
     def __init__(self, allocator: Any = None) -> None:
-        """A view of the one memory there is."""
+        """A view of the one memory there is.
+
+        Raises:
+            NotImplementedError: an allocator of the program's own.
+        """
+        if allocator is not None:
+            check_allocator(allocator, f"cupy.cuda.{type(self).__name__}")
 
     def malloc(self, size: int) -> NoReturn:
         """Refused: memory of the device has no address here."""
@@ -92,6 +98,10 @@ class PinnedMemoryPool:
 class MemoryAsyncPool(MemoryPool):
     """As ``MemoryPool``."""
 
+    def __init__(self, pool_handles: Any = "current") -> None:
+        """CUDA's pools are the server's business."""
+        super().__init__()
+
 
 def refuse_memory(*_: Any, **__: Any) -> NoReturn:
     """Say that there is no raw memory."""
@@ -133,21 +143,50 @@ def set_allocator(allocator: Any = None) -> None:
 
     Raises:
         NotImplementedError: one of the program's own, which could not be honoured.
+        TypeError: it can't be called.
     """
-    if allocator is not None and not _is_ours(allocator):
-        raise NotImplementedError(
-            "xpool: the server allocates; an allocator of the program's own can't be"
-            " called there"
-        )
+    if allocator is not None:
+        check_allocator(allocator, "cupy.cuda.set_allocator")
     _allocator[0] = allocator or _pool.malloc
 
 
-def _is_ours(allocator: Callable[..., Any]) -> bool:
-    owner = getattr(allocator, "__self__", allocator)
-    return isinstance(owner, MemoryPool | PinnedMemoryPool) or allocator in (
-        refuse_memory,
-        set_allocator,
+def check_allocator(allocator: Any, feature: str) -> None:
+    """Refuse an allocator that the program has written.
+
+    Raises:
+        TypeError: it can't be called.
+        NotImplementedError: it is the program's own.
+    """
+    if not callable(allocator):
+        raise TypeError(f"{feature} takes a function, not {allocator!r}")
+    found = getattr(allocator, "__wrapped__", allocator)
+    owner = getattr(found, "__self__", None)
+    if found is not refuse_memory and not isinstance(owner, MemoryPool):
+        refuse_allocator(feature)
+
+
+def refuse_allocator(feature: str) -> NoReturn:
+    """Say that only the server allocates."""
+    raise NotImplementedError(
+        f"xpool: {feature}: the server allocates; an allocator of the program's own"
+        " can't be called there"
     )
+
+
+class _ProgramsAllocator:
+    """Allocates by functions of the program."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Refused."""
+        refuse_allocator(f"cupy.cuda.{type(self).__name__}")
+
+
+class PythonFunctionAllocator(_ProgramsAllocator):
+    """Allocates by two Python functions."""
+
+
+class CFunctionAllocator(_ProgramsAllocator):
+    """Allocates by two functions in C."""
 
 
 def get_allocator() -> Any:
@@ -170,6 +209,9 @@ def using_allocator(allocator: Any = None) -> Iterator[None]:
         _allocator[0] = before
 
 
-_OURS = (MemoryPool, PinnedMemoryPool, PinnedMemoryPointer, MemoryAsyncPool)
+_OURS = (
+    *(MemoryPool, PinnedMemoryPool, PinnedMemoryPointer, MemoryAsyncPool),
+    *(PythonFunctionAllocator, CFunctionAllocator),
+)
 for _one in _OURS:
     _one.__module__ = "cupy.cuda"

@@ -191,8 +191,8 @@ class RawModule:
     def get_global(self, name: str) -> Any:
         """Refused: a module's variables have no address here."""
         raise NotImplementedError(
-            "xpool: a module's global variables can't be reached; pass an array to the"
-            " kernel instead"
+            "xpool: cupy.RawModule.get_global: a module's global variables can't be"
+            " reached; pass an array to the kernel instead"
         )
 
 

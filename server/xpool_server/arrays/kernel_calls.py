@@ -14,7 +14,13 @@ from xpool_server.arrays.kernel_evaluator import Evaluator
 from xpool_server.arrays.kernel_functions import converted
 from xpool_server.arrays.kernel_parser import Parser
 from xpool_server.arrays.kernel_tokens import Macro
-from xpool_server.arrays.kernel_tree import TYPES, Preamble, Unsupported
+from xpool_server.arrays.kernel_tree import (
+    TYPES,
+    Loop,
+    Number,
+    Preamble,
+    Unsupported,
+)
 
 MAX_SOURCE: Final = 16 << 10
 _TYPE_OF_REDUCTION: Final = "_type_reduce"
@@ -84,13 +90,12 @@ def _expression(text: str, letters: frozenset[str], preamble: str = "") -> Any:
 
 
 def _check_extras(extras: dict[str, Any]) -> None:
-    """``options`` are a compiler's; what runs once a thread has no meaning here."""
-    for name in ("after_loop", "cpp_version"):
-        if extras.get(name):
-            raise Unsupported(
-                f"a kernel with `{name}` needs a CUDA compiler: run the program on a"
-                " slice of a CUDA device"
-            )
+    """``options`` are a compiler's."""
+    if extras.get("cpp_version"):
+        raise Unsupported(
+            "a kernel with `cpp_version` needs a CUDA compiler: run the program on a"
+            " slice of a CUDA device"
+        )
     for one in extras.get("options") or ():
         if not str(one).startswith(("-std", "--std", "-O", "--use_fast_math")):
             raise Unsupported(
@@ -197,6 +202,7 @@ def elementwise(
     preamble = str(extras.get("preamble") or "")
     body = _statements(operation, letters, preamble)
     before = _statements(str(extras.get("loop_prep") or ""), letters, preamble)
+    after = _statements(str(extras.get("after_loop") or ""), letters, preamble)
     sorted_out = _given((*inputs, *outputs), given, outs, size)
     shape = sorted_out.shape
     variables, raw = sorted_out.variables, sorted_out.raw
@@ -218,11 +224,29 @@ def elementwise(
     with np.errstate(all="ignore"):
         declared = _preamble(preamble, letters)[0]
         run = Evaluator(shape, sorted_out.types, variables, raw, declared)
-        run.run((*before, *body))
+        if after:
+            _run_threads(run, before, body, after)
+        else:
+            run.run((*before, *body))
     for parameter, out in zip(outputs, outs, strict=True):
         if not parameter.is_raw:
             out[...] = run.variables[parameter.name]
     return outs[0] if len(outs) == 1 else tuple(outs)
+
+
+def _run_threads(run: Evaluator, before: Any, body: Any, after: Any) -> None:
+    """What each thread does before and after its loop: here it has one index.
+
+    How many threads there are CUDA's launch decides, too: source that counts on it is
+    none that a program can rely on. What follows the loop sees no item of an argument.
+    """
+    items = dict(run.variables)
+    once = Number(0, np.dtype(np.int32))
+    run.run((*before, Loop((), once, (), body, is_tested_first=False)))
+    items = {name: run.variables.pop(name) for name in items}
+    if all(run.shape):
+        run.run(after)
+    run.variables.update(items)
 
 
 def reduction(

@@ -82,7 +82,7 @@ class Evaluator:
             raw: arrays that are indexed.
             preamble: functions and constants that the body may use.
         """
-        self._shape, self._raw = shape, raw
+        self.shape, self._raw = shape, raw
         preamble = preamble or tree.Preamble()
         self._types = {**TYPES, **types}
         for new, old in preamble.aliases:
@@ -129,7 +129,7 @@ class Evaluator:
         dtype = self._type(statement.type_name)
         made: Any
         if statement.size is not None:
-            made = Local.of(statement.size, self._shape, dtype)
+            made = Local.of(statement.size, self.shape, dtype)
             for at, item in enumerate(statement.items):
                 made.store(np.int32(at), converted(self.value(item), dtype), np.True_)
         elif statement.value is None:
@@ -229,7 +229,7 @@ class Evaluator:
 
     def _count(self) -> None:
         self._rounds += 1
-        work = self._rounds * max(math.prod(self._shape), 1)
+        work = self._rounds * max(math.prod(self.shape), 1)
         if self._rounds > MAX_ROUNDS or work > MAX_WORK:
             raise Unsupported(
                 "a kernel's loops take too long for this device: run the program on a"
@@ -448,10 +448,10 @@ class Evaluator:
         array = self._raw_array(node.name)
         at = self._find(node.index.name) if isinstance(node.index, tree.Name) else None
         if isinstance(at, Local):
-            return Place.of_axes(node.name, array, at, self._mask, self._shape)
+            return Place.of_axes(node.name, array, at, self._mask, self.shape)
         index = self.value(node.index)
         check_integer(index)
-        return Place.of_raw(node.name, array, index, self._mask, self._shape)
+        return Place.of_raw(node.name, array, index, self._mask, self.shape)
 
     def _scope_of(self, name: str) -> dict[str, Any]:
         return next(one for one in reversed(self._frame.scopes) if name in one)

@@ -25,6 +25,19 @@ reverse = cp.ElementwiseKernel("raw T x", "T y", "y = x[_ind.size() - i - 1]")
 assert reverse(cp.arange(4), size=4).get().tolist() == [3, 2, 1, 0]
 assert reverse(cp.arange(4), size=4).get().tolist() == [3, 2, 1, 0]
 
+summing = cp.ElementwiseKernel(
+    "float32 x, raw float32 total",
+    "",
+    "mine += x",
+    "summing",
+    loop_prep="float mine = 0",
+    after_loop="atomicAdd(&total[0], mine)",
+)
+total = cp.zeros(1, np.float32)
+for _ in range(2):
+    summing(x, total)
+assert total.item() == 2 * x.get().sum()
+
 l2norm = cp.ReductionKernel(
     "T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "l2norm"
 )

@@ -55,8 +55,29 @@ cp.zeros(4 << 20)
 refused(ValueError, lambda: pool.set_limit(fraction=2.0), "out of range")
 cp.get_default_pinned_memory_pool().free_all_blocks()
 cp.cuda.set_allocator(cp.cuda.MemoryPool().malloc)
+cp.cuda.set_allocator(cp.cuda.MemoryPool(cp.cuda.malloc_managed).malloc)
+cp.cuda.set_allocator(cp.cuda.MemoryAsyncPool().malloc)
+cp.cuda.set_allocator(cp.cuda.malloc_async)
 cp.cuda.set_allocator(None)
-refused(NotImplementedError, lambda: cp.cuda.set_allocator(lambda n: n), "allocates")
+
+
+def own(*_):
+    raise AssertionError("nobody calls it")
+
+
+with cp.cuda.using_allocator(cp.cuda.MemoryPool().malloc):
+    cp.zeros(3)
+for name, wrong in (
+    ("set_allocator", lambda: cp.cuda.set_allocator(own)),
+    ("set_allocator", lambda: cp.cuda.using_allocator(own).__enter__()),
+    ("MemoryPool", lambda: cp.cuda.MemoryPool(own)),
+    ("PythonFunctionAllocator", lambda: cp.cuda.PythonFunctionAllocator(own, own)),
+    ("CFunctionAllocator", lambda: cp.cuda.memory.CFunctionAllocator(1, 2, 3, own)),
+):
+    refused(NotImplementedError, wrong, f"cupy.cuda.{name}: the server allocates")
+refused(TypeError, lambda: cp.cuda.set_allocator(3), "takes a function")
+module = cp.RawModule(code="__device__ int x;")
+refused(NotImplementedError, lambda: module.get_global("x"), "RawModule.get_global")
 refused(NotImplementedError, lambda: cp.cuda.alloc(10), "no address")
 mem = cp.cuda.alloc_pinned_memory(16)
 np.frombuffer(mem, np.float32)[...] = 2

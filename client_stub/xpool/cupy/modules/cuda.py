@@ -30,6 +30,7 @@ RUNTIME_VERSION = 13000
 for _one in (
     *(cuda.Device, cuda.Stream, cuda.Event, cuda.ExternalStream),
     *(memory.MemoryPool, memory.PinnedMemoryPool, memory.MemoryAsyncPool),
+    *(memory.PythonFunctionAllocator, memory.CFunctionAllocator),
     hooks.MemoryHook,
 ):
     CLASSES[f"cupy.cuda.{_one.__name__}"] = _one
@@ -111,7 +112,7 @@ def fill_memory(m: ModuleType) -> None:
     m.OutOfMemoryError = OutOfMemoryError  # type: ignore[attr-defined]
     for name in (
         *("MemoryPool", "MemoryAsyncPool", "set_allocator", "get_allocator"),
-        "using_allocator",
+        *("using_allocator", "PythonFunctionAllocator", "CFunctionAllocator"),
     ):
         setattr(m, name, getattr(memory, name))
     m.alloc = memory.refuse_memory  # type: ignore[attr-defined]
