@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 HOUR_S: Final = 3600
 MAX_CLOCK_ERROR_S: Final = HOUR_S
@@ -90,6 +90,16 @@ class Row:
     totals: Totals
     last_s: int
     """The last second that is in it."""
+
+
+class RunningSum(Protocol):
+    """What one lease has used within an hour so far."""
+
+    key: Key
+    device_s: float
+    booked_s: float
+    waiting_s: float
+    byte_s: float
 
 
 class _Sum:
@@ -183,6 +193,10 @@ class Ledger:
         """All that are in memory."""
         return [one.row() for one in self._sums.values()]
 
+    def running(self) -> list[RunningSum]:
+        """What is in memory, and still added to."""
+        return [*self._sums.values()]
+
     @property
     def changed_count(self) -> int:
         """How many ``take_changed`` would give."""
@@ -203,14 +217,17 @@ class Ledger:
             one.is_changed = True
             self._changed[row.key] = one
 
-    def forget_before(self, hour_s: int) -> None:
+    def forget_before(self, hour_s: int) -> list[RunningSum]:
         """Drop rows of earlier hours that have been taken: the disk has them."""
+        dropped: list[RunningSum] = []
         old = [key for key in self._sums if key.hour_s < hour_s]
         for key in old:
             if key not in self._changed:
                 one = self._sums.pop(key)
+                dropped.append(one)
                 if self._latest.get(key.lease_id) is one:
                     del self._latest[key.lease_id]
+        return dropped
 
     def _add(self, holder: Holder, second: Second, now_s: float) -> None:
         is_plausible = abs(second.at_s - now_s) <= MAX_CLOCK_ERROR_S

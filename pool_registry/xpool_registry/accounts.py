@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from xpool_protocol.errors import BrokenError, UsageError
@@ -16,10 +16,12 @@ from xpool_registry.accounting import (
     Holder,
     Ledger,
     Row,
+    RunningSum,
     Second,
     Sum,
     summed,
 )
+from xpool_registry.settings import MAX_TENANTS
 from xpool_registry.usage_store import UsageStore
 
 ROWS_AT_ONCE: Final = 500
@@ -30,6 +32,15 @@ seconds, and their nodes tell it again until then."""
 DAY_S: Final = 24 * HOUR_S
 MAX_PERIOD_S = 5 * 366 * 24 * HOUR_S
 _log = structlog.get_logger(__name__)
+
+
+class Used(NamedTuple):
+    """What a tenant has used, in seconds and bytes times seconds."""
+
+    device_s: float = 0.0
+    booked_s: float = 0.0
+    waiting_s: float = 0.0
+    byte_s: float = 0.0
 
 
 class Accounts:
@@ -58,6 +69,9 @@ class Accounts:
         self._flushed_s = now_s
         self._hour_s = hour_s
         self._is_failing = False
+        #: Of each tenant what is in memory no more, less what it began with.
+        self._gone: dict[str, Used] = {}
+        _add(self._gone, self._ledger.running(), -1)
         #: The last write took as much as it may: the rest follows with the next look.
         self._is_behind = False
 
@@ -100,7 +114,9 @@ class Accounts:
                 hour_s = int(now_s) // HOUR_S * HOUR_S
                 if hour_s != self._hour_s:
                     self._hour_s = hour_s
-                    self._ledger.forget_before(hour_s - HOUR_S)
+                    _add(self._gone, self._ledger.forget_before(hour_s - HOUR_S))
+                    while len(self._gone) > MAX_TENANTS:
+                        del self._gone[next(iter(self._gone))]
 
     def _prune(self, now_s: float) -> None:
         """Drop what is too old, some rows with each look."""
@@ -117,6 +133,13 @@ class Accounts:
             is_more = False
         if not is_more:
             self._pruned_s = first_s
+
+    def since_start(self) -> dict[str, Used]:
+        """What each tenant has used since this process began; only ever more."""
+        with self._lock:
+            sums, running = dict(self._gone), self._ledger.running()
+        _add(sums, running)  # nobody who charges waits for it
+        return sums
 
     def usage(self, since_s: int, until_s: int, by: str, now_s: float) -> list[Sum]:
         """Sums of the hours that begin in a period; the current hour is in it.
@@ -165,3 +188,15 @@ class Accounts:
             self._stored_s[lease_id] = max(before_s, row.last_s)
         while len(self._stored_s) > MAX_LEASES:
             del self._stored_s[next(iter(self._stored_s))]
+
+
+def _add(sums: dict[str, Used], more: Iterable[RunningSum], sign: int = 1) -> None:
+    for one in more:
+        tenant = one.key.tenant
+        device_s, booked_s, waiting_s, byte_s = sums.get(tenant, Used())
+        sums[tenant] = Used(
+            device_s + sign * one.device_s,
+            booked_s + sign * one.booked_s,
+            waiting_s + sign * one.waiting_s,
+            byte_s + sign * one.byte_s,
+        )

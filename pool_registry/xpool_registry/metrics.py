@@ -22,6 +22,7 @@ from xpool_registry.registry import HeldLease, Registry
 
 _LEASE: Final = ("lease", "tenant", "node", "device")
 _DEVICE: Final = ("node", "device", "kind")
+_TENANT: Final = ("tenant",)
 NS_PER_S: Final = 1e9
 
 
@@ -72,12 +73,60 @@ def _pool(registry: Registry) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("xpool_waiting_requests", "Requests in the queue.")
     waiting.add_metric([], registry.queue_length)
     yield waiting
+    yield from _tenants(registry)
     yield from _devices(registry)
     leases = registry.leases()
     count = GaugeMetricFamily("xpool_leases", "Live leases.")
     count.add_metric([], len(leases))
     yield count
     yield from _leases(leases)
+
+
+def _tenants(registry: Registry) -> Iterator[Metric]:
+    """Shares of use beside shares of right, and what was used."""
+    held = GaugeMetricFamily(
+        *("xpool_tenant_held_ratio", "Part of all devices that it holds now."),
+        labels=_TENANT,
+    )
+    use = GaugeMetricFamily(
+        "xpool_tenant_use_ratio",
+        "Part of the pool that it holds and held lately, as its turn is found.",
+        labels=_TENANT,
+    )
+    right = GaugeMetricFamily(
+        "xpool_tenant_right_ratio",
+        "Part of the pool that it has a right to while all want all.",
+        labels=_TENANT,
+    )
+    waiting = GaugeMetricFamily(
+        *("xpool_tenant_waiting_requests", "Its requests in the queue."),
+        labels=_TENANT,
+    )
+    whole_milli = 1000 * max(1, registry.device_count)
+    for view in registry.tenants():
+        held.add_metric([view.name], min(1.0, view.held.milli / whole_milli))
+        use.add_metric([view.name], view.use)
+        right.add_metric([view.name], view.right)
+        waiting.add_metric([view.name], view.waiting_count)
+    yield from (held, use, right, waiting)
+    yield from _used(registry)
+
+
+def _used(registry: Registry) -> Iterator[Metric]:
+    since = "since this registry began to lead."
+    families = [
+        CounterMetricFamily(f"xpool_tenant_{name}", f"{text}, {since}", labels=_TENANT)
+        for name, text in (
+            ("device_seconds", "Device time, measured by the servers"),
+            ("booked_seconds", "Device time that shares promised to sessions"),
+            ("waiting_seconds", "There was work, and others had the device"),
+            ("memory_byte_seconds", "Device memory, times how long it was held"),
+        )
+    ]
+    for tenant, used in registry.used().items():
+        for family, value in zip(families, used, strict=True):
+            family.add_metric([tenant], max(0.0, value))
+    yield from families
 
 
 def _devices(registry: Registry) -> Iterator[Metric]:

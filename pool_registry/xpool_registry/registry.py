@@ -20,7 +20,7 @@ from xpool_protocol.errors import LeaseExpired, NoCapacity, UsageError
 
 from xpool_registry import decide
 from xpool_registry.accounting import Holder, Second, Sum
-from xpool_registry.accounts import Accounts
+from xpool_registry.accounts import Accounts, Used
 from xpool_registry.commands import (
     AcquireGroup,
     AcquireLease,
@@ -415,6 +415,11 @@ class Registry(AdminDuties, Durability, Listings):
         """How many wait."""
         return len(self._state.waiting)
 
+    @property
+    def device_count(self) -> int:
+        """Of all nodes that have joined."""
+        return self._state.fleet.device_count
+
     def renew(self, command: RenewLease) -> HeldLease:
         """See ``decide.renew``."""
         with self._lock:
@@ -441,6 +446,10 @@ class Registry(AdminDuties, Durability, Listings):
     def usage(self, since_s: int, until_s: int, by: str) -> list[Sum]:
         """See ``Accounts.usage``."""
         return self._accounts.usage(since_s, until_s, by, self._clock().wall_s)
+
+    def used(self) -> dict[str, Used]:
+        """See ``Accounts.since_start``."""
+        return self._accounts.since_start()
 
     def close(self) -> None:
         """Keep what is not kept yet; nothing is answered any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, NamedTuple
 
 from xpool_protocol.errors import LeaseUnknown
@@ -37,12 +38,8 @@ LEAST_USE: Final = 0.0005
 def tenants_of(state: State, at: Moment) -> list[TenantView]:
     """Everybody who is known, holds something, has used some lately or waits."""
     shares = state.shares(at.wall_s)
-    leases: dict[str, int] = {}
-    waiting: dict[str, int] = {}
-    for lease in state.leases.values():
-        leases[lease.tenant] = leases.get(lease.tenant, 0) + 1
-    for request in state.waiting.values():
-        waiting[request.tenant] = waiting.get(request.tenant, 0) + 1
+    leases = Counter(lease.tenant for lease in state.leases.values())
+    waiting = Counter(request.tenant for request in state.waiting.values())
     lately = {name for name in state.books if shares.dominant(name) >= LEAST_USE}
     names = {*state.tenants, *leases, *waiting, *lately}
     right = rights(state.tenants, names)
@@ -53,8 +50,8 @@ def tenants_of(state: State, at: Moment) -> list[TenantView]:
             held=shares.held(name),
             use=min(1.0, shares.dominant(name)),  # a clock may have jumped
             right=right[name],
-            lease_count=leases.get(name, 0),
-            waiting_count=waiting.get(name, 0),
+            lease_count=leases[name],
+            waiting_count=waiting[name],
         )
         for name in sorted(names)
     ]

@@ -219,6 +219,23 @@ def test_usage_is_kept_for_so_many_days() -> None:
     assert len(store.rows(0, int(NOW_S) + HOUR_S)) == 5
 
 
+def test_what_tenants_used_since_the_start_only_grows() -> None:
+    """Not what was there before, and still what memory has let go."""
+    store = MemoryUsage()
+    hour = int(NOW_S) // HOUR_S
+    store.put([row(hour, "old", "ada", 0, 100.0)])
+    accounts = Accounts(store, NOW_S)
+    assert accounts.since_start()["ada"].device_s == 0
+    seen = []
+    for at_s in (NOW_S, NOW_S + HOUR_S, NOW_S + 3 * HOUR_S):
+        accounts.charge([(holder(), [second(at_s)])], at_s)
+        accounts.flush(at_s + 2)
+        accounts.flush(at_s + 4)
+        seen.append(accounts.since_start()["ada"].device_s)
+    assert seen == [0.5, 1.0, 1.5]
+    assert [one.byte_s for one in accounts.since_start().values()] == [3 * (1 << 30)]
+
+
 def test_many_old_rows_are_dropped_in_small_steps() -> None:
     store = MemoryUsage()
     store.put([row(0, f"old-{i}", "ada", 0, 1.0) for i in range(1200)])
