@@ -13,6 +13,16 @@ def is_real_gpu():
     return bool(cp.cuda.runtime.getDeviceProperties(0)["major"])
 
 
+def refused(kind, run, text=""):
+    """A call that ends in an error of this class, with this in its text."""
+    try:
+        run()
+    except kind as error:
+        assert text in str(error), str(error)
+        return
+    raise AssertionError(f"{kind} was expected")
+
+
 @contextlib.contextmanager
 def no_round_trip():
     where, real = device(), device().request

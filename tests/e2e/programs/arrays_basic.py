@@ -5,16 +5,7 @@ import sys
 import cupy as cp
 import cupyx
 import numpy as np
-
-
-def refused(kind, run, text=""):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
-
+from array_checks import refused
 
 a = cp.arange(12, dtype=cp.float32).reshape(3, 4)
 assert isinstance(a, cp.ndarray)

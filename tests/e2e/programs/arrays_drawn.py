@@ -8,16 +8,8 @@ import sys
 import cupy as cp
 import cupyx
 import numpy as np
-from array_checks import is_real_gpu, no_round_trip
+from array_checks import is_real_gpu, no_round_trip, refused
 from xpool.cupy.device import device
-
-
-def refused(kind, call):
-    try:
-        call()
-    except kind:
-        return
-    raise AssertionError(f"{kind.__name__} was not raised")
 
 
 def case_draws_do_not_wait():

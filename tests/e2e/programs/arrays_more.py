@@ -14,16 +14,7 @@ import cupyx.scipy.sparse
 import cupyx.scipy.sparse.linalg
 import cupyx.scipy.special
 import numpy as np
-from array_checks import is_real_gpu
-
-
-def refused(kind, run, text=""):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
+from array_checks import is_real_gpu, refused
 
 
 def same(remote, host):

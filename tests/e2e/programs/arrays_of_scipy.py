@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import cupy as cp
 import cupyx.scipy.ndimage as ndi
 import numpy as np
+import scipy.fft as host_fft
 import scipy.interpolate as host_interpolate
 import scipy.ndimage as host_ndi
 import scipy.signal as host_signal
 import scipy.sparse as host_sparse
+from array_checks import refused
 from cupyx import scipy
 from cupyx.scipy import fft, interpolate, signal, sparse, spatial
 
@@ -39,6 +42,28 @@ SHIFT = cp.RawKernel(
     "shift",
 )
 MODES = ("reflect", "mirror", "nearest", "wrap", "constant")
+
+
+def case_cosine_transforms_are_of_types_two_and_three():
+    near = cp.asarray(ROWS)
+    for name in ("dct", "idct", "dst", "idst", "dctn", "idctn", "dstn", "idstn"):
+        ours, theirs = getattr(fft, name), getattr(host_fft, name)
+        for kind in (2, 3):
+            assert np.allclose(ours(near, kind).get(), theirs(ROWS, kind)), name
+        for kind, error in ((1, NotImplementedError), (4, NotImplementedError)):
+            refused(error, partial(ours, near, type=kind))
+        refused(ValueError, partial(ours, near, 5))
+
+
+def case_lengths_suit_cufft():
+    """Products of 2, 3, 5 and 7; SciPy's library takes 11, too."""
+    fast = {2**a * 3**b * 5**c * 7**d for a, b, c, d in np.ndindex(12, 8, 6, 5)}
+    for least in (0, 1, 2, 11, 13, 121, 1025, 2003):
+        wanted = min(one for one in fast | {0} if one >= least) if least else 0
+        assert fft.next_fast_len(least) == wanted
+    assert fft.next_fast_len(10**15 + 1, real=True) < 1.001 * 10**15
+    refused(ValueError, partial(fft.next_fast_len, -1))
+    refused(TypeError, partial(fft.next_fast_len, 2.5))
 
 
 def case_a_reduction_over_each_window():

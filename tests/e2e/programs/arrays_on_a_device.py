@@ -6,16 +6,7 @@ import cupy as cp
 import cupyx
 import cupyx.profiler
 import numpy as np
-
-
-def refused(kind, run, text):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
-
+from array_checks import refused
 
 QUOTA = int(sys.argv[1])
 assert cp.cuda.runtime.getDeviceCount() == 1

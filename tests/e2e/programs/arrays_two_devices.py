@@ -7,18 +7,10 @@ import threading
 import cupy as cp
 import cupyx.scipy.sparse
 import numpy as np
+from array_checks import refused
 
 CUDARuntimeError = cp.cuda.runtime.CUDARuntimeError
 ORDINAL = "cudaErrorInvalidDevice: invalid device ordinal"
-
-
-def refused(kind, run, text):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind} was expected")
 
 
 def elsewhere(array, current):

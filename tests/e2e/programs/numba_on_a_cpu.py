@@ -2,6 +2,7 @@
 
 import cupy as cp
 import numpy as np
+from array_checks import refused
 from numba import cuda
 
 
@@ -15,15 +16,6 @@ def scale(x, factor):
 @cuda.jit("void(float32[:])")
 def named(x):
     x[cuda.grid(1)] = 1
-
-
-def refused(kind, run, text):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
 
 
 assert not cuda.is_available()
