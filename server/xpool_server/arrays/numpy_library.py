@@ -99,8 +99,11 @@ class NumpyLibrary(ArrayLibrary):
         return self.as_arrays(name, self._linalg(name)(*args, **kwargs))
 
     def as_result(self, found: Any) -> Any:
+        if type(found) is np.ndarray:
+            return found
         if isinstance(found, _SCALARS):
             return np.asarray(found)
+        numpy_sparse.check_format(found)
         return found
 
     def is_elementwise(self, function: Callable[..., Any]) -> bool:

@@ -22,6 +22,11 @@ KINDS: Final = tuple(
     for layout in ("coo", "csr", "csc", "dia")
     for kind in ("matrix", "array")
 )
+_OTHER_KINDS: Final = frozenset(
+    f"{layout}_{kind}"
+    for layout in ("bsr", "dok", "lil")
+    for kind in ("matrix", "array")
+)
 _TYPES: Final = "?fdFD"
 
 
@@ -184,6 +189,24 @@ def _in_c_order(kind: str) -> Callable[..., Any]:
     return toarray
 
 
+def check_format(found: Any) -> None:
+    """Refuse a matrix of a class that CuPy has not.
+
+    Raises:
+        NotImplementedError: it is compressed by blocks, or one that is being built.
+    """
+    if type(found).__name__ in _OTHER_KINDS and _scipy().issparse(found):
+        raise NotImplementedError(
+            f"CuPy has no sparse matrices of the format {found.format!r}: ask for"
+            " 'coo', 'csr', 'csc' or 'dia'"
+        )
+
+
+def kron(A: Any, B: Any, format: Any = None) -> Any:  # noqa: A002, N803  CuPy's names
+    """By coordinates unless another format is asked for; SciPy looks at the items."""
+    return _scipy().kron(A, B, format or "coo")
+
+
 def plain(found: Any) -> Any:
     """A dense result as CuPy has it: no ``numpy.matrix``."""
     return np.asarray(found) if isinstance(found, np.matrix) else found
@@ -197,5 +220,6 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
         for name in ("sum", "mean")
     },
     **{f"cupyx.scipy.sparse.{kind}.toarray": _in_c_order(kind) for kind in KINDS},
+    "cupyx.scipy.sparse.kron": kron,
     **sparse_pairs.own(KINDS),
 }

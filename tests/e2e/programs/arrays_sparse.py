@@ -126,6 +126,30 @@ def case_eigenvalues_as_far_as_they_are_known():
     assert whole[0] < float(rough[0]) <= whole[-1] + 1e-9
 
 
+def case_formats_that_cupy_has_not_are_refused():
+    matrix = sparse.csr_matrix(cp.asarray(WHOLE))
+    for layout in ("bsr", "lil", "dok"):
+        for make in (
+            lambda layout: matrix.asformat(layout),
+            lambda layout: getattr(matrix, f"to{layout}")(),
+            lambda layout: sparse.eye(3, format=layout),
+            lambda layout: sparse.kron(matrix, matrix, layout),
+            lambda layout: sparse.vstack([matrix, matrix], format=layout),
+        ):
+            try:
+                make(layout)
+            except NotImplementedError as error:
+                assert f"the format '{layout}'" in str(error), error
+            else:
+                raise AssertionError(layout)
+    for right in (matrix, sparse.csr_matrix(cp.ones((2, 2)))):
+        made = sparse.kron(matrix, right)
+        assert type(made) is sparse.coo_matrix
+        expected = np.kron(WHOLE, right.toarray().get())
+        np.testing.assert_array_equal(made.toarray().get(), expected)
+    assert sparse.kron(matrix, matrix, "csc").format == "csc"
+
+
 def case_what_solvers_refuse():
     near, b = cp.asarray(SYMMETRIC), cp.asarray(RIGHT)
     whole = near.astype("i")
