@@ -106,6 +106,10 @@ MAX_PASSES = 4
 PASS_EVERY_NS = 1_000_000_000
 """Time alone may help somebody: a promise comes due, a quota's past fades."""
 
+REST_FACTOR = 100
+"""Looking at all leases for a start or for who could leave takes tens of milliseconds
+in a large pool: it is done for a hundredth of the time, and at most once a second."""
+
 ASK_AGAIN_FIRST_MS = 200
 ASK_AGAIN_MS = 1000
 """So often clients that wait ask again."""
@@ -171,6 +175,8 @@ class Registry(AdminDuties, Durability, Listings):
         #: Place of each request that the last look came to.
         self._order: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
+        #: A start was looked for in vain: until when that is not done again.
+        self._rests_ns: dict[str, int] = {}
         at = clock()
         past = store.load()
         self._recall(past)
@@ -349,13 +355,29 @@ class Registry(AdminDuties, Durability, Listings):
         """Let those start who can; see ``schedule``."""
         self._is_dirty = False
         for _ in range(MAX_PASSES):
-            plan = schedule(self._state, at, self.settings, self._new_id)
+            plan = schedule(
+                *(self._state, at, self.settings, self._new_id),
+                resting=self._resting(at),
+            )
+            if plan.in_vain:
+                took_ns = self._clock().now_ns - at.now_ns
+                until_ns = at.now_ns + max(PASS_EVERY_NS, REST_FACTOR * took_ns)
+                self._rests_ns |= dict.fromkeys(plan.in_vain, until_ns)
             self._reasons = plan.reasons
             self._commit(plan.facts, at)
             if not any(isinstance(one, StartPromised) for one in plan.facts):
                 break
         self._passed_ns = at.now_ns
         self._order = {name: i for i, name in enumerate(plan.order, 1)}
+
+    def _resting(self, at: Moment) -> dict[str, int]:
+        """Requests for which a start was looked for in vain just now."""
+        self._rests_ns = {
+            name: until_ns
+            for name, until_ns in self._rests_ns.items()
+            if at.now_ns < until_ns
+        }
+        return self._rests_ns
 
     def _place_of(self, request: RequestQueued, at: Moment) -> QueuePlace:
         state, request_id = self._state, request.request_id

@@ -12,7 +12,7 @@ looks on, and given back before it returns; the facts that it returns do the res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -65,6 +65,9 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
     """Why each of the others waits on, for people."""
 
+    in_vain: list[str] = field(default_factory=list)
+    """Requests for which a start was looked for, and none found."""
+
     order: list[str] = field(default_factory=list)
     """Those that wait on, in the order in which they are served, as far as looked."""
 
@@ -73,9 +76,15 @@ class _Pass:
     """One look at the queue."""
 
     def __init__(
-        self, state: State, at: Moment, settings: Settings, new_id: NewId
+        self,
+        state: State,
+        at: Moment,
+        settings: Settings,
+        new_id: NewId,
+        resting: Container[str],
     ) -> None:
         self.state, self.at, self.settings, self.new_id = state, at, settings, new_id
+        self.resting = resting
         self.shares = state.shares(at.wall_s)
         self.may = state.living(at.now_ns, settings.dead_after_ms)
         self.plan = Plan()
@@ -251,13 +260,13 @@ class _Pass:
         if promise is not None:
             self.plan.reasons[request.request_id] = "its devices are not free yet"
             if promise.starts_ns is None or self._is_far(promise.starts_ns):
-                self._promise(request, demand)
+                self._seek(request, demand)
             return
         if self.head is None:
             self.head = request
             self.plan.reasons[request.request_id] = "it is the next; no room yet"
             if request.request_id in state.waiting and self._may_promise(request):
-                self._promise(request, demand)
+                self._seek(request, demand)
             return
         self.plan.reasons[request.request_id] = "others come first, and no room beside"
 
@@ -271,6 +280,14 @@ class _Pass:
         """Whether asking others to leave would be quicker."""
         grace_ns = self.settings.grace_ms * NS_PER_MS
         return starts_ns > self.at.now_ns + grace_ns + 2 * LATE_NS
+
+    def _seek(self, request: RequestQueued, demand: Demand) -> None:
+        """Promise it a start, unless none was found just now: that looks at all."""
+        if request.request_id in self.resting:
+            return
+        self._promise(request, demand)
+        if not self.is_over:
+            self.plan.in_vain.append(request.request_id)
 
     def _promise(self, request: RequestQueued, demand: Demand) -> None:
         """Keep devices for the head of the queue, and free some if it may do that."""
@@ -386,6 +403,7 @@ def schedule(
     *,
     extra: RequestQueued | None = None,
     only_extra: bool = False,
+    resting: Container[str] = (),
 ) -> Plan:
     """One pass.
 
@@ -397,8 +415,10 @@ def schedule(
         extra: a request that is not in the queue yet.
         only_extra: nothing has been freed since the last pass, so that only the new
             one need be looked at.
+        resting: requests for which no start was found just now: for them none is
+            looked for again, but for what is free.
     """
-    one = _Pass(state, at, settings, new_id)
+    one = _Pass(state, at, settings, new_id, resting)
     if only_extra:
         assert extra is not None
         return one.run(iter([extra]))

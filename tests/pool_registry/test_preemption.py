@@ -19,6 +19,7 @@ from xpool_registry.events import (
     RequestQueued,
 )
 from xpool_registry.preemption import RANKS, victims
+from xpool_registry.schedule import schedule
 from xpool_registry.settings import Settings
 
 
@@ -113,6 +114,29 @@ def test_nobody_leaves_if_that_is_not_enough(pool: PoolModel) -> None:
     pool.ask("wide", devices=2, priority="high", tenant="bob")
     pool.wait(MINUTE_MS)
     assert noticed(pool) == set()
+
+
+def test_what_was_looked_for_in_vain_is_not_looked_for_again_at_once(
+    pool: PoolModel,
+) -> None:
+    """Looking at all leases takes long; each request that comes would do it again."""
+    for name in ("one", "two"):
+        pool.ask(name, priority="low", tenant="bob")
+    pool.ask("urgent", priority="high")
+    registry = pool.registry
+    state, at = registry._state, pool.clock()
+    first = schedule(state, at, registry.settings, pool.new_id)
+    assert first.in_vain == [hashed("urgent")]
+    again = schedule(
+        state, at, registry.settings, pool.new_id, resting=set(first.in_vain)
+    )
+    assert (again.in_vain, again.facts) == ([], [])
+    assert again.reasons == first.reasons
+    # It is looked for anew each second: who has run for a minute may be asked.
+    pool.wait(MINUTE_MS - 2000)
+    assert noticed(pool) == set()
+    pool.wait(4000, step_ms=500)
+    assert len(noticed(pool)) == 1
 
 
 def test_a_tenants_budget_limits_it(pool: PoolModel) -> None:
