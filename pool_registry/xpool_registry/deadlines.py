@@ -17,6 +17,8 @@ from xpool_registry.settings import Settings
 RENEWALS_PER_S: Final = 500
 """So many at most come of default TTLs: a tenth of what one registry can answer."""
 
+NEVER_DUE_NS: Final = 1 << 62
+
 MAX_DEFAULT_TTL_MS: Final = 300_000
 """Longer than that nobody's slice stays taken after its holder has vanished."""
 
@@ -40,6 +42,8 @@ class Deadlines:
     notices: dict[str, Notice]
     _settings: Settings
     _due: list[tuple[int, str]]
+    _looked_at_ns: dict[str, int]
+    """When the deadline of each live lease is looked at next, no later than it is."""
 
     def ttl_ms(self, lease: LeaseGranted) -> int:
         """How long it lives from now on, if it is renewed now."""
@@ -48,9 +52,16 @@ class Deadlines:
         return stretched_ttl_ms(lease.ttl_ms, len(self.leases))
 
     def _extend(self, lease: LeaseGranted, now_ns: int, ttl_ms: int = 0) -> None:
+        lease_id = lease.lease_id
         deadline_ns = now_ns + (ttl_ms or self.ttl_ms(lease)) * NS_PER_MS
-        self.deadlines_ns[lease.lease_id] = deadline_ns
-        heapq.heappush(self._due, (deadline_ns, lease.lease_id))
+        self.deadlines_ns[lease_id] = deadline_ns
+        # An entry that comes up too early is put back; most are renewed before that.
+        if self._looked_at_ns.get(lease_id, NEVER_DUE_NS) > deadline_ns:
+            self._look_at(lease_id, deadline_ns)
+
+    def _look_at(self, lease_id: str, deadline_ns: int) -> None:
+        self._looked_at_ns[lease_id] = deadline_ns
+        heapq.heappush(self._due, (deadline_ns, lease_id))
 
     def due(self, now_ns: int) -> list[LeaseGranted]:
         """Live leases whose time has run out, in the order in which it did."""
@@ -58,16 +69,21 @@ class Deadlines:
         kept: list[tuple[int, str]] = []
         while self._due and self._due[0][0] <= now_ns:
             entry = heapq.heappop(self._due)
+            at_ns, lease_id = entry
             # An entry of an ended lease, or from before a renewal, says nothing.
-            notice = self.notices.get(entry[1])
+            deadline_ns = self.deadlines_ns.get(lease_id)
+            notice = self.notices.get(lease_id)
             times = (
-                self.deadlines_ns.get(entry[1]),
-                self.limits_ns.get(entry[1]),
+                deadline_ns,
+                self.limits_ns.get(lease_id),
                 notice.until_ns if notice else None,
             )
-            if entry[0] in times and entry not in kept:
-                found.append(self.leases[entry[1]])
-                kept.append(entry)
+            if at_ns in times:
+                if entry not in kept:
+                    found.append(self.leases[lease_id])
+                    kept.append(entry)
+            elif deadline_ns is not None and at_ns == self._looked_at_ns[lease_id]:
+                self._look_at(lease_id, deadline_ns)
         for entry in kept:  # looking changes nothing: they are due until they end
             heapq.heappush(self._due, entry)
         return found

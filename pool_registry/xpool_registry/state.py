@@ -126,6 +126,7 @@ class State(Deadlines, Hearing, WaitingState):
         self._over: dict[str, Holder] = {}
         self._by_node: dict[str, dict[str, LeaseGranted]] = {}
         self._due: list[tuple[int, str]] = []
+        self._looked_at_ns: dict[str, int] = {}
 
     @classmethod
     def from_events(
@@ -361,6 +362,7 @@ class State(Deadlines, Hearing, WaitingState):
                     del self.of_request[lease.request_id]
                     self._forget(lease.request_id, event.reason)
         self.deadlines_ns.pop(event.lease_id, None)
+        self._looked_at_ns.pop(event.lease_id, None)
         self.ended.pop(event.lease_id, None)
         self.ended[event.lease_id] = event
         if len(self.ended) > MAX_ENDED_LEASES:

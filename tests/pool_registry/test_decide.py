@@ -300,6 +300,30 @@ def test_renewal_extends_by_one_ttl(world: World) -> None:
     assert world.acquire(100).share_percent == 100
 
 
+def test_renewals_cost_no_memory_and_the_last_one_counts(world: World) -> None:
+    kept = world.acquire(ttl_ms=3000)
+    lost = world.acquire(ttl_ms=3000)
+    for _ in range(50):
+        world.now_s += 1
+        world.renew(kept.lease_id, kept.epoch)
+        if world.now_s <= 1010:
+            world.renew(lost.lease_id, lost.epoch)
+        expired = world.expire()
+        assert expired == ([lost.lease_id] if world.now_s == 1013 else [])
+        assert len(world.state._due) <= 2
+    world.now_s += 3
+    assert world.expire() == [kept.lease_id]
+
+
+def test_a_deadline_that_comes_nearer_is_kept(world: World) -> None:
+    lease = world.acquire(ttl_ms=3000)
+    world.state._extend(lease, world.at.now_ns, 60_000)
+    world.now_s += 1
+    world.renew(lease.lease_id, lease.epoch)  # for 3 s from now on
+    world.now_s += 3
+    assert world.expire() == [lease.lease_id]
+
+
 @pytest.mark.parametrize("act", [World.renew, World.release])
 def test_who_may_not_touch_a_lease(
     world: World, act: Callable[[World, str, int], object]
