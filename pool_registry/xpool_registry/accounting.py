@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 HOUR_S: Final = 3600
 MAX_CLOCK_ERROR_S: Final = HOUR_S
@@ -55,8 +56,7 @@ class Key(NamedTuple):
     device_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, gc=False):
     """What was used; sums of seconds."""
 
     device_s: float = 0.0
@@ -76,14 +76,13 @@ class Totals:
         """Both together."""
         return Totals(
             *(
-                getattr(self, one.name) + getattr(other, one.name)
-                for one in fields(Totals)
+                getattr(self, name) + getattr(other, name)
+                for name in self.__struct_fields__
             )
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """What one lease used within one hour."""
 
     key: Key

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -43,7 +42,7 @@ WHERE (hour_s, lease_id, tenant, node_name, device_index) IN (
 )
 """
 _KEY: Final = 5
-_figures: Final = attrgetter(*(one.name for one in fields(Totals)))
+_figures: Final = attrgetter(*Totals.__struct_fields__)
 PUTS: Final = 100
 """In one transaction; etcd takes 128."""
 
