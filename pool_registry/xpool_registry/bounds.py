@@ -17,6 +17,7 @@ from xpool_registry.commands import (
     JoinNode,
     TakeHeartbeat,
 )
+from xpool_registry.reports import heads_of
 from xpool_registry.settings import (
     MAX_DEVICES,
     MAX_GROUP_DEVICES,
@@ -102,7 +103,7 @@ def check_heartbeat(command: TakeHeartbeat, device_indexes: frozenset[int]) -> N
             raise UsageError(f"a load names device {load.index}, which never joined")
         if not 0 <= load.busy_percent <= 100:  # false for NaN too
             raise UsageError(f"busy_percent is {load.busy_percent}, not 0 to 100")
-    for session in command.sessions:
+    for session in heads_of(command.sessions):
         if _is_usual(session.lease_id, session.state) and not session.refusal:
             continue
         check_text("lease_id", session.lease_id, MAX_NAME_CHARS, may_be_empty=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xpool_registry.accounting import Second
@@ -48,7 +49,7 @@ class TakeHeartbeat:
     node_name: str
     boot_id: str
     loads: tuple[DeviceLoad, ...] = ()
-    sessions: tuple[SessionReport, ...] = ()
+    sessions: Sequence[SessionReport] = ()
     ended: tuple[EndedByNode, ...] = ()
     usage: tuple[tuple[str, tuple[Second, ...]], ...] = ()
     """Of each lease what its node has measured, second by second."""

@@ -46,6 +46,7 @@ from xpool_registry.events import (
 )
 from xpool_registry.looking import refusal_of
 from xpool_registry.queueing import request_from
+from xpool_registry.reports import SessionHead
 from xpool_registry.schedule import schedule
 from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
 from xpool_registry.state import State
@@ -145,7 +146,9 @@ def _may_end(node_name: str, ended: EndedByNode, lease: LeaseGranted) -> bool:
 
 
 def is_as_granted(
-    lease: LeaseGranted | None, session: SessionReport, node_name: str
+    lease: LeaseGranted | None,
+    session: SessionHead | SessionReport,
+    node_name: str,
 ) -> bool:
     """Whether a session is what nearly all are: of a live lease as it was granted.
 

@@ -14,6 +14,8 @@ A new kind of event, or a field without a default, needs a new
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from xpool_registry.demand import NO_CONSTRAINTS, Constraints
@@ -423,7 +425,7 @@ class NodeHeard(msgspec.Struct, frozen=True, kw_only=True):
 
     node_name: str
     loads: tuple[DeviceLoad, ...] = ()
-    sessions: tuple[SessionReport, ...] = ()
+    sessions: Sequence[SessionReport] = ()
 
 
 class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xpool_registry.events import LeaseGranted, NodeHeard, SessionReport
 from xpool_registry.fleet import Fleet
 from xpool_registry.known import FOREIGN_SHARE, Beat, load_level
+from xpool_registry.reports import SessionHead, heads_of
 
 
 class Hearing:
@@ -25,7 +26,7 @@ class Hearing:
         row = self.fleet.row_of[fact.node_name]
         self.fleet.hear(row, now_ns)
         if self.unsettled:
-            for session in fact.sessions:
+            for session in heads_of(fact.sessions):
                 self._settle(session)
         own = self._own_nbytes(fact)
         nobodys = own.get(-1, 0)
@@ -41,7 +42,7 @@ class Hearing:
             if (foreign, level) != (foreign_before, before):
                 self.fleet.observe(row, column, foreign, level)
 
-    def _settle(self, session: SessionReport) -> None:
+    def _settle(self, session: SessionHead | SessionReport) -> None:
         """A node has given up what it was told to: others may have it."""
         lease = self.leases.get(session.lease_id)
         if lease is None or lease.lease_id not in self.unsettled or session.refusal:
@@ -54,7 +55,7 @@ class Hearing:
     def _own_nbytes(self, fact: NodeHeard) -> dict[int, int]:
         """What sessions use of each device; -1: of some device, the lease is over."""
         own: dict[int, int] = {}
-        for session in fact.sessions:
+        for session in heads_of(fact.sessions):
             lease = self.leases.get(session.lease_id)
             index = lease.device_index if lease is not None else -1
             own[index] = own.get(index, 0) + session.allocated_nbytes

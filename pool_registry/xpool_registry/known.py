@@ -5,6 +5,7 @@ Nothing here changes anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ class Beat:
     """False: only assumed, because the registry itself has just started."""
 
     loads: tuple[DeviceLoad, ...] = ()
-    sessions: tuple[SessionReport, ...] = ()
+    sessions: Sequence[SessionReport] = ()
 
 
 class Held(NamedTuple):

@@ -61,6 +61,7 @@ from xpool_registry.queueing import (
     request_from,
     request_id_of,
 )
+from xpool_registry.reports import heads_of
 from xpool_registry.resizing import (
     FEW_NODES,
     QUICK_HEARTBEAT_MS,
@@ -241,8 +242,8 @@ class Registry(AdminDuties, Durability, Listings):
                 self.freed.set()
             name, leases = command.node_name, self._state.leases
             others = tuple(
-                one
-                for one in command.sessions
+                command.sessions[index]
+                for index, one in enumerate(heads_of(command.sessions))
                 if not decide.is_as_granted(leases.get(one.lease_id), one, name)
             )
             verdict = decide.judge_sessions(self._state, name, others)

@@ -6,9 +6,9 @@ No decisions here: a request becomes a command, an answer becomes a reply.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from xpool_protocol.control import registry_pb2 as pb
@@ -24,7 +24,11 @@ from xpool_registry.registry import (
     QueuePlace,
     Registry,
 )
+from xpool_registry.reports import LateReports, SessionHead
 from xpool_registry.resizing import ResizeLease
+
+MAX_KEPT_NBYTES: Final = 1 << 16
+"""Of a heartbeat: two hundred sessions. Of longer ones what is needed is copied."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +65,7 @@ class RegistryService:
                 node_name=request.node_name,
                 boot_id=request.boot_id,
                 loads=tuple(_load_from_wire(load) for load in request.loads),
-                sessions=tuple(_session_from_wire(one) for one in request.sessions),
+                sessions=_sessions_from_wire(request),
                 ended=tuple(_ended_from_wire(ended) for ended in request.ended),
                 usage=tuple(_usage_from_wire(request, self._registry.charged_s)),
             )
@@ -248,6 +252,27 @@ def _load_from_wire(load: pb.DeviceLoad) -> events.DeviceLoad:
         busy_percent=load.busy_percent,
         session_count=load.session_count,
     )
+
+
+def _sessions_from_wire(request: pb.HeartbeatRequest) -> Sequence[events.SessionReport]:
+    sessions = request.sessions
+    # A request that is kept is kept with all that stands in it.
+    if request.ByteSize() > MAX_KEPT_NBYTES:
+        return tuple(map(_session_from_wire, sessions))
+    heads = tuple(
+        [
+            SessionHead(
+                one.lease_id,
+                one.epoch,
+                one.state,
+                one.allocated_nbytes,
+                one.refusal,
+                one.slice_number,
+            )
+            for one in sessions
+        ]
+    )
+    return LateReports(sessions, heads, _session_from_wire)
 
 
 def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
