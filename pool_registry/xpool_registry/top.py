@@ -114,15 +114,18 @@ class Looks:
 
 
 def table_from_rows(rows: Sequence[Row]) -> Table:
-    """The rows for people."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for name in ("lease", "tenant", "device"):
+    """The rows for people, in 80 columns; names are folded, ids and figures never."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("lease", no_wrap=True)
+    for name in ("tenant", "device"):
         table.add_column(name, overflow="fold")
-    for name in ("promised", "got", "waits", "memory", "of", "ops", "held"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
+    for name in ("share", "got", "waits", "memory", "ops", "held"):
+        table.add_column(name, justify="right", no_wrap=True)
+    # All the others' are open.
+    has_states = any(row.state not in ("open", "-") for row in rows)
+    if has_states:
+        table.add_column("state", no_wrap=True)
     for row in rows:
-        used = row.allocated_nbytes
         mode = "" if row.mode == "elastic" else f" {row.mode}"
         table.add_row(
             Text(row.lease_id),
@@ -131,13 +134,40 @@ def table_from_rows(rows: Sequence[Row]) -> Table:
             f"{row.promised_percent}%{mode}",
             _percent(row.got_percent),
             _percent(row.waiting_percent),
-            "-" if used is None else text_from_nbytes(used),
-            text_from_nbytes(row.memory_nbytes),
-            "-" if row.executed_ops is None else f"{row.executed_ops:,}",
+            _memory(row.allocated_nbytes, row.memory_nbytes),
+            _count(row.executed_ops),
             _hold(row.longest_hold_ms),
-            Text(row.state),
+            *([Text(row.state)] if has_states else []),
         )
     return table
+
+
+def _memory(used_nbytes: int | None, quota_nbytes: int) -> str:
+    """How much of the quota is used.
+
+    >>> _memory(1 << 29, 1 << 30), _memory(None, 1 << 30)
+    ('50% of 1 GiB', '- of 1 GiB')
+    """
+    quota = text_from_nbytes(quota_nbytes)
+    if used_nbytes is None:
+        return f"- of {quota}"
+    return f"{100 * used_nbytes / max(1, quota_nbytes):.0f}% of {quota}"
+
+
+def _count(number: int | None) -> str:
+    """A number in few digits.
+
+    >>> [_count(n) for n in (None, 0, 9_999, 12_345, 1_234_567, 5_600_000_000)]
+    ['-', '0', '9,999', '12k', '1.2M', '5.6G']
+    """
+    if number is None:
+        return "-"
+    if number < 10_000:
+        return f"{number:,}"
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return f"{number / 1000:.0f}k"
 
 
 def _hold(ms: float | None) -> str:

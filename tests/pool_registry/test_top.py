@@ -52,3 +52,16 @@ def test_the_table_shows_names_as_they_are() -> None:
     assert "[red]" in captured.get()
     assert "30% capped" in captured.get()
     assert "29.5%" in captured.get()
+
+
+def test_the_table_fits_80_columns_with_whole_ids_and_figures() -> None:
+    rows = Looks().rows([info("0123456789abcdef", 0), info("b" * 16, None)], 0.0)
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as captured:
+        console.print(table_from_rows(rows))
+    head, *lines = captured.get().splitlines()
+    assert head.split()[:6] == ["lease", "tenant", "device", "share", "got", "waits"]
+    text = "\n".join(lines)
+    for whole in ("0123456789abcdef", "b" * 16, "30% capped", "29.5%"):
+        assert whole in text
+    assert max(map(len, lines)) <= 80
