@@ -72,7 +72,8 @@ def fill(module: ModuleType) -> None:
             continue
         if what[0] == "module":
             full = f"{name}.{attribute}"
-            if full in api() and full not in finder.LEFT_ALONE:
+            is_made = full in api() or full in finder.MAKERS
+            if is_made and full not in finder.LEFT_ALONE:
                 setattr(module, attribute, importlib.import_module(full))
             continue
         value = _value(name, attribute, what)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import threading
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
@@ -64,6 +65,7 @@ class ndarray:  # noqa: N801  CuPy's name
         "_ref",
     )
     __array_priority__ = 100
+    __class_getitem__: Any = classmethod(types.GenericAlias)
     __hash__: None  # type: ignore[assignment]
 
     _number: int

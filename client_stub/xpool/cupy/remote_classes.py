@@ -27,7 +27,7 @@ class RemoteClass(RemoteObject):
 
     _full: ClassVar[str] = ""
     __array_priority__ = 101
-    __array_ufunc__ = None
+    __array_ufunc__: Any = None
     """NumPy leaves operators to these objects."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:

@@ -143,6 +143,44 @@ def case_polynomials():
     same(cp.polyfit(cp.asarray(x), cp.asarray(x**2), 2), np.polyfit(x, x**2, 2))
 
 
+def case_a_polynomial_is_an_array_to_functions():
+    host, remote = np.poly1d([1, -3, 2]), cp.poly1d([1, -3, 2])
+    same(cp.add(remote, remote), np.add(host, host))
+    same(cp.multiply(remote, 2), np.multiply(host, 2))
+    same(cp.arange(3) - remote, np.arange(3) - host)
+    same(np.subtract(remote, cp.arange(3)), np.subtract(host, np.arange(3)))
+    assert isinstance(remote + cp.arange(3), cp.poly1d)
+    named = np.poly1d([1, 2], variable="z")
+    assert cp.poly1d(named).variable == "z"
+    assert cp.poly1d(named, variable="y").variable == "y"
+    assert cp.poly1d(named, False, "y").variable == "y"
+    remote.set(named)
+    assert remote.get().variable == "z"
+    assert remote.get() == named
+
+
+def case_modules_that_come_with_cupy():
+    for name in ("cuda", "exceptions", "fft", "lib", "linalg", "polynomial", "random"):
+        assert name in dir(cp), name
+    assert cp.exceptions.AxisError is cp.AxisError
+    import cupy.typing as cpt
+
+    made = cpt.NDArray[np.float32]
+    assert made.__origin__ is cp.ndarray
+    assert made.__args__[1] == np.dtype[np.float32]
+
+
+def case_what_cupy_refuses_of_windows_and_axes():
+    windows = cp.lib.stride_tricks.sliding_window_view
+    assert windows(cp.arange(6), 3).shape == (4, 3)
+    refused(NotImplementedError, lambda: windows(cp.arange(6), 3, writeable=True))
+    refused(cp.exceptions.AxisError, lambda: cp.apply_over_axes(cp.sum, cp.array(4), 0))
+    same(
+        cp.apply_over_axes(cp.sum, cp.ones((2, 3, 4)), [0, -1]),
+        np.apply_over_axes(np.sum, np.ones((2, 3, 4)), [0, -1]),
+    )
+
+
 def case_flat_and_grids():
     remote = cp.arange(6).reshape(2, 3)
     assert [int(one) for one in remote.flat] == list(range(6))

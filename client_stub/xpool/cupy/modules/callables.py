@@ -54,7 +54,7 @@ def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Any:
     """Call the function for one axis after the other; dimensions stay."""
     value = transfer.as_array(a)
     for axis in [axes] if np.ndim(axes) == 0 else axes:
-        found = func(value, axis if axis >= 0 else value.ndim + axis)
+        found = func(value, normalized_axis(axis, value.ndim))
         if found.ndim != value.ndim:
             found = call("cupy.expand_dims", (found, axis), {})
         if found.ndim != value.ndim:

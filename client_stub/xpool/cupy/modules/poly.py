@@ -9,14 +9,32 @@ import numpy as np
 
 from xpool.cupy import transfer
 from xpool.cupy.device import device
+from xpool.cupy.dispatch import by_numpy_ufunc
 from xpool.cupy.ndarray import ndarray
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 
 class _Poly(RemoteClass):
+    """To functions and ufuncs it is the array of its coefficients."""
+
+    __array_priority__ = 0
+
     @classmethod
     def _given(cls, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return tuple(map(_plain, args)), kwargs
+        first = args[0] if args else kwargs.get("c_or_r")
+        is_named = kwargs.get("variable") is not None or len(args) > 2
+        if isinstance(first, np.poly1d) and not is_named:
+            args, kwargs = args[:2], {**kwargs, "variable": first.variable}
+        named = {name: _plain(value) for name, value in kwargs.items()}
+        return tuple(map(_plain, args)), named
+
+    def __cupy_get_ndarray__(self) -> Any:
+        return self._attribute("coeffs")
+
+    def __array_ufunc__(
+        self, function: Any, method: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        return by_numpy_ufunc(function, method, transfer.unwrapped(args), kwargs)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None) -> Any:
         """A copy as NumPy's class."""

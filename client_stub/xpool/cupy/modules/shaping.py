@@ -87,3 +87,15 @@ def _at_least(ndim: int, shape_of: Callable[[tuple[int, ...]], Any]) -> None:
 _at_least(1, lambda shape: (1,))
 _at_least(2, lambda shape: (1, *(shape or (1,))))
 _at_least(3, lambda shape: (*((1, *shape) if len(shape) == 1 else shape or (1, 1)), 1))
+
+
+@own("cupy.lib.stride_tricks.sliding_window_view")
+def sliding_window_view(*args: Any, writeable: bool = False, **kwargs: Any) -> Any:
+    """Windows of an array, which is not copied.
+
+    Raises:
+        NotImplementedError: they are to be written: they have their items in common.
+    """
+    if writeable:
+        raise NotImplementedError("windows that may be written are not supported")
+    return call("cupy.lib.stride_tricks.sliding_window_view", args, kwargs)

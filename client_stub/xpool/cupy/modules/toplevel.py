@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import types
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing
 from xpool_protocol.arrays.api import api, cupy_version
 
 from xpool.cupy import described, interop, methods, transfer
@@ -322,3 +324,14 @@ def fill_exceptions(m: ModuleType) -> None:
         "VisibleDeprecationWarning",
     ):
         setattr(m, name, getattr(np.exceptions, name))
+
+
+_Scalar = TypeVar("_Scalar", bound=np.generic, covariant=True)
+
+
+@module("cupy.typing")
+def fill_typing(m: ModuleType) -> None:
+    """For annotations; ``NDArray[cupy.float32]``."""
+    for name in ("ArrayLike", "DTypeLike", "NBitBase"):
+        setattr(m, name, getattr(np.typing, name))
+    m.NDArray = types.GenericAlias(ndarray, (Any, np.dtype[_Scalar]))  # type: ignore[attr-defined,valid-type]
