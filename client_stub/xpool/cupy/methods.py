@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from xpool_protocol.arrays.api import api
 
-from xpool.cupy import functions
+from xpool.cupy import functions, writing
 from xpool.cupy import ndarray as arrays
 from xpool.cupy.device import device
 from xpool.cupy.functions import RULES, signature_of
@@ -58,6 +58,8 @@ def _asking(name: str) -> Callable[..., Any]:
     def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
         if takes_index and args:
             args = (index_of(args[0]), *args[1:])
+            if len(args) == 2 and not kwargs and writing.post_at(full, self, *args):
+                return None
         return device().call(full, (self, *args), kwargs)
 
     return method
@@ -65,7 +67,13 @@ def _asking(name: str) -> Callable[..., Any]:
 
 def _sort(self: ndarray, axis: int = -1, *, kind: Any = None) -> None:
     _check_sortable(self, "Sorting", kind)
-    device().call("ndarray.sort", (self, axis), {})
+    if not writing.post_sort(self, axis):
+        device().call("ndarray.sort", (self, axis), {})
+
+
+def _put(self: ndarray, indices: Any, values: Any, mode: Any = "wrap") -> None:
+    if not writing.post_put("ndarray.put", self, indices, values, mode):
+        device().call("ndarray.put", (self, indices, values, mode), {})
 
 
 def _partition(self: ndarray, kth: Any, axis: int = -1) -> None:
@@ -82,6 +90,9 @@ def _check_sortable(array: ndarray, what: str, kind: Any) -> None:
         raise np.exceptions.AxisError(
             f"{what} arrays with the rank of zero is not supported"
         )
+    has_own_memory = array._base is None and array._charge > 0
+    if array.ndim == 1 and has_own_memory:
+        return  # whatever its layout is, which is not asked for
     if not array.flags.c_contiguous:
         raise NotImplementedError(f"{what} non-contiguous array is not supported.")
 
@@ -117,6 +128,7 @@ def complete() -> None:
         ("__imatmul__", _matmul_in_place),
         ("clip", _clip),
         ("sort", _sort),
+        ("put", _put),
         ("partition", _partition),
     ):
         setattr(ndarray, name, operator)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from xpool_protocol.arrays.api import UFUNC_METHODS
 
-from xpool.cupy import described
+from xpool.cupy import described, writing
 from xpool.cupy import ndarray as arrays
 from xpool.cupy.device import device, encode_arguments
 from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, uvarint
@@ -24,6 +24,8 @@ from xpool.cupy.subclassing import in_kind, plain, takes_part
 from xpool.cupy.transfer import unwrapped
 
 MAX_PLANS: Final = 1 << 14
+_AT: Final = ("add", "subtract", "maximum", "minimum")
+"""Ufuncs whose ``at`` CuPy has for all numbers."""
 _BOOL: Final = np.dtype("?")
 _INTEGERS: Final = {char: np.iinfo(char) for char in "bBhHiIlLqQ"}
 _SCALARS: Final = (int, float, complex)
@@ -119,6 +121,9 @@ class ufunc:  # noqa: N801  CuPy's name
             if name == "at":
                 values = [arrays.as_operand(one) for one in args[2:]]
                 args = (args[0], arrays.index_of(args[1]), *values)
+                is_known = self.__name__ in _AT and not kwargs and len(values) == 1
+                if is_known and writing.post_at(full, *args):
+                    return None
             elif name == "reduceat" and isinstance(args[1], list | tuple):
                 args = (args[0], arrays.index_of(list(args[1])), *args[2:])
             check_operands(args)

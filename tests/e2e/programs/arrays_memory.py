@@ -6,6 +6,7 @@ import contextlib
 import sys
 
 import cupy as cp
+import cupyx as cpx
 import cupyx.scipy.ndimage as ndi
 import numpy as np
 import scipy.ndimage as host_ndi
@@ -174,6 +175,81 @@ def case_filters_of_images():
         assert np.allclose(found.get(), wanted, atol=1e-4), name
     refused(RuntimeError, lambda: ndi.gaussian_filter(near, 1, mode="no"))
     refused(RuntimeError, lambda: ndi.convolve(near, cp.ones(3)))
+
+
+def case_written_in_place_by_number():
+    numbers, mask = np.array([[4, 0], [4, -1]]), np.arange(6) % 2 == 0
+    near, there = cp.asarray(numbers), cp.asarray(mask)
+    out = cp.asarray([7, -8, 3])
+    for kind in "dfi":
+        a, b = np.arange(6, dtype=kind), np.array([[2, 9], [-4, 5]], kind)
+        x, y = cp.asarray(a), cp.asarray(b)
+        for which in ("add", "subtract", "maximum", "minimum"):
+            with no_round_trip():
+                getattr(cp, which).at(x, near, y)
+                getattr(cp, which).at(x, (slice(2, 5),), 3)
+                getattr(cp, which).at(x, there, 2)
+            at = getattr(np, which).at
+            at(a, numbers, b), at(a, slice(2, 5), 3), at(a, mask, 2)
+            assert np.array_equal(x.get(), a), which
+        with no_round_trip():
+            x.scatter_add(out, 1)
+            cpx.scatter_max(x, near, y[0])
+            cpx.scatter_min(x, near, y)
+            x.put(near, y)
+            cp.put(x, out, y[0], mode="clip")
+            cp.put(x[1:], near, 6)
+        np.add.at(a, [1, 4, 3], 1)
+        np.maximum.at(a, numbers, b[0]), np.minimum.at(a, numbers, b)
+        np.put(a, numbers, b, "wrap"), np.put(a, [7, -8, 3], b[0], "clip")
+        np.put(a[1:], numbers, 6, "wrap")
+        assert np.array_equal(x.get(), a), kind
+    refused(ValueError, lambda: x.put(near, 1, "no"))
+    refused(ValueError, lambda: cp.add.at(x, near, cp.ones(3, "i")))
+    refused(IndexError, lambda: x.scatter_add((near, near), 1))
+
+
+def case_sorted_in_place():
+    for kind in "dfilB?":
+        a = np.random.default_rng(2).integers(0, 99, (4, 5)).astype(kind)
+        x, row = cp.asarray(a), cp.asarray(a[0])
+        assert x.flags.c_contiguous  # CuPy sorts nothing else, so that this is asked
+        with no_round_trip():
+            x.sort(0)
+            x.sort(kind="stable")
+            row.sort()
+        assert np.array_equal(row.get(), np.sort(a[0]))
+        a.sort(0), a.sort()
+        assert np.array_equal(x.get(), a)
+    refused(NotImplementedError, lambda: row[::2].sort())
+    refused(np.exceptions.AxisError, lambda: x.sort(2))
+    refused(NotImplementedError, lambda: x.T.sort())
+
+
+def case_filters_of_signals():
+    for kind in "df":
+        wave = np.random.default_rng(3).normal(size=(5, 30)).astype(kind)
+        b, a = np.array([0.5, 0.25], kind), np.array([1, -0.5], kind)
+        near, ours = cp.asarray(wave), (cp.asarray(b), cp.asarray(a))
+        for name, here, given, keywords in (
+            ("lfilter", (b, a, wave), (*ours, near), {}),
+            ("lfilter", (b, a, wave), (*ours, near), {"axis": 0}),
+            ("medfilt", (wave,), (near,), {}),
+            ("medfilt", (wave, (3, 7)), (near, (3, 7)), {}),
+            ("medfilt2d", (wave, 5), (near, 5), {}),
+            ("savgol_filter", (wave, 7, 2), (near, 7, 2), {"deriv": 1}),
+            ("savgol_filter", (wave, 6, 3), (near, 6, 3), {"mode": "wrap"}),
+        ):
+            wanted = getattr(host_signal, name)(*here, **keywords)
+            with no_round_trip():
+                found = getattr(signal, name)(*given, **keywords)
+            assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), name
+            assert np.allclose(found.get(), wanted, atol=1e-4), name
+    refused(ValueError, lambda: signal.savgol_filter(near, 31, 2))
+    refused(ValueError, lambda: signal.savgol_filter(near, 5, 5))
+    refused(ValueError, lambda: signal.medfilt(near, 4))
+    states = signal.lfilter(*ours, near[0], zi=cp.zeros(2, "f"))
+    assert [one.shape for one in states] == [(30,), (2,)]
 
 
 if __name__ == "__main__":

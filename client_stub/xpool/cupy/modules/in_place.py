@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from xpool.cupy.device import device, encode_arguments
 from xpool.cupy.functions import call, own, without_host
 from xpool.cupy.indexing import assignment_fits
 from xpool.cupy.ndarray import ndarray
 from xpool.cupy.ufunc import result_shape
-
-
-def _posted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    where = device()
-    where.post(where.head(name, 0) + encode_arguments(args, kwargs))
+from xpool.cupy.writing import post_put, post_write
 
 
 @own("cupy.fill_diagonal")
@@ -24,7 +18,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     """Write one value, or values in turn, to a diagonal."""
     given = without_host(a), without_host(val)
     if _takes_diagonal(*given) and type(wrap) is bool:
-        _posted("cupy.fill_diagonal", given, {"wrap": wrap})
+        post_write("cupy.fill_diagonal", given, {"wrap": wrap})
     else:
         call("cupy.fill_diagonal", given, {"wrap": wrap})
 
@@ -52,7 +46,7 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) ->
         src = src.reshape(())[()]
     keywords = {"casting": casting, "where": where}
     if _is_copied(dst, src, casting, where):
-        _posted("cupy.copyto", (dst, src), keywords)
+        post_write("cupy.copyto", (dst, src), keywords)
     else:
         call("cupy.copyto", (dst, src), keywords)
 
@@ -76,3 +70,26 @@ def _is_copied(dst: Any, src: Any, casting: Any, where: Any) -> bool:
         return all(result_shape([one._geo.shape, shape]) == shape for one in given)
     except ValueError:
         return False
+
+
+@own("cupy.put")
+def put(a: Any, ind: Any, v: Any, mode: Any = "wrap") -> None:
+    """Write values to the items of these numbers."""
+    given = without_host(a), without_host(ind), without_host(v)
+    if not post_put("cupy.put", *given, mode):
+        call("cupy.put", given, {"mode": mode})
+
+
+def _scatter(name: str) -> None:
+    def scatter(a: Any, slices: Any, value: Any) -> None:
+        """Compute in place with items that may stand at one place many times."""
+        if isinstance(a, ndarray):
+            getattr(a, name)(slices, value)
+        else:
+            call(f"cupyx.{name}", [without_host(one) for one in (a, slices, value)], {})
+
+    own(f"cupyx.{name}")(scatter)
+
+
+for _name in ("scatter_add", "scatter_max", "scatter_min"):
+    _scatter(_name)

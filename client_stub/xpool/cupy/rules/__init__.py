@@ -3,6 +3,7 @@
 from xpool.cupy.rules import (
     creation,
     decompositions,
+    filters,
     images,
     items,
     joining,
@@ -18,6 +19,7 @@ from xpool.cupy.rules import (
 __all__ = [
     "creation",
     "decompositions",
+    "filters",
     "images",
     "items",
     "joining",
