@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from xpool_registry.accounting import Second
 from xpool_registry.demand import NO_CONSTRAINTS, Constraints
-from xpool_registry.events import Device, DeviceLoad, SessionReport
+from xpool_registry.events import Device
+from xpool_registry.observations import DeviceLoad, SessionReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,17 +34,14 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
-from xpool_registry.events import (
-    LeaseEnded,
-    LeaseGranted,
+from xpool_registry.events import LeaseEnded, LeaseGranted, NodeJoined, RegistryEvent
+from xpool_registry.looking import refusal_of
+from xpool_registry.observations import (
     LeaseRenewed,
     NodeHeard,
-    NodeJoined,
     Observation,
-    RegistryEvent,
     SessionReport,
 )
-from xpool_registry.looking import refusal_of
 from xpool_registry.queueing import request_from
 from xpool_registry.reports import SessionHead
 from xpool_registry.schedule import schedule

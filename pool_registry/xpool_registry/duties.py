@@ -17,13 +17,9 @@ from xpool_protocol.errors import PoolError, UsageError
 
 from xpool_registry import access, upkeep
 from xpool_registry.commands import AcquireGroup, CordonNode, Moment, SetTenant
-from xpool_registry.events import (
-    Observation,
-    RegistryEvent,
-    TenantRemoved,
-    TokenCreated,
-)
+from xpool_registry.events import RegistryEvent, TenantRemoved, TokenCreated
 from xpool_registry.explaining import Explanation, explain, of_request
+from xpool_registry.observations import Observation
 from xpool_registry.queueing import request_from, set_tenant
 from xpool_registry.settings import Settings
 from xpool_registry.state import State

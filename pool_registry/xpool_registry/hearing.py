@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from xpool_registry.events import LeaseGranted, NodeHeard, SessionReport
+from xpool_registry.events import LeaseGranted
 from xpool_registry.fleet import Fleet
 from xpool_registry.known import FOREIGN_SHARE, Beat, load_level
+from xpool_registry.observations import NodeHeard, SessionReport
 from xpool_registry.reports import SessionHead, heads_of
 
 

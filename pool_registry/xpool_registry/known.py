@@ -11,12 +11,8 @@ from typing import NamedTuple
 
 from xpool_registry.accounting import Holder
 from xpool_registry.demand import Spot
-from xpool_registry.events import (
-    DeviceLoad,
-    LeaseGranted,
-    LeaseNoticed,
-    SessionReport,
-)
+from xpool_registry.events import LeaseGranted, LeaseNoticed
+from xpool_registry.observations import DeviceLoad, SessionReport
 
 NS_PER_MS = 1_000_000
 NEVER_NS = -(1 << 62)

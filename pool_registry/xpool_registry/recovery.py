@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xpool_registry.commands import Moment
-from xpool_registry.events import NodeHeard, RegistryEvent
+from xpool_registry.events import RegistryEvent
+from xpool_registry.observations import NodeHeard
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 

@@ -12,19 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
-from xpool_protocol.errors import LeaseExpired, NoCapacity, UsageError
+from xpool_protocol.errors import UsageError
 
 from xpool_registry import decide
 from xpool_registry.accounting import Holder, Second, Sum
 from xpool_registry.accounts import Accounts, Used
+from xpool_registry.asking import PASS_EVERY_NS, Asking
 from xpool_registry.commands import (
-    AcquireGroup,
-    AcquireLease,
-    CancelRequest,
     JoinNode,
     Moment,
     ReleaseLease,
@@ -41,25 +38,17 @@ from xpool_registry.events import (
     LeaseGranted,
     LeaseResized,
     NodeJoined,
-    Observation,
     RegistryCreated,
     RegistryEvent,
-    RequestAsked,
     RequestLeft,
-    RequestQueued,
-    StartPromised,
     TenantRemoved,
     TenantSet,
 )
 from xpool_registry.keys import SigningKey
 from xpool_registry.listings import Listings
-from xpool_registry.looking import refusal_of
+from xpool_registry.observations import Observation
 from xpool_registry.queueing import (
-    check_may_wait,
-    check_ticket,
     leave,
-    request_from,
-    request_id_of,
 )
 from xpool_registry.reports import heads_of
 from xpool_registry.resizing import (
@@ -69,12 +58,9 @@ from xpool_registry.resizing import (
     reconcile,
     resize,
 )
-from xpool_registry.schedule import schedule
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 from xpool_registry.store import Store
-from xpool_registry.tenancy import check_same_tenant
-from xpool_registry.turns import in_order
 from xpool_registry.usage_store import MemoryUsage, UsageStore
 from xpool_registry.views import (
     Answer as Answer,
@@ -101,20 +87,6 @@ Clock = Callable[[], Moment]
 # many, then the memory of them starts anew.
 _MAX_STRANGERS = 10_000
 
-# A look at the queue ends when it has promised something; each class has one head.
-MAX_PASSES = 4
-
-PASS_EVERY_NS = 1_000_000_000
-"""Time alone may help somebody: a promise comes due, a quota's past fades."""
-
-REST_FACTOR = 100
-"""Looking at all leases for a start or for who could leave takes tens of milliseconds
-in a large pool: it is done for a hundredth of the time, and at most once a second."""
-
-ASK_AGAIN_FIRST_MS = 200
-ASK_AGAIN_MS = 1000
-"""So often clients that wait ask again."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -128,7 +100,7 @@ def system_clock() -> Moment:
     return Moment(now_ns=time.monotonic_ns(), wall_s=time.time_ns() / 1e9)
 
 
-class Registry(AdminDuties, Durability, Listings):
+class Registry(AdminDuties, Asking, Durability, Listings):
     """One pool's registry. Every method may be called from any thread."""
 
     def __init__(
@@ -268,175 +240,6 @@ class Registry(AdminDuties, Durability, Listings):
             return self._held(self._state.leases[command.lease_id], at)
 
     # ---- leases ----
-
-    def acquire(self, command: AcquireLease) -> HeldLease:
-        """One slice, now or never; see ``ask``."""
-        return self.acquire_group(AcquireGroup(slice=command, device_count=1))[0]
-
-    def acquire_group(self, command: AcquireGroup) -> list[HeldLease]:
-        """Slices of several devices, now or never; see ``ask``."""
-        answer = self.ask(replace(command, wait_ms=0))
-        assert answer.place is None
-        return answer.leases
-
-    def ask(self, command: AcquireGroup) -> Answer:
-        """Grant a request, or tell where it stands in the queue.
-
-        With a ticket the same may be asked again and is granted once.
-
-        Raises:
-            NoCapacity: it cannot be granted now and may not wait, or never can.
-            LeaseExpired: it was granted, and its leases are over.
-            UsageError: a value out of bounds.
-        """
-        with self._lock:
-            at = self._clock()
-            self._commit(decide.expire(self._state, at), at)
-            request_id = ""
-            if command.ticket:
-                check_ticket(command.ticket)
-                request_id = request_id_of(command.ticket)
-                known = self._known(request_id, command, at)
-                if known is not None:
-                    return known
-            request = request_from(command, request_id, at, self.settings)
-            leases = self._grant_or_none(request, at)
-            if leases is not None:
-                return Answer([self._held(one, at, with_token=True) for one in leases])
-            if not command.wait_ms:
-                reason = self._reasons.pop(request_id, "")
-                raise NoCapacity(
-                    refusal_of(self._state, request, reason, at, self.settings)
-                )
-            check_may_wait(self._state, request)
-            self._commit([request], at)
-            self._is_dirty = True  # whoever heads the queue gets a promise
-            self.freed.set()
-            return Answer([], self._place_of(request, at))
-
-    def _known(
-        self, request_id: str, command: AcquireGroup, at: Moment
-    ) -> Answer | None:
-        """The answer to a request that was asked before; None: it was not."""
-        state = self._state
-        waiting = state.waiting.get(request_id)
-        if waiting is not None:
-            check_same_tenant(waiting.tenant, command.slice.tenant)
-            self._commit([RequestAsked(request_id=request_id)], at)
-            return Answer([], self._place_of(waiting, at))
-        live = state.of_request.get(request_id)
-        if live:
-            leases = [*live.values()]
-            check_same_tenant(leases[0].tenant, command.slice.tenant)
-            return Answer([self._held(one, at, with_token=True) for one in leases])
-        gone = state.gone.get(request_id)
-        if gone is not None:
-            raise LeaseExpired(f"this request is over ({gone}): ask anew")
-        return None
-
-    def _grant_or_none(
-        self, request: RequestQueued, at: Moment
-    ) -> list[LeaseGranted] | None:
-        """Let it start now if nobody is before it, or it fits beside them."""
-        if self._is_dirty and self._state.waiting:
-            self._pass(at)
-        plan = schedule(
-            self._state,
-            at,
-            self.settings,
-            self._new_id,
-            extra=request,
-            only_extra=True,
-        )
-        self._reasons.update(plan.reasons)
-        self._commit(plan.facts, at)
-        return plan.granted.get(request.request_id)
-
-    def _pass(self, at: Moment) -> None:
-        """Let those start who can; see ``schedule``."""
-        self._is_dirty = False
-        for _ in range(MAX_PASSES):
-            plan = schedule(
-                *(self._state, at, self.settings, self._new_id),
-                resting=self._resting(at),
-            )
-            if plan.in_vain:
-                took_ns = self._clock().now_ns - at.now_ns
-                until_ns = at.now_ns + max(PASS_EVERY_NS, REST_FACTOR * took_ns)
-                self._rests_ns |= dict.fromkeys(plan.in_vain, until_ns)
-            self._reasons = plan.reasons
-            self._commit(plan.facts, at)
-            if not any(isinstance(one, StartPromised) for one in plan.facts):
-                break
-        self._passed_ns = at.now_ns
-        self._order = {name: i for i, name in enumerate(plan.order, 1)}
-
-    def _resting(self, at: Moment) -> dict[str, int]:
-        """Requests for which a start was looked for in vain just now."""
-        self._rests_ns = {
-            name: until_ns
-            for name, until_ns in self._rests_ns.items()
-            if at.now_ns < until_ns
-        }
-        return self._rests_ns
-
-    def _place_of(self, request: RequestQueued, at: Moment) -> QueuePlace:
-        state, request_id = self._state, request.request_id
-        promise = state.promises.get(request_id)
-        place = self._order.get(request_id, len(self._order) + 1)
-        return QueuePlace(
-            request=request,
-            place=place,
-            waiting_count=len(state.waiting),
-            reason=self._why(request, place, at),
-            starts_at_s=promise.starts_at_s if promise else 0.0,
-            waited_ms=max(0, int((at.wall_s - request.at_s) * 1000)),
-            ask_again_ms=ASK_AGAIN_MS if place > 1 else ASK_AGAIN_FIRST_MS,
-        )
-
-    def _why(self, request: RequestQueued, place: int, at: Moment) -> str:
-        """Why it waits, for people; of the next in detail."""
-        reason = self._reasons.get(request.request_id, "it has just come")
-        if place > 1 or request.request_id in self._state.promises:
-            return reason
-        return refusal_of(self._state, request, reason, at, self.settings)
-
-    def cancel(self, command: CancelRequest) -> bool:
-        """Leave the queue and give back what was granted; true if there was any."""
-        check_ticket(command.ticket)
-        request_id = request_id_of(command.ticket)
-        with self._lock:
-            at = self._clock()
-            if request_id in self._state.waiting:
-                left = RequestLeft(
-                    request_id=request_id, reason="cancelled", at_s=at.wall_s
-                )
-                self._commit([left], at)
-                return True
-            live = [*self._state.of_request.get(request_id, {}).values()]
-            ends = [
-                ended
-                for one in live
-                if (ended := decide.release(self._state, _release_of(one), at))
-            ]
-            self._commit(ends, at)
-            return bool(ends)
-
-    def queue(self) -> list[QueuePlace]:
-        """All that wait, in the order in which they are served."""
-        with self._lock:
-            at = self._clock()
-            if self._state.waiting:
-                self._pass(at)
-            shares = self._state.shares(at.wall_s)
-            order = [*in_order(self._state, shares)]
-            self._order = {one.request_id: i for i, one in enumerate(order, 1)}
-            return [self._place_of(request, at) for request in order]
-
-    @property
-    def queue_length(self) -> int:
-        """How many wait."""
-        return len(self._state.waiting)
 
     @property
     def device_count(self) -> int:
@@ -583,9 +386,3 @@ class Registry(AdminDuties, Durability, Listings):
             if lease_id not in self._strangers:
                 self._strangers.add(lease_id)
                 _log.warning("session without a lease", node=node_name, lease=lease_id)
-
-
-def _release_of(lease: LeaseGranted) -> ReleaseLease:
-    return ReleaseLease(
-        lease_id=lease.lease_id, epoch=lease.epoch, reason="its request was cancelled"
-    )

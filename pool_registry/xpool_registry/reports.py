@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, overload
 
 import msgspec
 
-from xpool_registry.events import SessionReport
+from xpool_registry.observations import SessionReport
 
 Said = TypeVar("Said")
 

@@ -15,8 +15,9 @@ from xpool_protocol.quantities import MAX_NBYTES, text_from_nbytes
 
 from xpool_registry.bounds import MODES, check_number
 from xpool_registry.commands import Moment
-from xpool_registry.events import LeaseGranted, LeaseResized, SessionReport
+from xpool_registry.events import LeaseGranted, LeaseResized
 from xpool_registry.known import Held
+from xpool_registry.observations import SessionReport
 from xpool_registry.state import State
 
 PRIORITIES = ("low", "normal", "high")

@@ -14,7 +14,7 @@ import structlog
 from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.control.serving import Answering, Call
 
-from xpool_registry import commands, events
+from xpool_registry import commands, events, observations
 from xpool_registry.accounting import Second
 from xpool_registry.demand import Constraints
 from xpool_registry.registry import (
@@ -245,8 +245,8 @@ def _device_from_wire(device: pb.Device) -> events.Device:
     )
 
 
-def _load_from_wire(load: pb.DeviceLoad) -> events.DeviceLoad:
-    return events.DeviceLoad(
+def _load_from_wire(load: pb.DeviceLoad) -> observations.DeviceLoad:
+    return observations.DeviceLoad(
         index=load.index,
         used_nbytes=load.used_nbytes,
         busy_percent=load.busy_percent,
@@ -254,7 +254,9 @@ def _load_from_wire(load: pb.DeviceLoad) -> events.DeviceLoad:
     )
 
 
-def _sessions_from_wire(request: pb.HeartbeatRequest) -> Sequence[events.SessionReport]:
+def _sessions_from_wire(
+    request: pb.HeartbeatRequest,
+) -> Sequence[observations.SessionReport]:
     sessions = request.sessions
     # A request that is kept is kept with all that stands in it.
     if request.ByteSize() > MAX_KEPT_NBYTES:
@@ -275,8 +277,8 @@ def _sessions_from_wire(request: pb.HeartbeatRequest) -> Sequence[events.Session
     return LateReports(sessions, heads, _session_from_wire)
 
 
-def _session_from_wire(session: pb.SessionReport) -> events.SessionReport:
-    return events.SessionReport(
+def _session_from_wire(session: pb.SessionReport) -> observations.SessionReport:
+    return observations.SessionReport(
         lease_id=session.lease_id,
         epoch=session.epoch,
         state=session.state,
@@ -374,7 +376,7 @@ def _wire_from_held(held: HeldLease) -> pb.LeaseInfo:
     )
 
 
-def _wire_from_session(session: events.SessionReport) -> pb.SessionReport:
+def _wire_from_session(session: observations.SessionReport) -> pb.SessionReport:
     return pb.SessionReport(
         lease_id=session.lease_id,
         epoch=session.epoch,

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from xpool_registry.events import (
-    Device,
-    DeviceLoad,
-    LeaseGranted,
-    NodeJoined,
-    RequestQueued,
-    SessionReport,
-)
+from xpool_registry.events import Device, LeaseGranted, NodeJoined, RequestQueued
+from xpool_registry.observations import DeviceLoad, SessionReport
 from xpool_registry.placement import DeviceOffer
 
 

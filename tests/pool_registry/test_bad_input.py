@@ -12,8 +12,9 @@ from xpool_protocol.control import registry_pb2 as pb
 from xpool_protocol.errors import NoCapacity, PoolError, UsageError
 from xpool_registry import queueing, waiting_state
 from xpool_registry.commands import JoinNode, Moment, TakeHeartbeat
-from xpool_registry.events import Device, DeviceLoad, SessionReport
+from xpool_registry.events import Device
 from xpool_registry.fairshare import Amount, Book
+from xpool_registry.observations import DeviceLoad, SessionReport
 
 if TYPE_CHECKING:
     from tests.pool_registry.conftest import Node, StartRegistry

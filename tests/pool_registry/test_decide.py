@@ -25,15 +25,8 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
-from xpool_registry.events import (
-    Device,
-    DeviceLoad,
-    LeaseEnded,
-    LeaseGranted,
-    NodeHeard,
-    NodeJoined,
-    SessionReport,
-)
+from xpool_registry.events import Device, LeaseEnded, LeaseGranted, NodeJoined
+from xpool_registry.observations import DeviceLoad, NodeHeard, SessionReport
 from xpool_registry.settings import (
     MAX_DEVICES,
     MAX_ENDED_LEASES,

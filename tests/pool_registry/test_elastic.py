@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pool_registry.pool_model import GIB, HOUR_MS, MINUTE_MS, PoolModel
 from xpool_protocol.errors import NoCapacity, UsageError
 from xpool_registry.commands import AcquireGroup, AcquireLease, TakeHeartbeat
-from xpool_registry.events import LeaseGranted, LeaseNoticed, SessionReport
+from xpool_registry.events import LeaseGranted, LeaseNoticed
+from xpool_registry.observations import SessionReport
 from xpool_registry.resizing import ResizeLease
 
 

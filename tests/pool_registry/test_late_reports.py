@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from xpool_protocol.control import registry_pb2 as pb
-from xpool_registry.events import SessionReport
 from xpool_registry.keys import SigningKey
+from xpool_registry.observations import SessionReport
 from xpool_registry.registry import Registry
 from xpool_registry.reports import LateReports, SessionHead, heads_of
 from xpool_registry.service import MAX_KEPT_NBYTES, RegistryService

@@ -22,8 +22,9 @@ from xpool_registry.commands import (
     RenewLease,
     TakeHeartbeat,
 )
-from xpool_registry.events import Device, SessionReport
+from xpool_registry.events import Device
 from xpool_registry.keys import SigningKey, verifier_from_public_key
+from xpool_registry.observations import SessionReport
 from xpool_registry.registry import HeldLease, Registry
 from xpool_registry.settings import Settings
 from xpool_registry.state import State

@@ -10,7 +10,8 @@ from types import TracebackType
 import pytest
 from pool_registry.pool_model import GIB, KEY, PoolModel
 from xpool_registry.commands import TakeHeartbeat
-from xpool_registry.events import DeviceLoad, LeaseGranted, SessionReport
+from xpool_registry.events import LeaseGranted
+from xpool_registry.observations import DeviceLoad, SessionReport
 from xpool_registry.registry import Registry
 from xpool_registry.store import MemoryStore
 

@@ -6,8 +6,9 @@ import pytest
 from xpool_protocol.control.token import verify
 from xpool_protocol.errors import LeaseUnknown, NoCapacity, UsageError
 from xpool_registry.commands import AcquireLease, JoinNode, Moment, TakeHeartbeat
-from xpool_registry.events import Device, SessionReport
+from xpool_registry.events import Device
 from xpool_registry.keys import SigningKey, verifier_from_public_key
+from xpool_registry.observations import SessionReport
 from xpool_registry.registry import HeartbeatAnswer, HeldLease, Registry
 from xpool_registry.resizing import QUICK_HEARTBEAT_MS, ResizeLease
 from xpool_registry.settings import Settings
