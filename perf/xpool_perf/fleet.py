@@ -175,7 +175,7 @@ _PLAYED: Final = (
     f"{ACQUIRES_PER_S:.0f} requests a second at random moments, as many releases,"
     f" {LEASES_PER_NODE} leases a server held, all of them at work, and renewed three"
     " times in the TTL that the registry gives, a heartbeat from each server with the"
-    f" use of its sessions {HEARTBEAT_S:g} s after the last one's answer"
+    f" use of its sessions after {HEARTBEAT_S:g} of the time that the last answer names"
 )
 
 FLEET: Final = Scenario(

@@ -45,6 +45,7 @@ from xpool_registry.events import (
     TenantSet,
 )
 from xpool_registry.keys import SigningKey
+from xpool_registry.known import NS_PER_MS
 from xpool_registry.listings import Listings
 from xpool_registry.observations import Observation
 from xpool_registry.queueing import (
@@ -58,6 +59,7 @@ from xpool_registry.resizing import (
     reconcile,
     resize,
 )
+from xpool_registry.rhythm import Rhythm
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 from xpool_registry.store import Store
@@ -155,6 +157,7 @@ class Registry(AdminDuties, Asking, Durability, Listings):
         self._recall(past)
         self._state = State.from_events(past, at.now_ns, at.wall_s, self.settings)
         self.registry_id = self._created(at).registry_id
+        self._rhythm = Rhythm(settings.heartbeat_interval_ms)
         self._accounts = Accounts(
             usage_store or MemoryUsage(), at.wall_s, self.settings.usage_days
         )
@@ -222,15 +225,20 @@ class Registry(AdminDuties, Asking, Durability, Listings):
             self._log_strangers(name, verdict.unknown)
             to_tell, backs = reconcile(self._state, others, at)
             self._commit(backs, at)
-            is_quick = len(self._state.nodes) <= FEW_NODES
-            interval_ms = self.settings.heartbeat_interval_ms
             return HeartbeatAnswer(
                 must_rejoin=False,
                 to_end=verdict.to_end,
                 resized=tuple(to_tell),
                 stored_s=stored_s,
-                next_ms=min(QUICK_HEARTBEAT_MS, interval_ms) if is_quick else 0,
+                next_ms=self._next_ms(at),
             )
+
+    def _next_ms(self, at: Moment) -> int:
+        """Until a node's next heartbeat."""
+        count = len(self._state.nodes)
+        if count <= FEW_NODES:
+            return min(QUICK_HEARTBEAT_MS, self.settings.heartbeat_interval_ms)
+        return self._rhythm.next_ms(at.now_ns // NS_PER_MS, count)
 
     def resize(self, command: ResizeLease) -> HeldLease:
         """See ``resizing.resize``; its node is told with its next heartbeat."""

@@ -39,8 +39,9 @@ CHANNELS = 16
 """Connections of clients."""
 
 HEARTBEAT_S = 0.95
-"""From an answer to the next heartbeat. A server's own is 1 s, and then as many as the
-registry should answer would be the most that could be counted."""
+"""From an answer to the next heartbeat; so much of what the answer says. A server takes
+all of it, 1 s, and then as many as the registry should answer would be the most that
+could be counted."""
 
 SHARE_PERCENT = 50
 CALL_S = 30.0
@@ -266,7 +267,8 @@ class Fleet:
                 self.heartbeat_ms.append(1000 * took_s)
                 self.strays += reply.must_rejoin
                 self.late += took_s > HEARTBEAT_S
-            await asyncio.sleep(HEARTBEAT_S)  # after the answer, as a server does
+            # After the answer, and when it says, as a server does.
+            await asyncio.sleep(HEARTBEAT_S * (reply.next_heartbeat_ms or 1000) / 1000)
         await stream.done_writing()
 
     def renew_in_time(self, lease: pb.Lease) -> None:
