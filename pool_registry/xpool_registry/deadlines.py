@@ -34,6 +34,20 @@ def stretched_ttl_ms(default_ms: int, lease_count: int) -> int:
     return max(default_ms, min(wished_ms, MAX_DEFAULT_TTL_MS))
 
 
+def grace_ms_of(settings: Settings, lease_count: int) -> int:
+    """How long a lease that is asked back is left, in a pool with so many.
+
+    Its holder hears of it when it renews, a third of its TTL later at the most; where
+    TTLs are stretched it is left that much longer.
+
+    >>> [grace_ms_of(Settings(), count) for count in (1, 2_500, 10_000)]
+    [30000, 35000, 65000]
+    """
+    default_ms = settings.default_ttl_ms
+    later_ms = (stretched_ttl_ms(default_ms, lease_count) - default_ms) // 3
+    return settings.grace_ms + later_ms
+
+
 class Deadlines:
     """See the head of this file; ``State`` applies its facts."""
 

@@ -10,6 +10,7 @@ from xpool_protocol.errors import LeaseUnknown
 
 from xpool_registry.ages import age
 from xpool_registry.commands import Moment
+from xpool_registry.deadlines import grace_ms_of
 from xpool_registry.demand import NO_CONSTRAINTS, Demand, Spot
 from xpool_registry.elastic import as_much_as_fits, reclaim
 from xpool_registry.events import LeaseGranted, RequestQueued
@@ -258,7 +259,8 @@ def _add_leaving(
     leaving = victims(state, request, at, may, settings)
     if leaving is None or not leaving.leases:
         return
-    if not is_worth_it(leaving, starts_ns, at, settings):
+    left_ms = grace_ms_of(settings, len(state.leases))
+    if not is_worth_it(leaving, starts_ns, at, left_ms):
         found.facts.append(
             f"nobody is asked to leave for it: {leaving.lost:.0f} device seconds of"
             " work would be lost, too much for a start so little earlier"

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from xpool_registry.commands import Moment
+from xpool_registry.deadlines import grace_ms_of
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.events import LeaseGranted, RequestQueued
 from xpool_registry.fleet import Bools
@@ -100,7 +101,7 @@ def victims(
         return None
     demand = demand_from(request)
     work = _work_of_jobs(state, at.wall_s)
-    starts_ns = at.now_ns + settings.grace_ms * NS_PER_MS
+    starts_ns = at.now_ns + grace_ms_of(settings, len(state.leases)) * NS_PER_MS
     over = _over_by(state, starts_ns)
     usable = list(_usable(state, request, starts_ns, may))
     for highest in range(rank):
@@ -118,7 +119,7 @@ def victims(
 
 
 def is_worth_it(
-    found: Victims, starts_ns: int | None, at: Moment, settings: Settings
+    found: Victims, starts_ns: int | None, at: Moment, grace_ms: int
 ) -> bool:
     """Whether so much work may be lost for an earlier start.
 
@@ -126,11 +127,11 @@ def is_worth_it(
         found: who would leave.
         starts_ns: when it starts if nobody leaves; None: nobody knows.
         at: now.
-        settings: how long those who leave are given.
+        grace_ms: how long those who leave are given.
     """
     if starts_ns is None:
         return True
-    saved_s = (starts_ns - at.now_ns) / 1e9 - settings.grace_ms / 1000
+    saved_s = (starts_ns - at.now_ns) / 1e9 - grace_ms / 1000
     return found.lost <= WORK_FOR_A_SECOND * saved_s
 
 

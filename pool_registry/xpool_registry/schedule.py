@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from xpool_registry.commands import Moment
+from xpool_registry.deadlines import grace_ms_of
 from xpool_registry.demand import Demand, Spot
 from xpool_registry.elastic import as_much_as_fits, reclaim
 from xpool_registry.events import (
@@ -276,9 +277,12 @@ class _Pass:
         promised = (self.state.waiting[one] for one in self.state.promises)
         return all(rank(one.priority) > rank(request.priority) for one in promised)
 
+    def _grace_ms(self) -> int:
+        return grace_ms_of(self.settings, len(self.state.leases))
+
     def _is_far(self, starts_ns: int) -> bool:
         """Whether asking others to leave would be quicker."""
-        grace_ns = self.settings.grace_ms * NS_PER_MS
+        grace_ns = self._grace_ms() * NS_PER_MS
         return starts_ns > self.at.now_ns + grace_ns + 2 * LATE_NS
 
     def _seek(self, request: RequestQueued, demand: Demand) -> None:
@@ -323,14 +327,14 @@ class _Pass:
             request: what waits.
             starts_ns: when it starts if nobody is asked; None: nobody knows.
         """
-        at, settings = self.at, self.settings
+        at, settings, left_ms = self.at, self.settings, self._grace_ms()
         if self.shrunk:
             return False  # the state does not show yet what is free by that
         chosen = None
         may = apart_from(self.state, request, self.may)
         for region in regions(self.state.fleet, request, may):
             chosen = chosen or victims(self.state, request, at, region, settings)
-        if chosen is None or not is_worth_it(chosen, starts_ns, at, settings):
+        if chosen is None or not is_worth_it(chosen, starts_ns, at, left_ms):
             return False
         reason = f"request {request.request_id} of {request.priority} priority took it"
         self.plan.facts += [
@@ -338,13 +342,13 @@ class _Pass:
                 lease_id=lease.lease_id,
                 request_id=request.request_id,
                 tenant=request.tenant,
-                grace_ms=settings.grace_ms,
+                grace_ms=left_ms,
                 reason=reason,
                 at_s=at.wall_s,
             )
             for lease in chosen.leases
         ]
-        late_s = settings.grace_ms / 1000 + LATE_NS / 1e9
+        late_s = left_ms / 1000 + LATE_NS / 1e9
         self._say_promise(request, chosen.spots, at.wall_s + late_s, is_firm=True)
         return True
 

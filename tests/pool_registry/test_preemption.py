@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pool_registry.pool_model import HOUR_MS, MINUTE_MS, PoolModel, hashed
 from xpool_protocol.errors import LeaseExpired, NoCapacity
+from xpool_registry import deadlines
 from xpool_registry.commands import RenewLease
+from xpool_registry.deadlines import stretched_ttl_ms
 from xpool_registry.events import (
     LeaseGranted,
     LeaseNoticed,
@@ -60,6 +62,33 @@ def test_a_low_lease_leaves_with_notice_for_a_high_request(pool: PoolModel) -> N
     assert pool.running() == {"old", "urgent"}
     with pytest.raises(LeaseExpired, match="high priority took it"):
         pool.registry.renew(command)
+
+
+def test_a_holder_that_renews_seldom_hears_of_its_notice_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a large pool it renews so seldom that the grace could be over by then."""
+    monkeypatch.setattr(deadlines, "RENEWALS_PER_S", 1)
+    pool = PoolModel()
+    pool.join("a", devices=2)
+    for number in range(40):
+        pool.ask(f"old-{number}", share=2, priority="low", tenant="bob")
+    pool.wait(HOUR_MS)
+    pool.ask("young", priority="low", tenant="bob")
+    pool.wait(5 * MINUTE_MS)
+    pool.ask("urgent", priority="high")
+    pool.registry.tick()
+    assert noticed(pool) == {"young"}
+    (notice,) = pool.registry._state.notices.values()
+    renewed_after_ms = stretched_ttl_ms(pool.settings.default_ttl_ms, 41) // 3
+    assert renewed_after_ms > pool.settings.grace_ms
+    usual_ms = pool.settings.default_ttl_ms // 3
+    left_ms = notice.event.grace_ms - renewed_after_ms
+    assert left_ms == pool.settings.grace_ms - usual_ms
+    place = pool.again("urgent").place
+    assert place is not None
+    starts_in_s = place.starts_at_s - pool.now_ms / 1000
+    assert starts_in_s == pytest.approx(notice.event.grace_ms / 1000, abs=1)
 
 
 def test_what_is_freed_is_kept_for_whom_it_was_freed(pool: PoolModel) -> None:
