@@ -166,8 +166,8 @@ class Children:
     def end(self, child: Child) -> None:
         """End a child and its process group; nothing if they are gone already.
 
-        One that the kernel does not let go is told of and left: Linux before 7.0 may
-        spin for minutes where a process waits for another's end.
+        One that the kernel does not let go is told of and left: Linux 6.18 may spin
+        for minutes where a process waits for another's end.
         """
         child.process.terminate()
         deadline = time.monotonic() + GRACE_S

@@ -36,8 +36,8 @@ def leave_lowest_class(pid: int) -> None:
 
     Its end takes processor time. Of the class that runs only when nobody else would
     (``SCHED_IDLE``), it would keep its memory for as long as a neighbour is busy; and
-    Linux before 7.0 lets who waits for such a process spin until its last thread has
-    run (``shrink_dcache_parent`` in ``release_task``): that would be the node.
+    Linux 6.18 lets who waits for such a process spin until its last thread has run
+    (``shrink_dcache_parent`` in ``release_task``): that would be the node.
     """
     with suppress(OSError):  # it is gone, or this is not everybody's right
         if os.sched_getscheduler(pid) != os.SCHED_IDLE:

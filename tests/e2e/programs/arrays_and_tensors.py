@@ -5,6 +5,7 @@ import warnings
 import cupy as cp
 import numpy as np
 import torch
+from array_checks import refused
 
 tensor = torch.arange(6.0, device="cuda").reshape(2, 3)
 array = cp.asarray(tensor)
@@ -71,15 +72,6 @@ class Holder:
 
     def __dlpack_device__(self):
         return 2, 0
-
-
-def refused(kind, run, text=""):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
 
 
 source = cp.arange(4, dtype=cp.int16)

@@ -4,17 +4,9 @@ import sys
 
 import cupy as cp
 import numpy as np
+from array_checks import refused
 
 PAIR = np.dtype("i4,f4")
-
-
-def refused(kind, run, text=""):
-    try:
-        run()
-    except kind as error:
-        assert text in str(error), str(error)
-        return
-    raise AssertionError(f"{kind.__name__} was expected")
 
 
 def same(remote, host):
