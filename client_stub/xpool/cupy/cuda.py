@@ -17,7 +17,7 @@ from xpool.cupy import callbacks
 from xpool.cupy.device import device
 from xpool.cupy.encoding import uvarint
 from xpool.cupy.faults import invalid_device, raise_local
-from xpool.cupy.ndarray import check_synchronize
+from xpool.cupy.waiting import check_synchronize
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import numpy as np
 
 from xpool.cupy import ndarray as arrays
 from xpool.cupy import transfer
+from xpool.cupy.device import device
 from xpool.cupy.interop import from_tensor, native_device, to_tensor
 
 CPU: Final = 1
@@ -125,7 +126,7 @@ def from_dlpack(x: Any, where: Any = None, copy: bool | None = None) -> Any:
         ValueError: a capsule that has been consumed; another device is asked for.
     """
     if where is not None:
-        return arrays.on_device(from_dlpack(x, None, copy), where)
+        return on_device(from_dlpack(x, None, copy), where)
     if isinstance(x, arrays.ndarray):
         return x.copy() if copy else x.view(arrays.ndarray)
     found = from_tensor(x)
@@ -152,3 +153,17 @@ def _of_cuda(x: Any, copy: bool | None) -> Any:
             raise
         made = x.__dlpack__(stream=LEGACY_STREAM)
     return consume(made)
+
+
+def on_device(array: Any, wanted: Any) -> Any:
+    """The array on a device: itself, or a copy if it is on another one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    index = getattr(wanted, "id", wanted)
+    where = device()
+    if type(index) is not int or not 0 <= index < len(where.members):
+        raise ValueError(f"Unsupported device {wanted!r}")
+    with where.on(index):
+        return where.brought(array)

@@ -62,11 +62,11 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if self._is_ready:
             return
         self._is_ready = True
-        from xpool.cupy import ndarray
+        from xpool.cupy import answers
         from xpool.cupy.device import device, set_opener
 
         set_opener(OPENER[0])
-        ndarray.connect(device())
+        answers.connect(device())
         importlib.import_module("xpool.cupy.modules")
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:

@@ -14,11 +14,12 @@ from typing import Any, Final
 import numpy as np
 
 from xpool.cupy import transfer
+from xpool.cupy.axes import normalized_axis
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import call
 from xpool.cupy.geometry import check_dtype
-from xpool.cupy.ndarray import ndarray, normalized_axis
-from xpool.cupy.ufunc import result_shape
+from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import result_shape
 
 Dimension = tuple[str, bool, bool]
 """Its name; whether it may be left out; whether a length of one is broadcast."""

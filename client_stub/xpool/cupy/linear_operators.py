@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.answers import RemoteObject
 from xpool.cupy.functions import call
 from xpool.cupy.geometry import check_dtype
-from xpool.cupy.ndarray import RemoteObject, as_shape, ndarray
+from xpool.cupy.ndarray import as_shape, ndarray
 
 
 def conjugate(x: ndarray) -> ndarray:

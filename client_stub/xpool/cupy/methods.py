@@ -10,10 +10,11 @@ from xpool_protocol.arrays.api import api
 
 from xpool.cupy import functions, writing
 from xpool.cupy import ndarray as arrays
+from xpool.cupy.array_items import index_of
 from xpool.cupy.device import device
 from xpool.cupy.functions import RULES, signature_of
 from xpool.cupy.known_calls import KnownCalls, key_of
-from xpool.cupy.ndarray import index_of, ndarray
+from xpool.cupy.ndarray import ndarray
 
 REDUCTIONS = frozenset(
     {

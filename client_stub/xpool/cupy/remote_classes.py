@@ -14,10 +14,11 @@ from xpool_protocol.arrays.values import ObjectMeta
 from xpool_protocol.errors import PeerError
 
 from xpool.cupy import functions
+from xpool.cupy.answers import REMOTE_CLASSES, RemoteObject
 from xpool.cupy.device import device
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import signature_of
-from xpool.cupy.ndarray import REMOTE_CLASSES, RemoteObject, ndarray
+from xpool.cupy.ndarray import ndarray
 
 Given = Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any]]
 

@@ -19,11 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xpool.cupy import transfer
+from xpool.cupy import array_items, array_views, transfer
+from xpool.cupy.answers import RemoteObject
 from xpool.cupy.device import DEAD_AT_ONCE, ArrayDevice, Audit
 from xpool.cupy.encoding import ENCODERS, device_of, number_by_device
 from xpool.cupy.faults import invalid_device
-from xpool.cupy.ndarray import RemoteObject, ndarray
+from xpool.cupy.ndarray import ndarray
 
 if TYPE_CHECKING:
     from xpool_protocol.values import HostTensor
@@ -195,7 +196,7 @@ class Devices(ArrayDevice):
             put = None if found.fset is None else self._at_home(found.fset)
             made = property(self._at_home(found.fget), put, doc=found.__doc__)
             setattr(ndarray, name, made)
-        assign, copy = ndarray.__setitem__, ndarray.copy
+        assign, copy = array_items.set_items, array_views.copied
 
         @functools.wraps(assign)
         def assign_at_home(array: ndarray, key: Any, value: Any) -> None:

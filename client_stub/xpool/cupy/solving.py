@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from xpool_protocol.arrays.api import api
 
+from xpool.cupy.answers import RemoteObject
 from xpool.cupy.functions import call, own, signature_of
 from xpool.cupy.linear_operators import LinearOperator, MatrixOperator
-from xpool.cupy.ndarray import RemoteObject, ndarray
+from xpool.cupy.ndarray import ndarray
 
 _MODULE = "cupyx.scipy.sparse.linalg"
 F = TypeVar("F", bound=Callable[..., Any])

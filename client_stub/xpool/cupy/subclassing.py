@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpool.cupy import ndarray as arrays
+from xpool.cupy.array_protocols import by_ufunc
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import BINARY, COMPARE, UNARY
 
 SLOTS = tuple(one for one in ndarray.__slots__ if not one.startswith("__"))
 
@@ -91,13 +93,11 @@ def _finalizer(own: Callable[[Any], None]) -> Callable[[Any], None]:
 def takes_part(value: Any) -> bool:
     """Whether it is a derived array that leaves ufuncs to CuPy."""
     own = type(value).__array_ufunc__
-    return is_derived(value) and own is ndarray.__array_ufunc__
+    return is_derived(value) and own is by_ufunc
 
 
 def prepare(kind: type[ndarray]) -> None:
     """Give a derived class operators that keep it, where it has none of its own."""
-    from xpool.cupy.ufunc import BINARY, COMPARE, UNARY
-
     names = [*BINARY, *COMPARE, *UNARY, *(f"r{one}" for one in BINARY)]
     in_place = [f"i{one}" for one in BINARY]
     for name in (*(f"__{one}__" for one in (*names, *in_place)), "reshape"):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.answers import RemoteObject
 from xpool.cupy.functions import own
-from xpool.cupy.ndarray import RemoteObject, ndarray
+from xpool.cupy.ndarray import ndarray
 
 Test = Callable[..., Any]
 

@@ -1,13 +1,13 @@
 """Universal functions: dtypes and shapes by NumPy's rules, kept per pair of geometries.
 
-The operators of ``ndarray`` are the hot path: one look into a dictionary, some bytes
+A call of arrays and plain numbers has a plan: one look into a dictionary, some bytes
 put together, one record.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,54 +15,26 @@ from xpool_protocol.arrays.api import UFUNC_METHODS
 
 from xpool.cupy import described, writing
 from xpool.cupy import ndarray as arrays
+from xpool.cupy.array_items import as_operand, index_of
 from xpool.cupy.device import device, encode_arguments
-from xpool.cupy.encoding import ENCODERS, encode_float, encode_int, new_number, uvarint
 from xpool.cupy.geometry import CODE_OF_CHAR, Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import (
+    BOOL,
+    INTEGERS,
+    check_operands,
+    large,
+    local_ufunc,
+    operand_dtype,
+    result_shape,
+)
+from xpool.cupy.plans import MAX_PLANS, NUMBER_ENCODERS, Plan
 from xpool.cupy.subclassing import in_kind, plain, takes_part
 from xpool.cupy.transfer import unwrapped
 
-MAX_PLANS: Final = 1 << 14
 _AT: Final = ("add", "subtract", "maximum", "minimum")
 """Ufuncs whose ``at`` CuPy has for all numbers."""
-_BOOL: Final = np.dtype("?")
-_INTEGERS: Final = {char: np.iinfo(char) for char in "bBhHiIlLqQ"}
-_SCALARS: Final = (int, float, complex)
-_PLAIN_NE: Final[Any] = object.__ne__
-
-
-class Plan:
-    """What a call with operands of known geometries returns."""
-
-    __slots__ = ("bounds", "charge", "geo", "head", "into", "recent", "tail")
-
-    def __init__(
-        self, uf: ufunc, geo: Geometry, bounds: tuple[int, int] | None
-    ) -> None:
-        self.geo = geo
-        self.head = device().head(uf.full_name, 1)
-        self.tail = geo.wire + uvarint(uf.nin)
-        self.into = device().head(uf.full_name, 0) + uvarint(uf.nin)
-        self.charge = geo.charge_nbytes
-        self.recent = geo.recent
-        self.bounds = bounds
-        """Least and greatest Python integer that the operand's dtype holds."""
-
-    def post(self, operands: bytes) -> ndarray:
-        """Queue the call with these operands, as they stand in a record."""
-        where = device()
-        where.charge(self.charge)
-        array = object.__new__(ndarray)
-        array._number, wire = new_number()
-        array._ref = b"\x21" + wire
-        array._geo = self.geo
-        array._base = array._layout = None
-        array._charge = self.charge
-        if self.recent is not None:
-            self.recent.append(array._number)
-        where.post_new(self.head + wire + self.tail + operands + b"\x00")
-        return array
 
 
 class ufunc:  # noqa: N801  CuPy's name
@@ -88,7 +60,7 @@ class ufunc:  # noqa: N801  CuPy's name
         self.__module__ = module
         self._outputs = frozenset("".join(one.split("->")[1] for one in types))
         self._inputs = [one.split("->")[0] for one in types]
-        self._local = _local(module, name, self.nin, self.nout)
+        self._local = local_ufunc(module, name, self.nin, self.nout)
         self._dtypes: dict[Any, tuple[np.dtype[Any], ...] | None] = {}
         self._plans: dict[Any, Plan] = {}
 
@@ -119,13 +91,13 @@ class ufunc:  # noqa: N801  CuPy's name
 
         def method(*args: Any, **kwargs: Any) -> Any:
             if name == "at":
-                values = [arrays.as_operand(one) for one in args[2:]]
-                args = (args[0], arrays.index_of(args[1]), *values)
+                values = [as_operand(one) for one in args[2:]]
+                args = (args[0], index_of(args[1]), *values)
                 is_known = self.__name__ in _AT and not kwargs and len(values) == 1
                 if is_known and writing.post_at(full, *args):
                     return None
             elif name == "reduceat" and isinstance(args[1], list | tuple):
-                args = (args[0], arrays.index_of(list(args[1])), *args[2:])
+                args = (args[0], index_of(list(args[1])), *args[2:])
             check_operands(args)
             return device().call(full, args, kwargs)
 
@@ -150,7 +122,7 @@ class ufunc:  # noqa: N801  CuPy's name
             return None
         operands = [one.dtype if type(one) is Geometry else one for one in key]
         dtypes = self.result_dtypes(
-            tuple(_BOOL if one is bool else one for one in operands)
+            tuple(BOOL if one is bool else one for one in operands)
         )
         if dtypes is None or len(dtypes) != 1:
             return None
@@ -159,11 +131,11 @@ class ufunc:  # noqa: N801  CuPy's name
         if int in key:
             (other,) = (one.dtype for one in key if type(one) is Geometry)
             if other.kind in "iu":
-                info = _INTEGERS[other.char]
+                info = INTEGERS[other.char]
                 bounds = (info.min, info.max)
             else:
                 bounds = (-(1 << 63), (1 << 63) - 1)
-        made = Plan(self, geometry(shape, dtypes[0]), bounds)
+        made = Plan(self.full_name, self.nin, geometry(shape, dtypes[0]), bounds)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         self._plans[key] = made
@@ -188,7 +160,7 @@ class ufunc:  # noqa: N801  CuPy's name
                 key.append(one._geo)
                 operands += one._ref
                 continue
-            encoder = _ENCODERS.get(kind)
+            encoder = NUMBER_ENCODERS.get(kind)
             if encoder is None:
                 return None
             if kind is int:
@@ -279,7 +251,7 @@ class ufunc:  # noqa: N801  CuPy's name
         self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
     ) -> Any:
         check_operands(inputs)
-        inputs = [_large(one, inputs) for one in inputs]
+        inputs = [large(one, inputs) for one in inputs]
         where = keywords.get("where")
         if isinstance(where, np.ndarray):
             raise TypeError(f"Unsupported type {type(where)}")
@@ -323,9 +295,9 @@ class ufunc:  # noqa: N801  CuPy's name
     def _predicted(
         self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
     ) -> Any:
-        if self._local is None or keywords or None in map(_kind_of, inputs):
+        if self._local is None or keywords or any(one is None for one in inputs):
             raise NoRule
-        if any(getattr(one, "dtype", _BOOL).char == "V" for one in inputs):
+        if any(getattr(one, "dtype", BOOL).char == "V" for one in inputs):
             return self._of_described(inputs, outs)
         if any(one is None for one in outs):
             raise NoRule
@@ -400,7 +372,7 @@ class ufunc:  # noqa: N801  CuPy's name
         for value in inputs:
             if type(value) is int:
                 for dtype in kinds:
-                    info = _INTEGERS[dtype.char]
+                    info = INTEGERS[dtype.char]
                     if not info.min <= value <= info.max:
                         raise NoRule
                 if not -(1 << 63) <= value < 1 << 63:
@@ -438,240 +410,3 @@ class ufunc:  # noqa: N801  CuPy's name
 
 
 ufunc.__module__ = "cupy"
-
-
-def _local(module: str, name: str, nin: int, nout: int) -> np.ufunc | None:
-    """NumPy's ufunc of that name, if it resolves dtypes for this one."""
-    if module != "cupy":
-        return _special(name, nin, nout) if module == "cupyx.scipy.special" else None
-    found = getattr(np, name, None)
-    if isinstance(found, np.ufunc) and found.signature is None:
-        return found if (found.nin, found.nout) == (nin, nout) else None
-    return None
-
-
-def _special(name: str, nin: int, nout: int) -> np.ufunc | None:
-    try:
-        import scipy.special
-    except ImportError:  # the client needs no SciPy: calls then wait
-        return None
-    found = getattr(scipy.special, name, None)
-    if isinstance(found, np.ufunc) and (found.nin, found.nout) == (nin, nout):
-        return found
-    return None
-
-
-def operand_dtype(value: Any) -> Any:
-    """A dtype, or a Python type for a weak scalar, as ``resolve_dtypes`` wants it."""
-    kind = type(value)
-    if kind is ndarray:
-        return value._geo.dtype
-    if kind is bool:
-        return _BOOL
-    if kind in _SCALARS:
-        return kind
-    if isinstance(value, np.generic):
-        return value.dtype
-    for one in _SCALARS:
-        if isinstance(value, one):
-            return one
-    raise TypeError(f"Unsupported type {kind}")
-
-
-def _large(value: Any, others: Sequence[Any]) -> Any:
-    """A Python integer beyond int64 with Booleans only is an uint64, as in CuPy."""
-    if type(value) is not int or not 1 << 63 <= value < 1 << 64:
-        return value
-    kinds = {one._geo.dtype.kind for one in others if type(one) is ndarray}
-    return np.uint64(value) if kinds == {"b"} else value
-
-
-def _kind_of(value: Any) -> Any:
-    return True if value is not None else None
-
-
-def check_operands(values: Sequence[Any]) -> None:
-    """Refuse host arrays, as CuPy does.
-
-    Raises:
-        TypeError: one is among the values.
-    """
-    for one in values:
-        if isinstance(one, np.ndarray):
-            raise TypeError(f"Unsupported type {type(one)}")
-
-
-def result_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape that all of these are broadcast to.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not shapes:
-        return ()
-    first = shapes[0]
-    for one in shapes:
-        if one != first:
-            break
-    else:
-        return first
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        text = " ".join(map(str, shapes))
-        raise ValueError(
-            f"operands could not be broadcast together with shapes {text}"
-        ) from None
-
-
-# ---- operators
-
-BINARY: Final = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "truediv": "true_divide",
-    "floordiv": "floor_divide",
-    "mod": "remainder",
-    "pow": "power",
-    "and": "bitwise_and",
-    "or": "bitwise_or",
-    "xor": "bitwise_xor",
-    "lshift": "left_shift",
-    "rshift": "right_shift",
-    "divmod": "divmod",
-}
-COMPARE: Final = {
-    "lt": "less",
-    "le": "less_equal",
-    "gt": "greater",
-    "ge": "greater_equal",
-    "eq": "equal",
-    "ne": "not_equal",
-}
-UNARY: Final = {
-    "neg": "negative",
-    "abs": "absolute",
-    "invert": "invert",
-    "pos": "positive",
-}
-
-
-def _is_operand(value: Any) -> bool:
-    if isinstance(value, ndarray | int | float | complex | np.generic | np.ndarray):
-        return True
-    return hasattr(type(value), "__cupy_get_ndarray__")
-
-
-_ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
-    float: encode_float,
-    int: encode_int,
-    bool: ENCODERS[bool],
-}
-"""Of plain numbers."""
-
-
-def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
-    plans = uf._plans
-    make = object.__new__
-    where = device()
-    encoders = _ENCODERS
-
-    def operate(a: ndarray, b: Any) -> Any:
-        kind = type(b)
-        if kind is ndarray:
-            key: Any = (a._geo, b._geo)
-            ref = b._ref
-        elif kind in encoders:
-            key = (a._geo, kind)
-            ref = encoders[kind](b)
-        elif _is_operand(b):
-            return uf(b, a) if reflected else uf(a, b)
-        else:
-            return NotImplemented
-        if reflected:
-            key = key[::-1]
-        plan = plans.get(key) or uf.plan(key)
-        if plan is None or where.audit is not None:
-            return uf(b, a) if reflected else uf(a, b)
-        bounds = plan.bounds
-        if bounds is not None and not bounds[0] <= b <= bounds[1]:
-            return uf(b, a) if reflected else uf(a, b)
-        where.charge(plan.charge)
-        array = make(ndarray)
-        array._number, wire = new_number()
-        array._ref = b"\x21" + wire
-        array._geo = plan.geo
-        array._base = array._layout = None
-        array._charge = plan.charge
-        if plan.recent is not None:
-            plan.recent.append(array._number)
-        if reflected:
-            where.post_new(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
-        else:
-            where.post_new(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
-        return array
-
-    return operate
-
-
-def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
-    """``==`` or ``!=``: what can't be equal to a number is equal to no item."""
-    operate = _binary(uf, reflected=False)
-    is_equal = uf.__name__ == "equal"
-
-    def compare(a: ndarray, b: Any) -> Any:
-        found = operate(a, b)
-        # ``!=`` is made of ``__eq__`` where a class has no other.
-        names = ("__eq__",) if is_equal else ("__eq__", "__ne__")
-        is_plain = all(getattr(type(b), one) is getattr(object, one) for one in names)
-        if found is NotImplemented and (is_plain or b is None):
-            geo = geometry(a.shape, _BOOL)
-            maker = "cupy.zeros" if is_equal else "cupy.ones"
-            return arrays.posted(maker, geo, (a.shape, _BOOL))
-        if found is NotImplemented and not is_equal and type(b).__ne__ is _PLAIN_NE:
-            # Python would ask the other's __eq__ and take the answer for one bool.
-            raise TypeError(f"Unsupported type {type(b)}")
-        return found
-
-    return compare
-
-
-def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
-    def operate(a: ndarray, b: Any) -> Any:
-        quick = uf._quick((a, b))
-        if quick is not None and quick[0].geo is a._geo:
-            plan, operands = quick
-            device().post(plan.into + operands + b"\x01\x03out" + a._ref)
-            return a
-        return uf(a, b, out=a) if _is_operand(b) else NotImplemented
-
-    return operate
-
-
-def _forward(uf: ufunc) -> Callable[[ndarray, Any], Any]:
-    return _binary(uf, reflected=False)
-
-
-def _unary(uf: ufunc) -> Callable[[ndarray], Any]:
-    return lambda a: uf(a)
-
-
-def add_operators(ufuncs: dict[str, ufunc]) -> None:
-    """Give ``ndarray`` its operators.
-
-    Args:
-        ufuncs: those of ``cupy``, by name.
-    """
-    for operator, name in BINARY.items():
-        uf = ufuncs[name]
-        setattr(ndarray, f"__{operator}__", _binary(uf, reflected=False))
-        setattr(ndarray, f"__r{operator}__", _binary(uf, reflected=True))
-        if operator != "divmod":
-            setattr(ndarray, f"__i{operator}__", _in_place(uf))
-    for operator, name in COMPARE.items():
-        make = _comparing if operator in ("eq", "ne") else _forward
-        setattr(ndarray, f"__{operator}__", make(ufuncs[name]))
-    for operator, name in UNARY.items():
-        setattr(ndarray, f"__{operator}__", _unary(ufuncs[name]))
-    ndarray.__hash__ = None  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from xpool.cupy.array_items import assigned_shape
 from xpool.cupy.device import device, encode_arguments
 from xpool.cupy.indexing import NoRule, assignment_fits, view_shape
 from xpool.cupy.ndarray import ndarray
@@ -37,7 +38,7 @@ def post_at(name: str, a: Any, key: Any, value: Any) -> bool:
         try:
             shape = view_shape(a._geo.shape, key)
         except NoRule:
-            shape = a._assigned_shape(key)
+            shape = assigned_shape(a, key)
     except (NoRule, IndexError):
         return False
     if not assignment_fits(a._geo.dtype, shape, value, given):

@@ -1,6 +1,14 @@
 """What is special in each of CuPy's modules; one file for a module or a few."""
 
-from xpool.cupy import gufunc, interop, rules
+from xpool.cupy import (
+    array_host,
+    array_items,
+    array_protocols,
+    array_views,
+    gufunc,
+    interop,
+    rules,
+)
 from xpool.cupy.modules import (
     aliases,
     block_eigenvalues,
@@ -40,6 +48,10 @@ from xpool.cupy.modules import (
 
 __all__ = [
     "aliases",
+    "array_host",
+    "array_items",
+    "array_protocols",
+    "array_views",
     "block_eigenvalues",
     "callables",
     "composed",

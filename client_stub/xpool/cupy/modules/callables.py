@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from xpool.cupy import transfer
+from xpool.cupy.axes import normalized_axis
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import call, own
-from xpool.cupy.ndarray import ndarray, normalized_axis
+from xpool.cupy.ndarray import ndarray
 
 
 @own("cupy.fromfunction")

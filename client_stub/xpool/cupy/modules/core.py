@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes, normalized_axis
 from xpool.cupy.finder import module
-from xpool.cupy.ndarray import Flags, ndarray, normalized_axes, normalized_axis
+from xpool.cupy.flags import Flags
+from xpool.cupy.ndarray import ndarray
 from xpool.cupy.ufunc import ufunc
 
 

@@ -17,7 +17,7 @@ from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import own
 from xpool.cupy.modules.device_facts import properties_of
-from xpool.cupy.ndarray import DeviceSynchronized, waiting
+from xpool.cupy.waiting import DeviceSynchronized, waiting
 
 SUBMODULES = (
     *("compiler", "device", "driver", "memory", "memory_hook", "memory_hooks"),

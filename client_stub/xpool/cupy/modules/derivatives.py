@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes
 from xpool.cupy.functions import call, own
 from xpool.cupy.geometry import check_dtype
-from xpool.cupy.ndarray import ndarray, normalized_axes
+from xpool.cupy.ndarray import ndarray
 
 _MODES = frozenset(
     (

@@ -11,7 +11,7 @@ from typing import Any
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.functions import call, linalg_errors, own
 from xpool.cupy.ndarray import ndarray
-from xpool.cupy.ufunc import result_shape
+from xpool.cupy.operands import result_shape
 
 _state = threading.local()
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from xpool_protocol.arrays.api import api
 
+from xpool.cupy.axes import normalized_axes
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
-from xpool.cupy.ndarray import ndarray, normalized_axes
+from xpool.cupy.ndarray import ndarray
 
 _TYPES: Final = ("C2C", "R2C", "C2R")
 _MODULES: Final = ("cupyx.scipy.fft", "cupyx.scipy.fftpack")

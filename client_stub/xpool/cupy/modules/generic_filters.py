@@ -17,9 +17,10 @@ import numpy as np
 
 from xpool.cupy import transfer
 from xpool.cupy.array_kernels import ElementwiseKernel, ReductionKernel
+from xpool.cupy.axes import normalized_axes, normalized_axis
 from xpool.cupy.functions import call, own
 from xpool.cupy.modules.derivatives import output_of
-from xpool.cupy.ndarray import ndarray, normalized_axes, normalized_axis
+from xpool.cupy.ndarray import ndarray
 from xpool.cupy.raw_kernels import RawKernel
 
 PAD_MODES: Final = {

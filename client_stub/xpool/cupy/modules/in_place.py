@@ -9,7 +9,7 @@ import numpy as np
 from xpool.cupy.functions import call, own, without_host
 from xpool.cupy.indexing import assignment_fits
 from xpool.cupy.ndarray import ndarray
-from xpool.cupy.ufunc import result_shape
+from xpool.cupy.operands import result_shape
 from xpool.cupy.writing import post_put, post_write
 
 

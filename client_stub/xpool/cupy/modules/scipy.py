@@ -14,11 +14,12 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import sparse_products, transfer
+from xpool.cupy.answers import REMOTE_CLASSES
 from xpool.cupy.device import WARNINGS
 from xpool.cupy.filling import CLASSES
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
-from xpool.cupy.ndarray import REMOTE_CLASSES, ndarray
+from xpool.cupy.ndarray import ndarray
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 
 FORMATS: Final = ("coo", "csr", "csc", "dia")

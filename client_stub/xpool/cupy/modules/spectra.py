@@ -10,8 +10,8 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import transfer
+from xpool.cupy.axes import normalized_axis
 from xpool.cupy.functions import call, own, signature_of
-from xpool.cupy.ndarray import normalized_axis
 
 WHERE = "cupyx.scipy.signal"
 

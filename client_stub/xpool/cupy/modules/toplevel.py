@@ -16,7 +16,8 @@ from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
 from xpool.cupy.geometry import check_dtype
 from xpool.cupy.ndarray import as_shape, ndarray
-from xpool.cupy.ufunc import add_operators, ufunc
+from xpool.cupy.operators import add_operators
+from xpool.cupy.ufunc import ufunc
 
 
 @own("cupy.array")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpool.cupy.axes import normalized_axis
 from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import ndarray, normalized_axis
+from xpool.cupy.ndarray import ndarray
 
 
 def _signal(x: Any, kinds: str) -> Geometry:

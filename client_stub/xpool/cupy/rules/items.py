@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axis
 from xpool.cupy.functions import RULES, rule
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray, normalized_axis
+from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.operands import operand_dtype, result_shape
 from xpool.cupy.rules.reductions import reduced, result_dtype
-from xpool.cupy.ufunc import operand_dtype, result_shape
 
 _BOOL: Final = np.dtype(np.bool)
 _INT64: Final = np.dtype(np.int64)

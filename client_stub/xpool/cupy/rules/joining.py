@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes
 from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import ndarray, normalized_axes
+from xpool.cupy.ndarray import ndarray
 
 Shape = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
-from xpool.cupy.ufunc import result_shape
+from xpool.cupy.operands import result_shape
 
 
 def _both(a: Any, b: Any, out: Any) -> tuple[Geometry, Geometry, np.dtype[Any]]:

@@ -17,7 +17,7 @@ from xpool.cupy.functions import RULES, signature_of
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import as_shape, ndarray
-from xpool.cupy.ufunc import result_shape
+from xpool.cupy.operands import result_shape
 
 _NUMBERS: Final = (int, float, bool, np.bool, np.integer, np.floating)
 _OPTIONS: Final = frozenset(("self", "size", "dtype", "out", "method", "endpoint"))

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes
 from xpool.cupy.functions import RULES
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import ndarray, normalized_axes
+from xpool.cupy.ndarray import ndarray
 
 _dtypes: dict[tuple[Any, ...], np.dtype[Any]] = {}
 NEEDS_ITEMS: Final = frozenset(

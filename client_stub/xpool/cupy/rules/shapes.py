@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes, normalized_axis
 from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray, normalized_axes, normalized_axis
-from xpool.cupy.ufunc import operand_dtype, result_shape
+from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.operands import operand_dtype, result_shape
 
 
 def _arrays(given: Any) -> list[ndarray]:

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from xpool.cupy.axes import normalized_axes, normalized_axis
 from xpool.cupy.functions import RULES, rule
 from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import ndarray, normalized_axes, normalized_axis
+from xpool.cupy.ndarray import ndarray
 
 _NORMS: Final = (None, "backward", "ortho", "forward")
 _SINGLE: Final = "efF"

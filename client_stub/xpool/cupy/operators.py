@@ -1,0 +1,123 @@
+"""The operators of ``ndarray``: the hot path of programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from xpool.cupy import ndarray as arrays
+from xpool.cupy.device import device
+from xpool.cupy.encoding import new_number
+from xpool.cupy.geometry import geometry
+from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import BINARY, BOOL, COMPARE, UNARY, is_operand
+from xpool.cupy.plans import NUMBER_ENCODERS
+from xpool.cupy.ufunc import ufunc
+
+_PLAIN_NE: Final[Any] = object.__ne__
+
+
+def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
+    plans = uf._plans
+    make = object.__new__
+    where = device()
+    encoders = NUMBER_ENCODERS
+
+    def operate(a: ndarray, b: Any) -> Any:
+        kind = type(b)
+        if kind is ndarray:
+            key: Any = (a._geo, b._geo)
+            ref = b._ref
+        elif kind in encoders:
+            key = (a._geo, kind)
+            ref = encoders[kind](b)
+        elif is_operand(b):
+            return uf(b, a) if reflected else uf(a, b)
+        else:
+            return NotImplemented
+        if reflected:
+            key = key[::-1]
+        plan = plans.get(key) or uf.plan(key)
+        if plan is None or where.audit is not None:
+            return uf(b, a) if reflected else uf(a, b)
+        bounds = plan.bounds
+        if bounds is not None and not bounds[0] <= b <= bounds[1]:
+            return uf(b, a) if reflected else uf(a, b)
+        where.charge(plan.charge)
+        array = make(ndarray)
+        array._number, wire = new_number()
+        array._ref = b"\x21" + wire
+        array._geo = plan.geo
+        array._base = array._layout = None
+        array._charge = plan.charge
+        if plan.recent is not None:
+            plan.recent.append(array._number)
+        if reflected:
+            where.post_new(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
+        else:
+            where.post_new(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
+        return array
+
+    return operate
+
+
+def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    """``==`` or ``!=``: what can't be equal to a number is equal to no item."""
+    operate = _binary(uf, reflected=False)
+    is_equal = uf.__name__ == "equal"
+
+    def compare(a: ndarray, b: Any) -> Any:
+        found = operate(a, b)
+        # ``!=`` is made of ``__eq__`` where a class has no other.
+        names = ("__eq__",) if is_equal else ("__eq__", "__ne__")
+        is_plain = all(getattr(type(b), one) is getattr(object, one) for one in names)
+        if found is NotImplemented and (is_plain or b is None):
+            geo = geometry(a.shape, BOOL)
+            maker = "cupy.zeros" if is_equal else "cupy.ones"
+            return arrays.posted(maker, geo, (a.shape, BOOL))
+        if found is NotImplemented and not is_equal and type(b).__ne__ is _PLAIN_NE:
+            # Python would ask the other's __eq__ and take the answer for one bool.
+            raise TypeError(f"Unsupported type {type(b)}")
+        return found
+
+    return compare
+
+
+def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    def operate(a: ndarray, b: Any) -> Any:
+        quick = uf._quick((a, b))
+        if quick is not None and quick[0].geo is a._geo:
+            plan, operands = quick
+            device().post(plan.into + operands + b"\x01\x03out" + a._ref)
+            return a
+        return uf(a, b, out=a) if is_operand(b) else NotImplemented
+
+    return operate
+
+
+def _forward(uf: ufunc) -> Callable[[ndarray, Any], Any]:
+    return _binary(uf, reflected=False)
+
+
+def _unary(uf: ufunc) -> Callable[[ndarray], Any]:
+    return lambda a: uf(a)
+
+
+def add_operators(ufuncs: dict[str, ufunc]) -> None:
+    """Give ``ndarray`` its operators.
+
+    Args:
+        ufuncs: those of ``cupy``, by name.
+    """
+    for operator, name in BINARY.items():
+        uf = ufuncs[name]
+        setattr(ndarray, f"__{operator}__", _binary(uf, reflected=False))
+        setattr(ndarray, f"__r{operator}__", _binary(uf, reflected=True))
+        if operator != "divmod":
+            setattr(ndarray, f"__i{operator}__", _in_place(uf))
+    for operator, name in COMPARE.items():
+        make = _comparing if operator in ("eq", "ne") else _forward
+        setattr(ndarray, f"__{operator}__", make(ufuncs[name]))
+    for operator, name in UNARY.items():
+        setattr(ndarray, f"__{operator}__", _unary(ufuncs[name]))
+    ndarray.__hash__ = None  # type: ignore[assignment]
