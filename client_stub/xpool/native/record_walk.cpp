@@ -77,8 +77,8 @@ class Walker {
       case kDefinePeer:
         at_ = end_;
         break;
-      default:
-        throw Unreadable{};
+      default:  // of an array, say: no plan holds it, and it may have to do with any storage
+        return;
     }
     if (at_ != end_)
       throw Unreadable{};
