@@ -77,6 +77,7 @@ from xpool_server.arbiter.costs import Costs
 from xpool_server.arbiter.turn import Turn
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.opening import library_opener
+from xpool_server.arrays.store import ArrayStore, DictStore
 from xpool_server.calls import Calls, encoded
 from xpool_server.devices.base import Backend
 from xpool_server.failures import NOTHING, Answers, Failures
@@ -152,7 +153,8 @@ class Executor:
             Vouching() if door is None else door.vouching,
         )
         self.arrays = ArrayCalls(
-            self.storages, self.failures, library_opener(backend.kind)
+            *(self.storages, self.failures, library_opener(backend.kind)),
+            self._make_array_store,
         )
         self.kernels = Kernels(
             self.storages, self.failures, self.arrays, kernel_opener(backend.kind)
@@ -257,6 +259,10 @@ class Executor:
     def _make_storages(self, quota_nbytes: int) -> Storages:
         """An empty table for this session."""
         return Storages(quota_nbytes, self.backend.device, self._broken_upload)
+
+    def _make_array_store(self, array_type: type) -> ArrayStore:
+        """Where the session's arrays are kept."""
+        return DictStore()
 
     def _make_graphs(self) -> Graphs:
         return Graphs(

@@ -1,9 +1,9 @@
 """Rows of array records in C++, and what is left of them for Python.
 
 The loop in C++ executes rows by itself, as far as it knows them. C++ works on the
-tables of ``ArrayTable`` and on the ledger of ``NativeStorages``. It hands back what it
-does not know before that has had any effect; an operation is told to it once Python has
-run it.
+store beneath ``ArrayTable`` and on the ledger of ``NativeStorages``. It hands back what
+it does not know before that has had any effect; an operation is told to it once Python
+has run it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from xpool_server import storages
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.dtypes import DTYPE_OF
 from xpool_server.native.library import NativeSession
+from xpool_server.native_array_store import NativeArrayStore
 from xpool_server.storages import Storages
 
 _DTYPE_CODES: Final = 30
@@ -138,10 +139,13 @@ class NativeArrays:
         """Make the part in C++, if there are arrays already."""
         if not self._calls.is_open:
             return False
-        table = self._calls.arrays
+        store = self._calls.arrays.store
+        if not isinstance(store, NativeArrayStore):
+            return False
+        self._store = store  # C++ works on it as long as there are records
         self._pointer = self._call["xs_arrays_new"](
             *(self._native.pointer, _constants(self._calls)),
-            *(*table.tables(), storages.MAX_HANDLES),
+            *(store.pointer, storages.MAX_HANDLES),
         )
         self.looks_inside = bool(
             self._call["xs_arrays_look_inside"](self._pointer, _probes(self._calls))
@@ -200,7 +204,7 @@ _POINTER: Final = ctypes.c_void_p
 _ID: Final = ctypes.c_uint64
 _OBJECT: Final = ctypes.py_object
 _FUNCTIONS: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
-    ("xs_arrays_new", (_POINTER, _OBJECT, _OBJECT, _OBJECT, _ID), _POINTER),
+    ("xs_arrays_new", (_POINTER, _OBJECT, _POINTER, _ID), _POINTER),
     ("xs_arrays_delete", (_POINTER,), None),
     ("xs_arrays_lend", (_POINTER, _POINTER), None),
     ("xs_arrays_take_counts", (_POINTER, ctypes.POINTER(Counts)), None),

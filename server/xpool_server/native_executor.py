@@ -30,6 +30,7 @@ from xpool_protocol.wire import Reader
 from xpool_server.arbiter.costs import Costs
 from xpool_server.arbiter.native_costs import NativeCosts
 from xpool_server.arbiter.turn import NativeTurn, Turn
+from xpool_server.arrays.store import ArrayStore
 from xpool_server.calls import encoded
 from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
@@ -45,6 +46,7 @@ from xpool_server.native.library import (
     READ,
     NativeLibrary,
 )
+from xpool_server.native_array_store import NativeArrayStore
 from xpool_server.native_arrays import ArrayOutcome, NativeArrays
 from xpool_server.native_graphs import NativeGraphs
 from xpool_server.native_plans import NativePlans
@@ -93,6 +95,9 @@ class NativeExecutor(Executor):
         return NativeStorages(
             self.native, quota_nbytes, self.backend.device, self._broken_upload
         )
+
+    def _make_array_store(self, array_type: type) -> ArrayStore:
+        return NativeArrayStore(self._library, array_type)
 
     def take_turns(self, turn: Turn) -> None:
         super().take_turns(turn)

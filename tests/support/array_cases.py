@@ -81,12 +81,11 @@ def tables(executor: Executor) -> dict[int, Any]:
     arrays = executor.arrays.arrays
     arrays.validate()
     executor.storages.validate()
-    table, _ = arrays.tables()
     return {
         number: (one.dtype, one.shape, one.tolist())
         if isinstance(one, np.ndarray)
         else one
-        for number, one in table.items()
+        for number, one in sorted(arrays.items())
     }
 
 

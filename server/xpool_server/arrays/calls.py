@@ -46,6 +46,7 @@ from xpool_protocol.wire import Reader, Writer
 from xpool_server.arrays.described import DtypeTable
 from xpool_server.arrays.dtypes import CODE_OF
 from xpool_server.arrays.library import ArrayLibrary, fields_of
+from xpool_server.arrays.store import ArrayStore, DictStore
 from xpool_server.arrays.strides import bounds, check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
@@ -103,6 +104,7 @@ class ArrayCalls:
         storages: Storages,
         failures: Failures,
         open_library: Callable[[], ArrayLibrary],
+        make_store: Callable[[type], ArrayStore] = lambda array_type: DictStore(),
     ) -> None:
         """No arrays yet.
 
@@ -110,11 +112,13 @@ class ArrayCalls:
             storages: the session's; their ledger is the arrays' too.
             failures: makes and remembers faults.
             open_library: imports the library; called at the first use.
+            make_store: where arrays of a type will be kept.
         """
         self.executed_ops = 0
         self._storages = storages
         self._failures = failures
         self._open_library = open_library
+        self._make_store = make_store
         self._opened: ArrayLibrary | None = None
         self._arrays: ArrayTable | None = None
         self._names: dict[int, str] = {}
@@ -148,8 +152,10 @@ class ArrayCalls:
     def arrays(self) -> ArrayTable:
         """The session's arrays."""
         if self._arrays is None:
+            library = self.library
             self._arrays = ArrayTable(
-                self._storages, self.library.array_type, self.library.parts_of
+                *(self._storages, library.array_type, library.parts_of),
+                self._make_store(library.array_type),
             )
         return self._arrays
 
@@ -558,8 +564,8 @@ class ArrayCalls:
 
     def _small_items(self, number: Any) -> HostTensor | None:
         """Of an array that may be gone; a failure is told to who asks for it alone."""
-        table, _ = self.arrays.tables()
-        found = table.get(number) if type(number) is int else None
+        is_number = type(number) is int and 0 <= number <= limits.MAX_STORAGE_ID
+        found = self.arrays.find(number) if is_number else None
         if not isinstance(found, self.library.array_type):
             return None
         is_small = found.nbytes <= limits.MAX_READ_AHEAD_NBYTES

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from xpool_protocol.errors import ArgumentInvalid, HandleUnknown, PeerError
 from xpool_protocol.messages import Fault
 
+from xpool_server.arrays.store import ABSENT, ArrayStore, DictStore
 from xpool_server.faults import Poisoned
 from xpool_server.storages import MAX_HANDLES, charged_nbytes
 
@@ -35,6 +36,7 @@ class ArrayTable:
         ledger: Ledger,
         array_type: type,
         parts_of: Callable[[Any], Iterable[Any]] = lambda found: (),
+        store: ArrayStore | None = None,
     ) -> None:
         """No numbers yet.
 
@@ -42,25 +44,29 @@ class ArrayTable:
             ledger: what memory is charged to.
             array_type: of the library's arrays.
             parts_of: the arrays that an object of another type is made of.
+            store: where they are kept; by default in dictionaries.
         """
         self._ledger = ledger
         self._array_type = array_type
         self._parts_of = parts_of
-        self._table: dict[int, Any] = {}
+        self.store: ArrayStore = DictStore() if store is None else store
         self._parts: dict[int, list[Any]] = {}
         """Of an object's number: the owners that it is charged for."""
-        self._owners: dict[int, list[int]] = {}
-        """Of an owner's id: how many numbers hold it, and its charge."""
 
     def __contains__(self, number: int) -> bool:
-        return number in self._table
+        return number in self.store
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.store)
 
-    def tables(self) -> tuple[dict[int, Any], dict[int, list[int]]]:
-        """Objects by number, and owners' rows by id: the native executor's, too."""
-        return self._table, self._owners
+    def items(self) -> list[tuple[int, Any]]:
+        """All numbers, and what they name: objects, and faults."""
+        return self.store.items()
+
+    def find(self, number: int) -> Any:
+        """What a number names, a fault as it is; None if nothing."""
+        found = self.store.find(number)
+        return None if found is ABSENT else found
 
     def get(self, number: int) -> Any:
         """What a number names.
@@ -69,10 +75,9 @@ class ArrayTable:
             HandleUnknown: nothing.
             Poisoned: an earlier failure has poisoned it.
         """
-        try:
-            found = self._table[number]
-        except KeyError:
-            raise HandleUnknown(f"array {number} does not exist or was freed") from None
+        found = self.store.find(number)
+        if found is ABSENT:
+            raise HandleUnknown(f"array {number} does not exist or was freed")
         if type(found) is Fault:
             raise Poisoned(found)
         return found
@@ -84,9 +89,9 @@ class ArrayTable:
             ArgumentInvalid: it is.
             PeerError: the session names too many objects.
         """
-        if number in self._table:
+        if number in self.store:
             raise ArgumentInvalid(f"array {number} exists already")
-        if len(self._table) >= MAX_HANDLES:
+        if len(self.store) >= MAX_HANDLES:
             raise PeerError(f"more than {MAX_HANDLES} arrays are named at once")
 
     def add(self, number: int, found: Any, is_charged: bool = False) -> None:
@@ -104,9 +109,10 @@ class ArrayTable:
         self.check_new(number)
         if isinstance(found, self._array_type):
             self._charge(found, is_charged)
+            self.store.set(number, found, owner_of(found))
         else:
             self._charge_parts(number, found)
-        self._table[number] = found
+            self.store.set(number, found)
 
     def recharge(self, number: int) -> None:
         """Charge an object anew: a call may have changed what it is made of.
@@ -114,7 +120,7 @@ class ArrayTable:
         Raises:
             QuotaExceeded: there is no room. It keeps its parts: they are charged.
         """
-        found = self._table.get(number)
+        found = self.find(number)
         if found is None or type(found) is Fault:
             return
         before = self._parts.pop(number, [])
@@ -127,21 +133,21 @@ class ArrayTable:
 
     def poison(self, number: int, fault: Fault) -> None:
         """Make a number stand for a fault; what it named is dropped."""
-        if number in self._table:
+        if number in self.store:
             self.free(number)
         else:
             self.check_new(number)
-        self._table[number] = fault
+        self.store.set(number, fault)
 
     def sharing(self, number: int) -> list[int]:
         """All numbers whose arrays lie in the memory of this one's."""
-        found = self._table.get(number)
+        found = self.find(number)
         if not isinstance(found, self._array_type):
             return [number]
         owner = owner_of(found)
         return [
             other
-            for other, one in self._table.items()
+            for other, one in self.store.items()
             if isinstance(one, self._array_type) and owner_of(one) is owner
         ]
 
@@ -151,10 +157,9 @@ class ArrayTable:
         Raises:
             HandleUnknown: it names nothing.
         """
-        try:
-            found = self._table.pop(number)
-        except KeyError:
-            raise HandleUnknown(f"array {number} does not exist or was freed") from None
+        found = self.store.remove(number)
+        if found is ABSENT:
+            raise HandleUnknown(f"array {number} does not exist or was freed")
         if type(found) is Fault:
             return
         if isinstance(found, self._array_type):
@@ -177,36 +182,34 @@ class ArrayTable:
 
     def _charge(self, array: Any, is_charged: bool, is_forced: bool = False) -> None:
         owner = owner_of(array)
-        row = self._owners.get(id(owner))
-        if row is not None:
-            row[0] += 1
+        if self.store.hold(owner):
             return
         charge = 0 if is_charged else charged_nbytes(owner.nbytes)
         if not is_forced:
             self._ledger.check_room(charge)
         self._ledger.charge_elsewhere(charge)
-        self._owners[id(owner)] = [1, charge]
+        self.store.add_owner(owner, charge)
 
     def _discharge(self, array: Any) -> None:
-        key = id(owner_of(array))
-        row = self._owners[key]
-        row[0] -= 1
-        if not row[0]:
-            del self._owners[key]
-            self._ledger.charge_elsewhere(-row[1])
+        charge = self.store.release(owner_of(array))
+        if charge is not None:
+            self._ledger.charge_elsewhere(-charge)
 
     def validate(self) -> None:
         """Check the table's own rules."""
         owners: dict[int, int] = {}
-        for found in self._table.values():
+        numbers = set()
+        for number, found in self.store.items():
+            numbers.add(number)
             if isinstance(found, self._array_type):
                 key = id(owner_of(found))
                 owners[key] = owners.get(key, 0) + 1
         for parts in self._parts.values():
             for one in parts:
                 owners[id(one)] = owners.get(id(one), 0) + 1
-        assert self._parts.keys() <= self._table.keys()
-        assert owners == {key: row[0] for key, row in self._owners.items()}
+        assert self._parts.keys() <= numbers
+        assert len(numbers) == len(self.store)
+        assert owners == self.store.holds()
 
 
 def owner_of(array: Any) -> Any:

@@ -119,14 +119,12 @@ void Arrays::ask_for_items(Reader &from) {
     append_uvarint(answer, others);
     for (uint64_t i = 0; i < others; i++) {
       expect(from.uint8() == kTagInt);
-      const Ref key = must(PyLong_FromLongLong(from.svarint()));
-      PyObject *other = PyDict_GetItemWithError(table_.get(), key.get());
-      const bool is_there = other && is_array(other) &&
-                            PyLong_AsLongLong(attribute(other, constants.nbytes).get()) <=
+      const ArrayStore::Row *other = store_.find(static_cast<uint64_t>(from.svarint()));  // a negative one names nothing
+      const bool is_there = other && other->owner &&
+                            PyLong_AsLongLong(attribute(other->object, constants.nbytes).get()) <=
                                 static_cast<long long>(MAX_READ_AHEAD_NBYTES);
-      expect(!PyErr_Occurred());
       if (is_there)
-        append_items(Ref::to(other).get());
+        append_items(Ref::to(other->object).get());
       else
         answer.push_back(kTagNone);
     }

@@ -13,14 +13,10 @@ Ref must(PyObject *made) {
 }
 
 Ref ArrayValues::object(uint64_t number) {
-  const Ref key = must(PyLong_FromUnsignedLongLong(number));
-  PyObject *found = PyDict_GetItemWithError(table_, key.get());
-  if (!found)
-    must(nullptr);
-  const Ref type(PyObject_Type(found));
-  if (type.get() != constants_.array_type.get())
+  const ArrayStore::Row *row = store_.find(number);
+  if (!row || !row->owner)
     throw HandBack{};
-  return Ref::to(found);
+  return Ref::to(row->object);
 }
 
 Ref ArrayValues::read_text(Reader &from) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "array_store.h"
 #include "python_api.h"
 #include "reader.h"
 
@@ -35,8 +36,7 @@ struct Named {
 
 class ArrayValues {
  public:
-  // `table`: the session's objects by number; borrowed.
-  ArrayValues(const ArrayConstants &constants, PyObject *table) : constants_(constants), table_(table) {}
+  ArrayValues(const ArrayConstants &constants, const ArrayStore &store) : constants_(constants), store_(store) {}
 
   // Throws HandBack for what Python has to decode or to refuse; no error is set then.
   Ref read(Reader &from, unsigned depth = 0);
@@ -53,7 +53,7 @@ class ArrayValues {
   Ref read_slice(Reader &from, unsigned depth);
 
   const ArrayConstants &constants_;
-  PyObject *const table_;
+  const ArrayStore &store_;
 };
 
 // By code: sizes of an item, in bytes; 0 where arrays have no such dtype.

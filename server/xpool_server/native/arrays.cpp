@@ -11,23 +11,15 @@ namespace {
 // From here on memory that is warm is worth looking for, as it is to NumPy itself.
 constexpr uint64_t kReusedNbytes = 256 << 10;
 
-long long number_in(PyObject *list, ssize_t at) { return PyLong_AsLongLong(PyList_GetItem(list, at)); }
-
-void set_number(PyObject *list, ssize_t at, long long value) { PyList_SetItem(list, at, PyLong_FromLongLong(value)); }
-
 }  // namespace
 
-Arrays::Arrays(Executor &executor, ArrayConstants constants, PyObject *table, PyObject *owners)
-    : executor_(executor),
-      values_constants_(std::move(constants)),
-      table_(Ref::to(table)),
-      owners_(Ref::to(owners)),
-      values_(values_constants_, table) {}
+Arrays::Arrays(Executor &executor, ArrayConstants constants, ArrayStore &store)
+    : executor_(executor), values_constants_(std::move(constants)), store_(store), values_(values_constants_, store) {}
 
 void Arrays::define(uint64_t number, Ref callable, bool is_view, bool is_elementwise) {
   if (number >= operations_.size())
     operations_.resize(number + 1);
-  operations_[number] = {std::move(callable), is_view, is_elementwise};
+  operations_[number] = {std::move(callable), is_view, is_elementwise, {}, Ref()};
 }
 
 ArrayOutcome Arrays::run(const uint8_t *records, size_t nbytes, size_t start) {
@@ -85,7 +77,6 @@ ArrayOutcome Arrays::row(Reader &from, bool is_served) {
     } catch (const std::bad_alloc &) {  // before anything has happened
     }
     arguments_.clear();  // they would keep arrays alive
-    keywords_ = Ref();
     if (outcome != ArrayOutcome::kDone && outcome != ArrayOutcome::kAnswer)
       return outcome;
     record_count++;
@@ -128,9 +119,7 @@ void Arrays::read_predicted(Reader &from, bool is_view) {
   const unsigned __int128 nbytes = items * kItemNbytes[predicted_.dtype];
   expect(nbytes <= MAX_STORAGE_NBYTES);
   predicted_.nbytes = static_cast<uint64_t>(nbytes);
-  predicted_.key = must(PyLong_FromUnsignedLongLong(predicted_.number));
-  expect(!PyDict_GetItemWithError(table_.get(), predicted_.key.get()) && !PyErr_Occurred());
-  expect(static_cast<size_t>(PyDict_Size(table_.get())) < max_handles);
+  expect(!store_.find(predicted_.number) && store_.size() < max_handles);
   expect(is_view || executor_.storages.has_room(xpool_server::charged_nbytes(predicted_.nbytes)));
 }
 
@@ -141,23 +130,39 @@ void Arrays::read_arguments(Reader &from) {
   for (values_.index = 0; values_.index < positional_; values_.index++)
     arguments_.push_back(values_.read(from));
   const uint64_t count = from.uvarint(MAX_ARGUMENTS);
-  keywords_ = count ? must(PyTuple_New(count)) : Ref();
   names_.clear();
   for (uint64_t i = 0; i < count; i++) {
     const uint64_t nbytes = from.uvarint(MAX_NAME_NBYTES);
     const std::string_view name(reinterpret_cast<const char *>(from.raw(nbytes)), nbytes);
     expect(std::find(names_.begin(), names_.end(), name) == names_.end());
     names_.push_back(name);
-    PyTuple_SetItem(keywords_.get(), i, must(PyUnicode_DecodeUTF8(name.data(), name.size(), nullptr)).release());
     values_.index = positional_ + i;
     arguments_.push_back(values_.read(from));
   }
 }
 
+// The names of a call's keywords; null if it has none. A program mostly says the same ones again.
+PyObject *Arrays::names_for(Operation &operation) const {
+  if (names_.empty())
+    return nullptr;
+  if (operation.names_tuple && std::equal(names_.begin(), names_.end(), operation.names.begin(), operation.names.end()))
+    return operation.names_tuple.get();
+  Ref tuple = must(PyTuple_New(names_.size()));
+  for (size_t i = 0; i < names_.size(); i++) {
+    PyObject *name = must(PyUnicode_DecodeUTF8(names_[i].data(), names_[i].size(), nullptr)).release();
+    PyUnicode_InternInPlace(&name);  // so that a function finds its own names at a glance
+    PyTuple_SetItem(tuple.get(), i, name);
+  }
+  operation.names_tuple = Ref();  // should there be no memory for the names
+  operation.names.assign(names_.begin(), names_.end());
+  operation.names_tuple = std::move(tuple);
+  return operation.names_tuple.get();
+}
+
 ArrayOutcome Arrays::call(Reader &from) {
   const uint64_t number = from.uvarint(MAX_OPERATIONS - 1);
   expect(number < operations_.size() && operations_[number].callable);
-  const Operation &operation = operations_[number];
+  Operation &operation = operations_[number];
   const uint64_t results = from.uvarint(1);
   if (results)
     read_predicted(from, operation.is_view);
@@ -165,7 +170,7 @@ ArrayOutcome Arrays::call(Reader &from) {
   vector_.clear();
   for (const Ref &one : arguments_)
     vector_.push_back(one.get());
-  PyObject *names = keywords_.get();
+  PyObject *names = names_for(operation);
   if (results && !names && operation.is_elementwise && constants.count_references &&
       predicted_.nbytes >= kReusedNbytes) {
     if (PyObject *spare = take_memory(operation, from)) {
@@ -311,11 +316,12 @@ bool Arrays::fits(PyObject *array) const {
 
 // Gives the result its number. False if it is not what was predicted, or does not fit: Python says so.
 bool Arrays::bind(Ref found) {
-  if (is_array(found.get()) && fits(found.get()) && charge(found.get())) {
-    if (PyDict_SetItem(table_.get(), predicted_.key.get(), found.get()) == 0)
-      return true;
-    PyErr_Clear();
-    discharge(found.get());
+  if (is_array(found.get()) && fits(found.get())) {
+    if (ArrayStore::Owners::value_type *owner = charge(found.get())) {
+      if (store_.set(predicted_.number, Ref::to(found.get()), owner))
+        return true;
+      discharge(owner);
+    }
   }
   result = std::move(found);
   return false;
@@ -339,51 +345,36 @@ Ref Arrays::owner_of(PyObject *array) const {
   }
 }
 
-// As ArrayTable._charge; false, and nothing has happened, if there is no room.
-bool Arrays::charge(PyObject *array) {
+// As ArrayTable._charge; null, and nothing has happened, if there is no room.
+ArrayStore::Owners::value_type *Arrays::charge(PyObject *array) {
   const Ref owner = owner_of(array);
-  const Ref key(PyLong_FromVoidPtr(owner.get()));
-  PyObject *row = key ? PyDict_GetItemWithError(owners_.get(), key.get()) : nullptr;
-  if (row) {
-    set_number(row, 0, number_in(row, 0) + 1);
-    return true;
+  if (ArrayStore::Owners::value_type *known = store_.owner(owner.get())) {
+    known->second.count++;
+    return known;
   }
   const Ref nbytes(PyObject_GetAttr(owner.get(), constants.nbytes.get()));
   const long long found = nbytes ? PyLong_AsLongLong(nbytes.get()) : -1;
-  const Ref made(PyList_New(2));
   Storages &storages = executor_.storages;
   const uint64_t charge = xpool_server::charged_nbytes(std::max(found, 0ll));
-  if (!key || found < 0 || !made || !storages.has_room(charge)) {
+  if (found < 0 || !storages.has_room(charge)) {
     PyErr_Clear();
-    return false;
+    return nullptr;
   }
-  set_number(made.get(), 0, 1);
-  set_number(made.get(), 1, charge);
-  if (PyDict_SetItem(owners_.get(), key.get(), made.get()) != 0) {
-    PyErr_Clear();
-    return false;
-  }
+  ArrayStore::Owners::value_type *made = store_.add_owner(owner.get(), charge);
+  if (!made)
+    return nullptr;
   storages.allocated_nbytes += charge;
   storages.peak_nbytes = std::max(storages.peak_nbytes, storages.allocated_nbytes);
   charged_nbytes += charge;
-  return true;
+  return made;
 }
 
-void Arrays::discharge(PyObject *array) {
-  const Ref owner = owner_of(array);
-  const Ref key(PyLong_FromVoidPtr(owner.get()));
-  PyObject *row = key ? PyDict_GetItemWithError(owners_.get(), key.get()) : nullptr;
-  if (!row) {
-    PyErr_Clear();
-    return;
-  }
-  const long long count = number_in(row, 0) - 1, charge = number_in(row, 1);
-  set_number(row, 0, count);
-  if (count > 0)
+void Arrays::discharge(ArrayStore::Owners::value_type *owner) {
+  uint64_t charge;
+  if (!store_.release(owner, charge))
     return;
   executor_.storages.allocated_nbytes -= charge;
   charged_nbytes -= charge;
-  PyDict_DelItem(owners_.get(), key.get());
 }
 
 // ---- frees
@@ -394,19 +385,15 @@ void Arrays::free(Reader &from) {
     freed_.push_back(from.uvarint(MAX_STORAGE_ID));
   std::sort(freed_.begin(), freed_.end());
   expect(std::adjacent_find(freed_.begin(), freed_.end()) == freed_.end());
-  std::vector<Ref> &keys = arguments_;
   for (const uint64_t number : freed_) {
-    keys.push_back(must(PyLong_FromUnsignedLongLong(number)));
-    PyObject *found = PyDict_GetItemWithError(table_.get(), keys.back().get());
+    const ArrayStore::Row *row = store_.find(number);
     // What is no array may be charged for its parts, which Python knows.
-    expect(found && !PyErr_Occurred() && is_array(found));
+    expect(row && row->owner);
   }
-  for (const Ref &key : keys) {
-    const Ref found = Ref::to(PyDict_GetItemWithError(table_.get(), key.get()));
-    if (!found)
-      continue;
-    PyDict_DelItem(table_.get(), key.get());
-    discharge(found.get());
+  for (const uint64_t number : freed_) {
+    ArrayStore::Owners::value_type *owner = store_.find(number)->owner;
+    const Ref object = store_.remove(number);  // while its owner is looked at it is there
+    discharge(owner);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "array_store.h"
 #include "array_values.h"
 #include "executor.h"
 
@@ -23,8 +24,8 @@ enum class ArrayOutcome : int32_t {
 
 class Arrays {
  public:
-  // The tables are ArrayTable's: objects by number, and of each owner's id how many numbers hold it and its charge.
-  Arrays(Executor &executor, ArrayConstants constants, PyObject *table, PyObject *owners);
+  // The store is ArrayTable's, which outlives this.
+  Arrays(Executor &executor, ArrayConstants constants, ArrayStore &store);
 
   struct Constants {
     Ref array_type;
@@ -76,12 +77,14 @@ class Arrays {
   struct Operation {
     Ref callable;
     bool is_view, is_elementwise;
+    // Of the last call's keywords.
+    std::vector<std::string> names;
+    Ref names_tuple;
   };
   struct Predicted {
     uint64_t number, nbytes;
     uint8_t dtype;
     std::vector<uint64_t> sizes;
-    Ref key;  // the number
   };
 
   ArrayOutcome step(Reader &from);
@@ -96,6 +99,7 @@ class Arrays {
   uint8_t code_of(PyObject *dtype) const;
   void read_predicted(Reader &from, bool is_view);
   void read_arguments(Reader &from);
+  PyObject *names_for(Operation &operation) const;
   PyObject *take_memory(const Operation &operation, Reader next);
   bool is_spare(PyObject *array, size_t arguments);
   bool is_alike(PyObject *array) const;
@@ -103,14 +107,14 @@ class Arrays {
   bool fits(PyObject *array) const;
   bool is_as_inside(PyObject *array) const;
   bool bind(Ref found);
-  bool charge(PyObject *array);
-  void discharge(PyObject *array);
+  ArrayStore::Owners::value_type *charge(PyObject *array);
+  void discharge(ArrayStore::Owners::value_type *owner);
   Ref owner_of(PyObject *array) const;
   bool is_array(PyObject *object) const;
 
   Executor &executor_;
   const ArrayConstants values_constants_;
-  const Ref table_, owners_;
+  ArrayStore &store_;
   ArrayValues values_;
   std::vector<Operation> operations_;
   Predicted predicted_;
@@ -118,7 +122,6 @@ class Arrays {
   std::vector<PyObject *> vector_;
   std::vector<std::string_view> names_;
   size_t positional_ = 0;
-  Ref keywords_;
   std::vector<uint64_t> freed_;
   std::optional<uint64_t> get_;
   bool looks_inside_ = false;

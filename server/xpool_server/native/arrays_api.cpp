@@ -25,8 +25,8 @@ Ref item(PyObject *tuple, ssize_t at) { return Ref::to(PyTuple_GetItem(tuple, at
 
 }  // namespace
 
-// `given`: what `_constants` in native_arrays.py makes. The tables and the executor outlive what is made.
-API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, PyObject *owners, uint64_t max_handles) {
+// `given`: what `_constants` in native_arrays.py makes. The store and the executor outlive what is made.
+API Arrays *xs_arrays_new(Executor *executor, PyObject *given, ArrayStore *store, uint64_t max_handles) {
   ArrayConstants constants;
   constants.none = item(given, 0);
   constants.no = item(given, 1);
@@ -41,7 +41,7 @@ API Arrays *xs_arrays_new(Executor *executor, PyObject *given, PyObject *table, 
   for (size_t i = 0; i < 4; i++)
     constants.scalar_types[i] = item(types, i);
   constants.array_type = item(given, 6);
-  auto made = std::make_unique<Arrays>(*executor, std::move(constants), table, owners);
+  auto made = std::make_unique<Arrays>(*executor, std::move(constants), *store);
   made->constants.array_type = item(given, 6);
   made->constants.as_result = item(given, 7);
   Ref count = item(given, 8);

@@ -18,27 +18,22 @@ PyObject *PyObject_Vectorcall(PyObject *callable, PyObject *const *arguments, si
 PyObject *PyObject_GetAttr(PyObject *, PyObject *name);
 PyObject *PyObject_Type(PyObject *);
 int PyObject_RichCompareBool(PyObject *, PyObject *, int operation);
-PyObject *PyDict_GetItemWithError(PyObject *, PyObject *key);  // borrowed
-int PyDict_SetItem(PyObject *, PyObject *key, PyObject *value);
-int PyDict_DelItem(PyObject *, PyObject *key);
-ssize_t PyDict_Size(PyObject *);
 PyObject *PyTuple_New(ssize_t);
 int PyTuple_SetItem(PyObject *, ssize_t, PyObject *taken);
 PyObject *PyTuple_GetItem(PyObject *, ssize_t);  // borrowed
 ssize_t PyTuple_Size(PyObject *);
 PyObject *PyList_New(ssize_t);
 int PyList_SetItem(PyObject *, ssize_t, PyObject *taken);
-PyObject *PyList_GetItem(PyObject *, ssize_t);  // borrowed
 PyObject *PySlice_New(PyObject *, PyObject *, PyObject *);
 PyObject *PyLong_FromLongLong(long long);
 PyObject *PyLong_FromUnsignedLongLong(unsigned long long);
-PyObject *PyLong_FromVoidPtr(void *);
 long long PyLong_AsLongLong(PyObject *);
 PyObject *PyFloat_FromDouble(double);
 PyObject *PyComplex_FromDoubles(double, double);
 PyObject *PyBytes_FromStringAndSize(const char *, ssize_t);
 int PyBytes_AsStringAndSize(PyObject *, char **data, ssize_t *nbytes);
 PyObject *PyUnicode_DecodeUTF8(const char *, ssize_t, const char *errors);
+void PyUnicode_InternInPlace(PyObject **);
 int PyObject_IsTrue(PyObject *);
 PyObject *PyErr_Occurred();  // borrowed
 void PyErr_Clear();
