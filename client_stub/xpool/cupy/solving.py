@@ -22,11 +22,18 @@ _MODULE = "cupyx.scipy.sparse.linalg"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def solver(name: str) -> Callable[[F], F]:
+def solver(
+    name: str, begin: Callable[[dict[str, Any]], bool] = lambda given: False
+) -> Callable[[F], F]:
     """Register what stands in for a solver where functions of the program take part.
 
-    It is called with the signature's first two arguments, and ``x0`` if that is the
-    third, by place; with all others by name.
+    Args:
+        name: of the solver.
+        begin: what happens first, wherever it runs, with what the program gives;
+            whether it runs here in any case.
+
+    What is registered is called with the signature's first two arguments, and ``x0`` if
+    that is the third, by place; with all others by name.
     """
     full = f"{_MODULE}.{name}"
     signature = signature_of(api()[_MODULE][name][1])
@@ -38,7 +45,8 @@ def solver(name: str) -> Callable[[F], F]:
         def solve(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             given = {key: _plain(value) for key, value in bound.arguments.items()}
-            if given.get("callback") is None and not any(map(_calls, given.values())):
+            is_here = begin(given) or given.get("callback") is not None
+            if not is_here and not any(map(_calls, given.values())):
                 places = [given.pop(key) for key in first[:2] if key in given]
                 return call(full, places, given)
             bound.arguments.update(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -50,9 +51,11 @@ def minres(a: Any, *args: Any, tol: float = 1e-5, **kwargs: Any) -> Any:
 
 
 def lsmr(a: Any, *args: Any, maxiter: int | None = None, **kwargs: Any) -> Any:
-    """CuPy goes on for longer if nobody says how long."""
+    """CuPy goes on for longer if nobody says how long; its solutions are real."""
     most = 5 * min(a.shape) if maxiter is None else maxiter
-    return _linalg().lsmr(a, *args, maxiter=most, **kwargs)
+    x, *rest = _linalg().lsmr(a, *args, maxiter=most, **kwargs)
+    did_iterate = rest[1] > 0
+    return (x.astype(np.float64) if did_iterate else x, *rest)
 
 
 def _check_count(k: int, end: int) -> None:
@@ -75,6 +78,17 @@ def eigsh(
 ) -> Any:
     """Eigenvalues of a symmetric matrix; after ``maxiter`` products what is known.
 
+    Args:
+        a: shape (n, n).
+        k: how many.
+        which: CuPy's names of those wanted.
+        v0: where to begin.
+        ncv: vectors at a time.
+        maxiter: products; ``None`` for ten times n.
+        tol: the residuals' length, not relative to the eigenvalues as SciPy's is; 0
+            for what the machine can do.
+        return_eigenvectors: whether they are wanted too.
+
     Raises:
         ValueError: the matrix is not square, or there are not so many eigenvalues.
         TypeError: it holds neither real nor complex numbers.
@@ -86,17 +100,17 @@ def eigsh(
     _check_count(k, n)
     if which not in _LARGEST:
         raise ValueError(f"which must be 'LM', 'LA' or 'SA' (actual: {which})")
-    if maxiter is None:
+    if maxiter is None and not tol:
         size = None if ncv is None else min(max(ncv, k + 2), n)
-        given = {"v0": v0, "ncv": size, "tol": tol}
+        given = {"v0": v0, "ncv": size}
         return _linalg().eigsh(
             a, k, which=which, return_eigenvectors=return_eigenvectors, **given
         )
     size = min(max(2 * k, k + 32) if ncv is None else max(ncv, k + 2), n - 1)
     start = np.random.default_rng().random(n) if v0 is None else v0
-    found = _restarted(
-        a, start, max(size, k), k, which, maxiter, tol or np.finfo(a.dtype).eps
-    )
+    most = 10 * n if maxiter is None else maxiter
+    limit = tol or np.finfo(a.dtype).eps
+    found = _restarted(a, start, max(size, k), k, which, most, limit)
     return found if return_eigenvectors else found[0]
 
 
@@ -159,7 +173,47 @@ def svds(a: Any, k: int = 6, **kwargs: Any) -> Any:
     _check_count(k, min(a.shape))
     if kwargs.get("which", "LM") != "LM":
         raise ValueError("only the largest singular values can be found")
-    return _linalg().svds(a, k, **kwargs)
+    how = {key: kwargs[key] for key in ("ncv", "tol", "maxiter") if kwargs.get(key)}
+    if not how:
+        return _linalg().svds(a, k, **kwargs)
+    return _by_square(a, k, how, kwargs.get("return_singular_vectors", True))
+
+
+def _by_square(a: Any, k: int, how: dict[str, Any], is_whole: bool) -> Any:
+    """As CuPy finds them, to whose tolerance the program's is one."""
+    is_tall = a.shape[0] >= a.shape[1]
+    tall = a if is_tall else a.conj().T
+    squares, right = eigsh(tall.conj().T @ tall, k, **how)
+    squares = np.maximum(squares, 0)
+    single = squares.dtype.char == "f"
+    least = (1e3 if single else 1e6) * np.finfo(squares.dtype).eps * squares.max()
+    is_known = squares > least
+    count = int(is_known.sum())
+    values = np.zeros_like(squares)
+    values[:count] = np.sqrt(squares[is_known])
+    if not is_whole:
+        return values
+    right = right[:, is_known]
+    left = np.asarray(tall @ right) / values[:count]
+    left, right = (_completed(one, k) for one in (left, right))
+    if not is_tall:
+        left, right = right, left
+    return left, values, right.conj().T
+
+
+def _completed(columns: Any, count: int) -> Any:
+    """Orthonormal columns, and others to be so many."""
+    while columns.shape[1] < count:
+        more = _orthogonal(np.zeros(len(columns), columns.dtype), columns)
+        columns = np.column_stack([columns, more])
+    return columns
+
+
+def lobpcg(*args: Any, **kwargs: Any) -> Any:
+    """CuPy does not say how far from its tolerance it ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return _linalg().lobpcg(*args, **kwargs)
 
 
 OWN: Final[dict[str, Callable[..., Any]]] = {
@@ -171,4 +225,5 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupyx.scipy.sparse.linalg.lsmr": lsmr,
     "cupyx.scipy.sparse.linalg.eigsh": eigsh,
     "cupyx.scipy.sparse.linalg.svds": svds,
+    "cupyx.scipy.sparse.linalg.lobpcg": lobpcg,
 }

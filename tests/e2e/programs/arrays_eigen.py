@@ -1,6 +1,7 @@
 """Eigenvalue and least-squares solvers of operators of a program's own functions."""
 
 import io
+import warnings
 from contextlib import redirect_stdout
 
 import cupy as cp
@@ -9,6 +10,7 @@ import cupyx.scipy.sparse.linalg as solvers
 import numpy as np
 import scipy.sparse.linalg as theirs
 from array_checks import refused
+from numpy.exceptions import ComplexWarning
 
 KINDS = "fdFD"
 NEAR = {"f": 2e-4, "F": 2e-4, "d": 1e-10, "D": 1e-10}
@@ -108,6 +110,35 @@ def case_singular_values_are_scipys():
             np.testing.assert_allclose(alone.get(), expected, rtol=10 * NEAR[kind])
 
 
+def case_a_tolerance_is_the_residuals_length():
+    for scale in (1e4, 1e-4):
+        matrix = hermitian(60, "d") * scale
+        for given in (operator(matrix), cp.asarray(matrix)):
+            w, x = solvers.eigsh(given, 3, which="SA", tol=1e-6 * scale, ncv=20)
+            far = np.linalg.norm(matrix @ x.get() - x.get() * w.get())
+            assert far < 2e-6 * scale, far
+            rough, _ = solvers.eigsh(given, 3, which="SA", tol=1e9, ncv=5)
+            assert np.abs(rough.get() - w.get()).max() > 1e-3 * scale
+    wide = drawn((20, 50), "d")
+    for kind in "dDF":
+        for matrix in (wide.astype(kind), wide.T.astype(kind)):
+            for given in ({"tol": 1e-4}, {"maxiter": 200}, {"ncv": 12, "tol": 1e-4}):
+                for each in (operator(matrix), cp.asarray(matrix)):
+                    u, s, vt = solvers.svds(each, 3, **given)
+                    expected = np.linalg.svd(matrix)[1][2::-1]
+                    np.testing.assert_allclose(s.get(), expected, rtol=1e-4)
+                    left = matrix @ vt.get().conj().T - u.get() * s.get()
+                    assert np.abs(left).max() < 1e-3
+            alone = solvers.svds(
+                cp.asarray(matrix), 3, tol=1e-4, return_singular_vectors=False
+            )
+            np.testing.assert_allclose(alone.get(), expected, rtol=1e-4)
+    thin = drawn((30, 2), "d") @ drawn((2, 20), "d", 1)
+    u, s, vt = solvers.svds(cp.asarray(thin), 4, maxiter=300)
+    np.testing.assert_allclose(u.get().T @ u.get(), np.eye(4), atol=1e-8)
+    np.testing.assert_allclose((u * s @ vt).get(), thin, atol=1e-6)
+
+
 def case_singular_values_that_are_none():
     matrix = drawn((30, 2), "d") @ drawn((2, 20), "d", 1)
     u, s, vt = solvers.svds(operator(matrix), 4)
@@ -153,8 +184,13 @@ def case_blocks_of_eigenvalues_are_scipys():
 def case_blocks_take_constraints_and_matrices():
     matrix = hermitian(60, "d")
     values, vectors = np.linalg.eigh(matrix)
-    start, kept = cp.asarray(drawn((60, 2), "d", 2)), drawn((60, 2), "d", 2)
-    for given in (operator(matrix), cp.asarray(matrix), sparse.csr_matrix(matrix)):
+    kept, y = drawn((60, 2), "d", 2), vectors[:, :2]
+    for given in (
+        operator(matrix),
+        cp.asarray(matrix),
+        sparse.csr_matrix(cp.asarray(matrix)),
+    ):
+        start = cp.asarray(kept)
         w, _ = solvers.lobpcg(
             given,
             start,
@@ -165,13 +201,31 @@ def case_blocks_take_constraints_and_matrices():
             maxiter=40,
         )
         np.testing.assert_allclose(w.get(), values[2:4], rtol=1e-8)
-    assert (start.get() == kept).all()
+        # As CuPy does it: the constraints are taken from the program's own array.
+        np.testing.assert_allclose(start.get(), kept - y @ (y.T @ kept), atol=1e-12)
+    weights = np.diag(np.arange(1.0, 61))
+    for given in (operator, cp.asarray):
+        start = cp.asarray(kept)
+        solvers.lobpcg(given(matrix), start, given(weights), Y=cp.asarray(y))
+        np.testing.assert_allclose(y.T @ weights @ start.get(), 0, atol=1e-9)
     w, v = solvers.lobpcg(operator(matrix[:8, :8]), start[:8], largest=True)
     np.testing.assert_allclose(w.get(), np.linalg.eigvalsh(matrix[:8, :8])[:-3:-1])
     assert v.shape == (8, 2)
-    with redirect_stdout(io.StringIO()) as text:
-        solvers.lobpcg(operator(matrix), start, maxiter=1, verbosityLevel=1)
-    assert "residual norm(s)" in text.getvalue()
+    for given in (operator, cp.asarray):
+        with redirect_stdout(io.StringIO()) as text, warnings.catch_warnings():
+            warnings.simplefilter("error")  # CuPy does not warn if it ends early
+            for level in (0, 1):
+                w, *histories = solvers.lobpcg(
+                    given(matrix),
+                    start,
+                    maxiter=1,
+                    verbosityLevel=level,
+                    retLambdaHistory=True,
+                    retResidualNormsHistory=True,
+                )
+                assert type(w) is cp.ndarray
+                assert [type(one) for one in histories] == [cp.ndarray, list, list]
+        assert text.getvalue().count("residual norm(s)") >= 1
 
 
 def case_least_squares_are_scipys():
@@ -192,19 +246,29 @@ def case_least_squares_are_scipys():
                     key: cp.asarray(value) if key == "x0" else value
                     for key, value in given.items()
                 }
-                found = solvers.lsmr(operator(matrix), cp.asarray(right), **there)
+                with warnings.catch_warnings(record=True) as warned:
+                    warnings.simplefilter("always")
+                    both = [
+                        solvers.lsmr(given_as(matrix), cp.asarray(right), **there)
+                        for given_as in (operator, cp.asarray)
+                    ]
+                found = both[0]
+                # CuPy casts the solution to float64, whatever the system is of.
+                kinds = {one.category for one in warned}
+                assert kinds == ({ComplexWarning} if kind in "FD" else set()), kinds
+                assert both[0][0].dtype == both[1][0].dtype == np.float64
                 wide = matrix.astype("D" if kind in "FD" else "d")
                 if "x0" in given:
                     given = {"x0": start.astype(wide.dtype)}
                 given = {"maxiter": 5 * min(shape), **given}  # CuPy's default
                 expected = theirs.lsmr(wide, right.astype(wide.dtype), **given)
-                assert found[0].dtype == wide.dtype
                 if kind in "dD" and given.get("atol", 1):
                     assert found[1:3] == expected[1:3], (given, found, expected)
                     np.testing.assert_allclose(found[3:], expected[3:], 1e-4, 1e-4)
-                np.testing.assert_allclose(
-                    found[0].get(), expected[0], rtol=1e-3, atol=1e-3
-                )
+                for x, *_ in both:
+                    np.testing.assert_allclose(
+                        x.get(), expected[0].real, rtol=1e-3, atol=1e-3
+                    )
     zeros = solvers.lsmr(operator(matrix), cp.zeros(12))
     assert zeros[1:3] == (0, 0)
     assert not zeros[0].any()

@@ -147,7 +147,7 @@ def _print(text: str) -> None:
 
 
 def _constraint(y: Any, b: Any) -> Callable[[Any], Any]:
-    """Takes from columns what they have of ``y``."""
+    """Takes from columns, where they stand, what they have of ``y``."""
     if y is None:
         return lambda columns: columns
     of_b = y if b is None else b.matmat(y)
@@ -155,28 +155,47 @@ def _constraint(y: Any, b: Any) -> Callable[[Any], Any]:
 
     def without(columns: Any) -> Any:
         parts = call("cupy.linalg.solve", (gram, _adjoint(of_b) @ columns), {})
-        return columns - y @ parts
+        columns -= y @ parts
+        return columns
 
     return without
 
 
-@solver("lobpcg")
+def _begin(given: dict[str, Any]) -> bool:
+    """Check the operators, and free the start of the constraints where it stands.
+
+    CuPy does that to the program's own array, and so does this.
+
+    Returns:
+        Whether something is to be printed, which can only be done here.
+
+    Raises:
+        ValueError: an operator or the start has the wrong shape.
+    """
+    x, y, b = given["X"], given.get("Y"), given.get("B")
+    if len(x.shape) != 2:
+        raise ValueError("expected rank-2 array for argument X")
+    n, count = x.shape
+    for one in (given["A"], b, given.get("M")):
+        if one is not None and aslinearoperator(one).shape != (n, n):
+            raise ValueError("operator has invalid shape")
+    if y is not None and n - y.shape[1] >= 5 * count:
+        _constraint(y, None if b is None else aslinearoperator(b))(x)
+    return bool(given.get("verbosityLevel"))
+
+
+@solver("lobpcg", _begin)
 def lobpcg(a: Any, x: Any, *, largest: Any, tol: Any, maxiter: Any, **how: Any) -> Any:
     """Eigenvalues and vectors, beginning with the columns of ``x``.
 
     Raises:
-        ValueError: an operator or the start has the wrong shape.
         NotImplementedError: constraints, and columns enough for a dense solver.
     """
-    if x.ndim != 2:
-        raise ValueError("expected rank-2 array for argument X")
     n, count = x.shape
     operators = [
         None if one is None else aslinearoperator(one)
         for one in (a, how["B"], how["M"])
     ]
-    if any(one is not None and one.shape != (n, n) for one in operators):
-        raise ValueError("operator has invalid shape")
     of_a, of_b, of_m = operators
     assert of_a is not None
     kind = np.result_type(x.dtype, np.float32, of_a.dtype)
@@ -211,7 +230,7 @@ def _dense(problem: _Problem, count: int, kind: Any) -> Any:
 
 def _iterated(problem: _Problem, start: Any, limit: float, most: int) -> Any:
     count = start.shape[1]
-    x = problem.block(problem.constraint(start))
+    x = problem.block(start)
     x = x.combined(upload(problem.best(x, count)))
     problem.histories[0].append(upload(problem.values))
     active = np.ones(count, bool)

@@ -145,14 +145,16 @@ def eigsh(
         v0 = call("cupy.random.random", ((n,),), {})
     basis = _Basis(operator.matvec, size, v0.astype(operator.dtype).ravel())
     most = 10 * n if maxiter is None else maxiter
-    tol = tol or 4 * k**0.5 * float(np.finfo(operator.dtype).eps)
+    machine = 4 * k**0.5 * float(np.finfo(operator.dtype).eps)
     at, kept = 0, min(k + (size - k) // 3, size - 2)
     while True:
         values, vectors, beside = basis.grow(at)
         order = np.argsort(_WANTED[which](values))
         chosen = np.sort(order[-k:])
         far = np.linalg.norm(beside * vectors[-1, chosen])
-        is_done = not far > tol * np.abs(values).max() or basis.size == n
+        # A tolerance is the residuals' length; the machine's is relative to the values.
+        limit = tol or machine * np.abs(values).max()
+        is_done = not far > limit or basis.size == n
         if is_done or basis.products >= most:
             break
         at = basis.restart(vectors[:, order[-kept:]])

@@ -196,7 +196,7 @@ def _iterated(
         length = norm(x)
         reason = tests.stop(far, abs(zeta_bar), size, condition, length)
     return (
-        x,
+        x.astype(np.float64),  # of complex numbers the real parts, with a warning
         reason or (7 if done else 0),
         done,
         far,
