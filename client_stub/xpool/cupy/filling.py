@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import math
+import sys
 from types import ModuleType
 from typing import Any, Final
 
@@ -54,14 +55,43 @@ SAME: Final = {"cupyx.scipy.special": {"psi": "digamma"}}
 INSTEAD: Final = {
     "cupy.alen": "len",
     "cupy.asscalar": "ndarray.item",
+    "cupy.block": "cupy.concatenate, or cupy.vstack of cupy.hstack",
     "cupy.bool8": "cupy.bool_",
+    "cupy.char": "strings on the host",
+    "cupy.core": "cupy",
+    "cupy.cuda.cub": "cupy's functions, which use it on a GPU",
+    "cupy.cuda.function": "cupy.RawModule",
+    "cupy.cuda.nvrtc": "cupy.RawModule",
+    "cupy.cuda.texture": "cupyx.scipy.ndimage.map_coordinates",
+    "cupy.cuda.thrust": "cupy.sort and cupy.argsort",
+    "cupy.errstate": "cupyx.errstate",
     "cupy.float": "float",
+    "cupy.frompyfunc": "cupy.vectorize",
+    "cupy.geomspace": "cupy.logspace",
+    "cupy.histogram_bin_edges": "the second result of cupy.histogram",
+    "cupy.insert": "cupy.concatenate",
     "cupy.int": "int",
+    "cupy.linalg.multi_dot": "the operator @",
+    "cupy.ma": "cupy.where, or nan and cupy.nanmean and its kin",
     "cupy.mat": "cupy.asarray",
     "cupy.matrix": "cupy.asarray",
+    "cupy.memmap": "cupy.asarray(numpy.memmap(...))",
+    "cupy.nanpercentile": "cupy.percentile of array[~cupy.isnan(array)]",
+    "cupy.nanquantile": "cupy.quantile of array[~cupy.isnan(array)]",
+    "cupy.ndenumerate": "cupy.ndindex",
+    "cupy.nditer": "operations on whole arrays",
     "cupy.object": "an array of numbers",
+    "cupy.prof": "cupyx.profiler",
+    "cupy.random.MT19937": "cupy.random.XORWOW",
+    "cupy.random.PCG64": "cupy.random.XORWOW",
+    "cupy.random.Philox": "cupy.random.Philox4x3210",
+    "cupy.rec": "arrays with fields: cupy.zeros(n, dtype=[(name, type), ...])",
+    "cupy.seterr": "cupyx.seterr",
+    "cupy.sparse": "cupyx.scipy.sparse",
+    "cupy.util": "cupyx",
+    "cupyx.optimizing": "kernels as they are: nothing is tuned here",
 }
-"""What to use where programs look for a name that CuPy no longer has."""
+"""What to use where programs look for a name that CuPy, or xpool, has not."""
 
 
 def fill(module: ModuleType) -> None:
@@ -162,10 +192,29 @@ def _not_yet(full: str, what: list[Any]) -> Any:
 def _missing(module: str) -> Any:
     def missing(name: str) -> Any:
         full = f"{module}.{name}"
-        instead = INSTEAD.get(full)
-        hint = f"; use {instead}" if instead else ""
-        if name in api().get(module, {}):
-            hint = ": xpool does not offer it yet"
-        raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+        if full in api() or full in finder.MAKERS:
+            return importlib.import_module(full)
+        raise AttributeError(
+            f"module {module!r} has no attribute {name!r}{_instead(module, name)}",
+            name=name,
+            obj=sys.modules.get(module),
+        )
 
     return missing
+
+
+def _instead(module: str, name: str) -> str:
+    """What else to use, as the end of a sentence."""
+    is_special = name.startswith("_")
+    hint = INSTEAD.get(f"{module}.{name}")
+    if hint is not None:
+        return f"; use {hint}"
+    if name in api().get(module, {}):
+        return ": xpool does not offer it yet"
+    theirs = module.replace("cupyx.", "", 1).replace("cupy", "numpy", 1)
+    host = sys.modules.get(theirs)
+    if is_special or host is None or name not in vars(host):
+        return ""
+    if not callable(vars(host)[name]):
+        return f"; CuPy has none: {theirs}.{name} is for the host"
+    return f"; CuPy has none: use {theirs}.{name} on the host, with array.get()"

@@ -21,6 +21,14 @@ from xpool.cupy import transfer
 from xpool.cupy.described import UnsupportedDtype
 from xpool.cupy.device import device
 from xpool.cupy.geometry import Geometry, check_dtype
+from xpool.cupy.host_arguments import (
+    ALL_REMOTE,
+    by_method,
+    check_remote,
+    named,
+    places_of,
+    taken,
+)
 from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import ndarray
 
@@ -41,33 +49,6 @@ VIEW_RULES: Final[set[str]] = set()
 
 OWN: Final[dict[str, Callable[..., Any]]] = {}
 """Functions that are written by hand, by full name."""
-
-TAKES_HOST_ARRAYS: Final = (
-    "cupy.random.",
-    "cupy.testing.",
-    "cupyx.scipy.",
-    "cupy.average",
-    "cupy.einsum",
-    "cupy.histogram",
-    "cupy.append",
-    "cupy.delete",
-    "cupy.unwrap",
-    "cupy.place",
-    "cupy.searchsorted",
-    "cupy.asarray_chkfinite",
-    "cupy.require",
-    "cupy.gradient",
-)
-"""Beginnings of functions that take NumPy arrays, as CuPy's do."""
-
-BY_METHOD: Final = frozenset(
-    f"cupy.{name}"
-    for name in (
-        *("sum", "prod", "max", "min", "amax", "amin", "mean", "std", "var"),
-        *("argmax", "argmin", "reshape", "transpose", "swapaxes"),
-    )
-)
-"""Functions that only call their argument's method: a NumPy array's gives NumPy's."""
 
 LOCAL_ONLY: Final = ("cupy.cuda", "cupyx.profiler", "cupy.testing")
 """Modules whose functions are never sent: they are about this process."""
@@ -154,19 +135,6 @@ def _alias(function: Callable[..., Any]) -> Callable[..., Any]:
     return alias
 
 
-def without_host(value: Any) -> Any:
-    """An argument of a function that takes no host arrays: those of no dimension do.
-
-    Raises:
-        TypeError: it is a host array with dimensions.
-    """
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.ndim:
-        raise TypeError(f"Unsupported type {type(value)}")
-    return value[()]
-
-
 def _refused(full: str) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"xpool: {full} is not available in the pool")
@@ -175,17 +143,24 @@ def _refused(full: str) -> Callable[..., Any]:
 
 
 def _general(full: str) -> Callable[..., Any]:
-    takes_host = full.startswith(TAKES_HOST_ARRAYS)
     is_linalg = full.startswith("cupy.linalg.")
+    places, is_joined = places_of(full), full in ALL_REMOTE
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if full in BY_METHOD and args and isinstance(args[0], np.ndarray):
-            return getattr(np, full.removeprefix("cupy."))(*args, **kwargs)
-        if not takes_host:
-            args = tuple([without_host(one) for one in args])
-        dtype = kwargs.get("dtype")
-        if dtype is not None:
-            kwargs["dtype"] = check_dtype(dtype)
+        for one in args:
+            if isinstance(one, np.ndarray):
+                found = by_method(full, args, kwargs)
+                if found is not NotImplemented:
+                    return found
+                args = taken(places, args)
+                break
+        if is_joined and args:
+            check_remote(args[0])
+        if kwargs:
+            kwargs = named(kwargs)
+            dtype = kwargs.get("dtype")
+            if dtype is not None:
+                kwargs["dtype"] = check_dtype(dtype)
         if is_linalg and getattr(linalg_errors, "is_raised", False):
             return device().call("xpool.raising", (full, *args), kwargs)
         return call(full, args, kwargs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
+
 from xpool.cupy import ndarray as arrays
 from xpool.cupy.device import device
 from xpool.cupy.encoding import new_number
@@ -14,6 +16,7 @@ from xpool.cupy.operands import BINARY, BOOL, COMPARE, UNARY, is_operand
 from xpool.cupy.plans import NUMBER_ENCODERS
 from xpool.cupy.ufunc import ufunc
 
+_COMPARISONS: Final = frozenset(COMPARE.values())
 _PLAIN_NE: Final[Any] = object.__ne__
 
 
@@ -22,6 +25,7 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
     make = object.__new__
     where = device()
     encoders = NUMBER_ENCODERS
+    is_comparison = uf.__name__ in _COMPARISONS
 
     def operate(a: ndarray, b: Any) -> Any:
         kind = type(b)
@@ -32,6 +36,8 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
             key = (a._geo, kind)
             ref = encoders[kind](b)
         elif is_operand(b):
+            if is_comparison and isinstance(b, np.ndarray) and not b.ndim:
+                b = b.item()  # as CuPy does, which takes no others from the host
             return uf(b, a) if reflected else uf(a, b)
         else:
             return NotImplemented

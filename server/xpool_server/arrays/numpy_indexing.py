@@ -70,9 +70,9 @@ def set_item(array: Any, key: Any, value: Any) -> None:
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
     """Items by number; numbers out of bounds wrap around."""
-    if isinstance(indices, np.ndarray):
-        return np.take(a, indices, axis, out, "wrap")
-    return np.take(a, indices, axis, out)
+    if not isinstance(indices, np.ndarray):
+        indices = np.asarray(indices, dtype=int)
+    return np.take(a, indices, axis, out, "wrap")
 
 
 def take_along_axis(a: Any, indices: Any, axis: Any) -> Any:

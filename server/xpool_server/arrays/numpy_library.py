@@ -16,6 +16,7 @@ from xpool_protocol.errors import ArgumentInvalid
 
 from xpool_server.arrays import (
     kernel_calls,
+    numpy_gone,
     numpy_linalg,
     numpy_random,
     numpy_reductions,
@@ -47,6 +48,7 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **scipy_filters.OWN,
     **scipy_functions.OWN,
     **sparse_solvers.OWN,
+    **numpy_gone.OWN,
     **kernel_calls.OWN,
 }
 _TYPE_NAMES: Final = {"cKDTree": "KDTree"}

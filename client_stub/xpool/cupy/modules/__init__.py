@@ -33,6 +33,7 @@ from xpool.cupy.modules import (
     least_squares,
     listing,
     measurements,
+    peaks,
     poly,
     profiler,
     random,
@@ -44,6 +45,7 @@ from xpool.cupy.modules import (
     spectra,
     testing,
     toplevel,
+    wavelets,
 )
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "least_squares",
     "listing",
     "measurements",
+    "peaks",
     "poly",
     "profiler",
     "random",
@@ -88,4 +91,5 @@ __all__ = [
     "spectra",
     "testing",
     "toplevel",
+    "wavelets",
 ]

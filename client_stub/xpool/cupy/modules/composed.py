@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xpool.cupy.functions import call, own, without_host
+from xpool.cupy.functions import call, own
 from xpool.cupy.geometry import check_dtype
+from xpool.cupy.host_arguments import by_method, without_host
 from xpool.cupy.ndarray import ndarray
 
 
@@ -72,6 +73,10 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> An
 @own("cupy.clip")
 def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
     """Items within bounds; both have to be given, unlike the method's."""
+    if isinstance(a, np.ndarray):
+        found = by_method("cupy.clip", (a, a_min, a_max), {"out": out})
+        if found is not NotImplemented:
+            return found
     given = [without_host(one) for one in (a, a_min, a_max)]
     return call("cupy.clip", given, {} if out is None else {"out": out})
 

@@ -63,6 +63,14 @@ def get_local_runtime_version() -> int:
     return RUNTIME_VERSION
 
 
+def _no_path() -> None:
+    """CUDA is the server's: there is no folder of it here."""
+
+
+for _name in ("get_cuda_path", "get_nvcc_path", "get_rocm_path", "get_hipcc_path"):
+    own(f"cupy.cuda.{_name}")(_no_path)
+
+
 def _pinned(name: str) -> None:
     function = getattr(np, name)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from xpool.cupy.functions import call, own, without_host
+from xpool.cupy.functions import call, own
+from xpool.cupy.host_arguments import places_of, taken, without_host
 from xpool.cupy.indexing import assignment_fits
 from xpool.cupy.ndarray import ndarray
 from xpool.cupy.operands import result_shape
@@ -72,12 +73,15 @@ def _is_copied(dst: Any, src: Any, casting: Any, where: Any) -> bool:
         return False
 
 
+_PUT_PLACES = places_of("cupy.put")
+
+
 @own("cupy.put")
 def put(a: Any, ind: Any, v: Any, mode: Any = "wrap") -> None:
     """Write values to the items of these numbers."""
-    given = without_host(a), without_host(ind), without_host(v)
-    if not post_put("cupy.put", *given, mode):
-        call("cupy.put", given, {"mode": mode})
+    a, ind, v = taken(_PUT_PLACES, (a, ind, v))
+    if not post_put("cupy.put", a, ind, v, mode):
+        call("cupy.put", (a, ind, v), {"mode": mode})
 
 
 def _scatter(name: str) -> None:

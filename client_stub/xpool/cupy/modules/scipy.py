@@ -311,6 +311,12 @@ for _format in FORMATS:
     own(f"cupyx.scipy.sparse.isspmatrix_{_format}")(_is_format)
 
 
+@own("cupyx.scipy.sparse.linalg.factorized")
+def factorized(A: Any) -> Any:  # noqa: N803  CuPy's name
+    """What solves systems with this matrix, which is decomposed once."""
+    return call("cupyx.scipy.sparse.linalg.splu", (A,), {}).solve
+
+
 @own("cupyx.scipy.sparse.random")
 def random(
     m: int,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xpool.cupy.functions import BY_METHOD, call, own, without_host
+from xpool.cupy.functions import call, own
+from xpool.cupy.host_arguments import by_method, places_of, taken, without_host
 from xpool.cupy.ndarray import ndarray
 
 
@@ -24,8 +25,9 @@ def _method(name: str, positional: Callable[..., tuple[Any, ...]]) -> None:
         if type(a) is ndarray:
             given = positional(*args, **kwargs)
             return getattr(a, name)(*given[0], **given[1])
-        if full in BY_METHOD and isinstance(a, np.ndarray):
-            return getattr(np, name)(a, *args, **kwargs)
+        found = by_method(full, (a, *args), kwargs)
+        if found is not NotImplemented:
+            return found
         return call(full, (without_host(a), *args), kwargs)
 
     own(full)(function)
@@ -40,7 +42,8 @@ def _ravel(order: Any = "C") -> Any:
 
 
 def _transpose(axes: Any = None) -> Any:
-    return (() if axes is None else (axes,)), {}
+    given = tuple(axes) if isinstance(axes, np.ndarray) else axes
+    return (() if given is None else (given,)), {}
 
 
 def _swapaxes(axis1: Any, axis2: Any) -> Any:
@@ -71,10 +74,13 @@ def permute_dims(a: Any, axes: Any = None) -> Any:
 
 def _at_least(ndim: int, shape_of: Callable[[tuple[int, ...]], Any]) -> None:
     name = f"cupy.atleast_{ndim}d"
+    places = places_of(name)
 
     def function(*arys: Any) -> Any:
+        arys = taken(places, arys)
         if any(type(one) is not ndarray for one in arys) or not arys:
-            return call(name, tuple(map(without_host, arys)), {})
+            made = call(name, arys, {})
+            return list(made) if isinstance(made, tuple) else made
         found = [
             one if one.ndim >= ndim else one.reshape(shape_of(one.shape))
             for one in arys

@@ -198,7 +198,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Geometry:
     shape = (geo.size,) if axis is None else geo.shape
     at = 0 if axis is None else normalized_axis(axis, geo.ndim)
     length = shape[at]
-    if not length or (type(indices) is int and not -length <= indices < length):
+    if not length:
         raise NoRule
     return geometry((*shape[:at], *chosen, *shape[at + 1 :]), geo.dtype)
 

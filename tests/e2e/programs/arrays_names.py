@@ -1,0 +1,102 @@
+"""Names that CuPy has and NumPy no longer has, and names that CuPy has not."""
+
+import importlib
+import math
+import warnings
+
+import cupy as cp
+import cupyx
+import cupyx.linalg
+import numpy as np
+import scipy.special
+from array_checks import refused
+
+
+def close(found, expected):
+    assert type(found) is cp.ndarray, type(found)
+    np.testing.assert_allclose(found.get(), expected, rtol=1e-10, atol=1e-12)
+
+
+def case_what_numpy_has_no_more():
+    whole = cp.arange(6).reshape(2, 3)
+    close(whole.ptp(), 5)
+    close(whole.ptp(axis=1), [2, 2])
+    assert cp.asfarray(whole).dtype == np.float64
+    assert cp.asfarray(whole, dtype="f").dtype == np.float32
+    assert cp.asfarray(whole, dtype="i").dtype == np.float64
+    matrix = np.array([[2.0, 1], [1, 3]])
+    close(cupyx.linalg.invh(cp.asarray(matrix)), np.linalg.inv(matrix))
+    close(cupyx.scipy.linalg.kron(whole, whole), np.kron(whole.get(), whole.get()))
+    theta, phi = cp.linspace(0, 6, 5), cp.linspace(0, 3, 5)
+    found = cupyx.scipy.special.sph_harm(1, 2, theta, phi)
+    close(found, scipy.special.sph_harm_y(2, 1, phi.get(), theta.get()))
+    x = cp.linspace(0.1, 0.9, 4)
+    close(cupyx.scipy.special.btdtr(2.0, 3.0, x), scipy.special.betainc(2, 3, x.get()))
+    close(
+        cupyx.scipy.special.btdtri(2.0, 3.0, x), scipy.special.betaincinv(2, 3, x.get())
+    )
+
+
+def case_transforms_of_the_last_axes_do_not_warn():
+    cube = cp.arange(24.0).reshape(2, 3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("fftn", "ifftn", "rfftn", "irfftn"):
+            found = getattr(cp.fft, name)(cube, (2, 4))
+            theirs = getattr(np.fft, name)(cube.get(), (2, 4), axes=(-2, -1))
+            close(found, theirs)
+
+
+def case_wavelets():
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        hat = cupyx.scipy.signal.ricker(5, 2.0)
+        height = 2 / (math.sqrt(6.0) * math.pi**0.25)
+        close(hat[2], height)
+        close(hat[0], height * (1 - 1.0) * math.exp(-0.5))
+        wave = cupyx.scipy.signal.morlet2(7, 1.5)
+        close(wave[3], math.pi**-0.25 / math.sqrt(1.5))
+        close(cupyx.scipy.signal.morlet(9)[4], math.pi**-0.25 * (1 - math.exp(-12.5)))
+        close(cupyx.scipy.signal.qmf(cp.array([1.0, 2, 3])), [3, -2, 1])
+        line = cp.sin(cp.arange(40.0) / 3)
+        rows = cupyx.scipy.signal.cwt(line, cupyx.scipy.signal.ricker, [1, 3])
+        wide = cupyx.scipy.signal.ricker(30, 3)
+    close(rows[1], np.convolve(line.get(), wide.get()[::-1], "same"))
+    assert {one.category.__name__ for one in warned} == {"VisibleDeprecationWarning"}
+
+
+def case_submodules_are_there_without_an_import():
+    for name in ("special", "fftpack", "signal", "stats", "interpolate", "linalg"):
+        assert getattr(cupyx.scipy, name).__name__ == f"cupyx.scipy.{name}"
+    assert cp.cuda.get_cuda_path() is None
+    assert cp.cuda.get_nvcc_path() is None
+
+
+def case_a_name_that_is_missing_says_what_else():
+    for module, name, text in (
+        (cp, "insert", "use cupy.concatenate"),
+        (cp, "geomspace", "use cupy.logspace"),
+        (cp, "errstate", "use cupyx.errstate"),
+        (cp, "sparse", "use cupyx.scipy.sparse"),
+        (cp, "busday_count", "use numpy.busday_count on the host, with array.get()"),
+        (cp, "datetime64", "CuPy has none"),
+        (cp.linalg, "einsum_path", "has no attribute"),
+        (cp.random, "PCG64", "use cupy.random.XORWOW"),
+        (cp.random, "SeedSequence", "use numpy.random.SeedSequence"),
+        (cupyx.scipy.special, "ellipe", "use scipy.special.ellipe on the host"),
+        (cp, "no_such_name", "module 'cupy' has no attribute 'no_such_name'"),
+    ):
+        assert not hasattr(module, name)
+        refused(AttributeError, lambda: getattr(module, name), text)  # noqa: B023
+    try:
+        cp.argmux  # noqa: B018
+    except AttributeError as error:
+        assert (error.name, error.obj) == ("argmux", cp)
+    refused(ModuleNotFoundError, lambda: importlib.import_module("cupyx.scipy.io"))
+
+
+if __name__ == "__main__":
+    for name, case in list(globals().items()):
+        if name.startswith("case_"):
+            case()
+            print(name.removeprefix("case_"), flush=True)
