@@ -12,6 +12,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Final
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+"""Where the libraries beneath NumPy and SciPy read how many threads to start, once."""
 
 _elsewhere: set[int] = set()
 """Of this worker; empty: its device has no processors of its own."""
@@ -29,6 +37,15 @@ def run_on(cores: Iterable[int]) -> None:
     _elsewhere.clear()
     _elsewhere.update(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores))
+
+
+def limit_libraries(threads: int) -> None:
+    """Let libraries that are not loaded yet compute with so many threads.
+
+    What the administrator has set for one of them stays.
+    """
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(threads))
 
 
 def leave_lowest_class(pid: int) -> None:

@@ -27,7 +27,7 @@ from xpool_protocol.errors import PoolError
 from xpool_server.addresses import lane_host, listen_within, port_range
 from xpool_server.host_memory import keep_memory
 from xpool_server.leash import die_with_parent
-from xpool_server.processors import run_on
+from xpool_server.processors import limit_libraries, run_on
 
 if TYPE_CHECKING:
     from xpool_server.arbiter.turn import Turn
@@ -139,6 +139,8 @@ def _serve(options: argparse.Namespace) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = options.visible
         if options.device == "cpu":
             keep_memory()
+        if options.threads > 0:
+            limit_libraries(options.threads)
         import torch
 
         from xpool_server.driver import ControlPipe, Worker
