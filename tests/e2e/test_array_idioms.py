@@ -21,6 +21,8 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
         ("arrays_operators", "off"),
         ("arrays_eigen", "off"),
         ("arrays_tested", "off"),
+        ("arrays_repeated", "on"),
+        ("arrays_repeated", "off"),
     ],
 )
 def test_idioms(xpool_run: Runner, name: str, torch: str) -> None:

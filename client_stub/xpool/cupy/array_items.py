@@ -14,11 +14,11 @@ from xpool.cupy.geometry import geometry
 from xpool.cupy.indexing import (
     NoRule,
     assignment_fits,
+    basic_index,
     is_mask,
     picked_shape,
-    view_shape,
 )
-from xpool.cupy.ndarray import method, ndarray, posted, posted_view
+from xpool.cupy.ndarray import method, ndarray, posted, queued_view
 
 _NUMBERS: Final = frozenset({int, float, bool, complex})
 
@@ -34,12 +34,13 @@ def get_items(self: ndarray, key: Any) -> Any:
     """A view, or the items that arrays pick."""
     geo = self._geo
     try:
-        shape = view_shape(geo.shape, key)
+        shape, index = basic_index(geo.shape, key)
     except NoRule:
         if geo.dtype.names is not None and described.is_field_key(key):
             return field_of(self, key)
         return _picked(self, index_of(key))
-    return posted_view(self, "ndarray.__getitem__", shape, (self, key))
+    arguments = b"\x02" + self._ref + index + b"\x00"
+    return queued_view(self, "ndarray.__getitem__", shape, arguments)
 
 
 def _picked(self: ndarray, key: Any) -> Any:
@@ -67,10 +68,10 @@ def set_items(self: ndarray, key: Any, value: Any) -> None:
     given = value._geo.shape if type(value) is ndarray else ()
     try:
         try:
-            shape = view_shape(self._geo.shape, key)
+            shape, index = basic_index(self._geo.shape, key)
         except NoRule:
             key = index_of(key)
-            shape = assigned_shape(self, key)
+            shape, index = assigned_shape(self, key), encode(key)
         if not assignment_fits(self._geo.dtype, shape, value, given):
             raise NoRule
     except NoRule:
@@ -80,7 +81,7 @@ def set_items(self: ndarray, key: Any, value: Any) -> None:
         where.head("ndarray.__setitem__", 0)
         + b"\x03"
         + self._ref
-        + encode(key)
+        + index
         + encode(value)
         + b"\x00"
     )

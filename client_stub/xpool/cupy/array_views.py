@@ -11,11 +11,10 @@ from xpool.cupy import described
 from xpool.cupy.axes import normalized_axes, normalized_axis, reshaped
 from xpool.cupy.device import device
 from xpool.cupy.geometry import check_dtype, geometry
-from xpool.cupy.known_calls import KnownCalls, key_of
+from xpool.cupy.known_calls import NO_KEYWORDS, KnownCalls
 from xpool.cupy.ndarray import (
     as_shape,
     in_class,
-    made,
     method,
     ndarray,
     posted,
@@ -23,7 +22,11 @@ from xpool.cupy.ndarray import (
 )
 
 _type = type
-_reshapes: Final = KnownCalls("ndarray.reshape", made, is_view=True)
+_reshapes: Final = KnownCalls("ndarray.reshape", is_view=True)
+_transposes: Final = KnownCalls("ndarray.transpose", is_view=True)
+_ravels: Final = KnownCalls("ndarray.ravel", is_view=True)
+_casts: Final = KnownCalls("ndarray.astype", is_view=False)
+_copies: Final = KnownCalls("ndarray.copy", is_view=False)
 
 
 @method("__copy__")
@@ -41,9 +44,15 @@ def deep_copy_of(self: ndarray, memo: Any) -> ndarray:
 @method("copy")
 def copied(self: ndarray, order: str | None = "C") -> ndarray:
     """A copy of the array."""
+    given = (self, order)
+    known = _copies.repeat(given)
+    if known is not None:
+        return known
     if order not in ("C", "F", "A", "K", None):
         raise TypeError("order not understood. order=%s" % order)  # noqa: UP031
-    return posted("ndarray.copy", self._geo, (self, order or "K"))
+    sent = (self, order or "K")
+    _copies.keep((given, NO_KEYWORDS), self._geo, sent)
+    return posted("ndarray.copy", self._geo, sent)
 
 
 @method("astype")
@@ -56,6 +65,10 @@ def astype(
     copy: bool = True,
 ) -> ndarray:
     """A copy of another dtype."""
+    given = (self, dtype, order, casting, subok, copy)
+    known = _casts.repeat(given)
+    if known is not None:
+        return known
     if subok is not None:
         raise TypeError("subok is not supported yet")
     wanted = check_dtype(float if dtype is None else dtype)
@@ -72,7 +85,8 @@ def astype(
         flags = self._known_layout()[1]
         if flags & (LAYOUT_C if order == "C" else LAYOUT_F):
             return self
-    if self.dtype.kind == "c" and wanted.kind not in "bc":
+    is_warned = self.dtype.kind == "c" and wanted.kind not in "bc"
+    if is_warned:
         import warnings
 
         warnings.warn(
@@ -80,36 +94,40 @@ def astype(
             np.exceptions.ComplexWarning,
             stacklevel=2,
         )
+    sent = (self, wanted, order or "K", "unsafe")
     if "V" in (self.dtype.char, wanted.char):
         described.check_computed(self.dtype)
         described.check_computed(wanted)
-        given = (self, wanted, order or "K", "unsafe")
-        found = device().call("ndarray.astype", given, {})
+        found = device().call("ndarray.astype", sent, {})
         assert isinstance(found, ndarray)
         return found
-    return posted(
-        "ndarray.astype",
-        geometry(self._geo.shape, wanted),
-        (self, wanted, order or "K", "unsafe"),
-    )
+    geo = geometry(self._geo.shape, wanted)
+    if not is_warned:
+        _casts.keep((given, NO_KEYWORDS), geo, sent)
+    return posted("ndarray.astype", geo, sent)
 
 
 @method("transpose")
 def transpose(self: ndarray, *axes: Any) -> ndarray:
     """A view with permuted axes."""
+    found = _transposes.repeat((self, *axes))
+    if found is not None:
+        return found
+    given = ((self, *axes), NO_KEYWORDS)
     if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], tuple | list)):
         axes = tuple(axes[0] or ())
-        if not axes and self._geo.ndim:
-            axes = ()
-    ndim = self._geo.ndim
-    shape = self._geo.shape
-    if not axes:
-        return posted_view(self, "ndarray.transpose", shape[::-1], (self,))
-    if len(axes) != ndim:
-        raise ValueError("axes don't match array")
-    order = normalized_axes(axes, ndim)
-    new = tuple([shape[axis] for axis in order])
-    return posted_view(self, "ndarray.transpose", new, (self, tuple(order)))
+    ndim, shape = self._geo.ndim, self._geo.shape
+    sent: tuple[Any, ...] = (self,)
+    new = shape[::-1]
+    if axes:
+        if len(axes) != ndim:
+            raise ValueError("axes don't match array")
+        order = normalized_axes(axes, ndim)
+        new = tuple([shape[axis] for axis in order])
+        sent = (self, tuple(order))
+    found = posted_view(self, "ndarray.transpose", new, sent)
+    _transposes.keep(given, found._geo, sent)
+    return found
 
 
 @method("swapaxes")
@@ -125,14 +143,12 @@ def swapaxes(self: ndarray, axis1: int, axis2: int) -> ndarray:
 def reshape(self: ndarray, *shape: Any, order: str = "C", copy: Any = None) -> ndarray:
     """An array of another shape with the same items."""
     if order == "C" and copy is None:
-        is_tuple = len(shape) == 1 and type(shape[0]) is tuple
-        key = key_of(self._geo, shape[0] if is_tuple else shape, {})
-        known = _reshapes.repeat(key, self)
+        known = _reshapes.repeat((self, *shape))
         if known is None:
             new = as_shape(shape[0] if len(shape) == 1 else shape)
             new = reshaped(self._geo.size, new)
             known = posted_view(self, "ndarray.reshape", new, (self, new))
-            _reshapes.keep(key, known._geo, (new,), {})
+            _reshapes.keep(((self, *shape), NO_KEYWORDS), known._geo, (self, new))
         return known
     shape = as_shape(shape[0] if len(shape) == 1 else shape)
     if order not in ("C", "F", "A", "c", "f", "a"):
@@ -181,7 +197,12 @@ def ravel(self: ndarray, order: str = "C") -> ndarray:
     """One dimension; a view where that is possible."""
     if order not in ("C", "F", "A", "K"):
         raise ValueError(f"order not understood. order={order}")
-    return posted_view(self, "ndarray.ravel", (self._geo.size,), (self, order))
+    given = (self, order)
+    known = _ravels.repeat(given)
+    if known is None:
+        known = posted_view(self, "ndarray.ravel", (self._geo.size,), given)
+        _ravels.keep((given, NO_KEYWORDS), known._geo, given)
+    return known
 
 
 @method("fill")

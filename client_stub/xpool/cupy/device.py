@@ -29,7 +29,7 @@ from xpool_protocol.errors import PeerError, PoolError, UsageError
 from xpool_protocol.records import STATISTICS
 from xpool_protocol.wire import Reader
 
-from xpool.cupy.encoding import encode, new_block, uvarint
+from xpool.cupy.encoding import encode, new_block, number_bytes, uvarint
 from xpool.cupy.faults import OutOfMemoryError, invalid_device, raise_local
 from xpool.cupy.geometry import dtype_of_meta
 from xpool.session import RemoteFault
@@ -101,6 +101,7 @@ class ArrayDevice:
         self._objects_nbytes = 0
         """What they hold, as far as it is known."""
         self._operations: dict[str, bytes] = {}
+        self._heads: dict[tuple[str, int], bytes] = {}
         self._define_lock = threading.RLock()
         self._until_room = ROOM_EVERY
         self._dead_limit = DEAD_AT_ONCE
@@ -110,6 +111,8 @@ class ArrayDevice:
         """Changes with each record that may write into an array that there is."""
         self._ahead: tuple[int, dict[int, HostTensor]] = (0, {})
         """Items that came beside others, and what ``_writes`` was before they did."""
+        self.asked = 0
+        """How often something that only the server knows has been asked for."""
         self.is_shared = False
         """Torch has seen an array's memory: its records may write there, too."""
         self.audit = Audit(self) if is_audited() else None
@@ -166,7 +169,11 @@ class ArrayDevice:
 
     def head(self, name: str, result_count: int) -> bytes:
         """The first bytes of a call's record."""
-        return _CALL + self.operation(name) + uvarint(result_count)
+        found = self._heads.get((name, result_count))
+        if found is None:
+            found = _CALL + self.operation(name) + uvarint(result_count)
+            self._heads[name, result_count] = found
+        return found
 
     def post(self, record: bytes) -> None:
         """Queue a record that nobody waits for."""
@@ -201,7 +208,7 @@ class ArrayDevice:
             charges = 0
             while self.dead and len(numbers) < 1024:
                 number, charge = self.dead.popleft()
-                numbers.append(uvarint(number))
+                numbers.append(number_bytes(number))
                 charges += charge
             self._append(
                 bytes((FREE_ARRAYS,)) + uvarint(len(numbers)) + b"".join(numbers)
@@ -233,6 +240,7 @@ class ArrayDevice:
 
     def request(self, name: str, arguments: bytes) -> Any:
         """Send a request; its answer's value: the result and warnings."""
+        self.asked += 1
         self._look_at_queue()
         if self.dead:
             self.free_dead()
@@ -260,6 +268,7 @@ class ArrayDevice:
         A program that keeps numbers and reads them at its end waits once, not once for
         each. What came beside is good until a record may have written into an array.
         """
+        self.asked += 1
         recent, number = array._geo.recent, array._number
         epoch, known = self._ahead
         if epoch == self._writes and number in known:

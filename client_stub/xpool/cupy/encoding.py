@@ -61,6 +61,12 @@ def new_number() -> tuple[int, bytes]:
     return number, _LOW[number & 0x3FFF] + high
 
 
+def number_bytes(number: int) -> bytes:
+    """The bytes of a number, which is likely to be one of ``new_number``."""
+    high = _highs.get(number >> 14)
+    return uvarint(number) if high is None else _LOW[number & 0x3FFF] + high
+
+
 def new_block() -> int:
     """The first of ``MAX_RESERVED_IDS`` numbers that nobody else gets."""
     return next(_blocks)
@@ -119,7 +125,11 @@ _SMALL: Final = {n: by_definition(n) for n in range(-256, 4096)}
 def encode_int(value: int) -> bytes:
     """An integer of any size that the wire takes."""
     found = _SMALL.get(value)
-    return by_definition(int(value)) if found is None else found
+    if found is not None:
+        return found
+    if 0 < value < 1 << 62:
+        return b"\x03" + uvarint(value << 1)
+    return by_definition(int(value))
 
 
 def encode_float(value: float) -> bytes:
@@ -155,8 +165,13 @@ def _list(value: list[Any]) -> bytes:
     return b"\x07" + uvarint(len(value)) + b"".join([encode(one) for one in value])
 
 
+def encode_slice(start: Any, stop: Any, step: Any) -> bytes:
+    """A slice of these."""
+    return b"\x22" + encode(start) + encode(stop) + encode(step)
+
+
 def _slice(value: slice) -> bytes:
-    return b"\x22" + encode(value.start) + encode(value.stop) + encode(value.step)
+    return encode_slice(value.start, value.stop, value.step)
 
 
 def _text(value: str) -> bytes:

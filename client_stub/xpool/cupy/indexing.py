@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy.encoding import encode, encode_int, encode_slice, uvarint
 from xpool.cupy.geometry import Geometry
 
 INDEX_TYPES = frozenset({int, slice, type(None), type(...)})
@@ -22,7 +23,22 @@ def view_shape(shape: tuple[int, ...], key: Any) -> tuple[int, ...]:
         NoRule: it is not.
         IndexError: out of bounds, or too many indices.
     """
+    return basic_index(shape, key)[0]
+
+
+def basic_index(shape: tuple[int, ...], key: Any) -> tuple[tuple[int, ...], bytes]:
+    """Shape of ``a[key]`` where the key is basic, and the key as ``encode`` has it.
+
+    Raises:
+        NoRule: it is not.
+        IndexError: out of bounds, or too many indices.
+    """
     kind = type(key)
+    if kind is tuple:
+        return _tuple_index(shape, key)
+    if kind is slice and shape:
+        length, wire = _slice_index(key, shape[0])
+        return (length, *shape[1:]), wire
     if kind is int:
         if not shape:
             raise IndexError(
@@ -32,13 +48,13 @@ def view_shape(shape: tuple[int, ...], key: Any) -> tuple[int, ...]:
             raise IndexError(
                 f"Index {key} is out of bounds for axis 0 with size {shape[0]}"
             )
-        return shape[1:]
-    if kind is slice and shape:
-        return (_length(key, shape[0]), *shape[1:])
-    return _tuple_shape(shape, key if kind is tuple else (key,))
+        return shape[1:], encode_int(key)
+    return _tuple_index(shape, (key,))[0], encode(key)
 
 
-def _tuple_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...]:
+def _tuple_index(
+    shape: tuple[int, ...], key: tuple[Any, ...]
+) -> tuple[tuple[int, ...], bytes]:
     consumed, has_ellipsis = 0, False
     for one in key:
         kind = type(one)
@@ -56,25 +72,32 @@ def _tuple_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...
             f" {consumed} were indexed"
         )
     out: list[int] = []
+    wire = [b"\x20", uvarint(len(key))]
     at = 0
     for one in key:
-        if one is None:
+        if type(one) is int:
+            size = shape[at]
+            if not -size <= one < size:
+                raise IndexError(
+                    f"Index {one} is out of bounds for axis {at} with size {size}"
+                )
+            wire.append(encode_int(one))
+            at += 1
+        elif one is None:
             out.append(1)
+            wire.append(b"\x00")
         elif one is Ellipsis:
             skipped = len(shape) - consumed
             out += shape[at : at + skipped]
             at += skipped
-        elif type(one) is int:
-            if not -shape[at] <= one < shape[at]:
-                raise IndexError(
-                    f"Index {one} is out of bounds for axis {at} with size {shape[at]}"
-                )
-            at += 1
+            wire.append(b"\x23")
         else:
-            out.append(_length(one, shape[at]))
+            length, part = _slice_index(one, shape[at])
+            out.append(length)
+            wire.append(part)
             at += 1
     out += shape[at:]
-    return tuple(out)
+    return tuple(out), b"".join(wire)
 
 
 def picked_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...]:
@@ -140,16 +163,21 @@ def is_mask(shape: tuple[int, ...], key: Any) -> bool:
     )
 
 
-def _length(key: slice, size: int) -> int:
+def _slice_index(key: slice, size: int) -> tuple[int, bytes]:
+    """How many items a slice of an axis has, and the slice as ``encode`` has it."""
     start, stop, step = key.start, key.stop, key.step
     if start is None and stop is None and (step is None or step == 1):
-        return size
+        return size, encode_slice(None, None, step)
     for part in (start, stop, step):
         if part is not None and type(part) is not int:
             raise NoRule
+    if step is None and start is not None and stop is not None:
+        length = (min(size, stop)) - start
+        if start >= 0 and stop >= 0:
+            return (max(0, length)), encode_slice(start, stop, None)
     if step == 0:
         raise ValueError("slice step cannot be zero")
-    return len(range(*key.indices(size)))
+    return len(range(*key.indices(size))), encode_slice(start, stop, step)
 
 
 def assignment_fits(

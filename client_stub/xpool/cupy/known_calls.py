@@ -1,84 +1,184 @@
 """Calls that have been made before: what their record holds, but for its numbers.
 
-A call of one array and plain values is looked up under the array's geometry and all the
+A call of arrays and plain values is looked up under the arrays' geometries and all the
 values with their types: everything that a rule can look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from xpool.cupy.device import device, encode_arguments
+from xpool.cupy.device import device
+from xpool.cupy.encoding import encode, uvarint
+from xpool.cupy.geometry import DTYPE_OF_CODE, Geometry
+from xpool.cupy.ndarray import made, ndarray
 
-if TYPE_CHECKING:
-    from xpool.cupy.geometry import Geometry
-    from xpool.cupy.ndarray import ndarray
+MAX_KNOWN: Final = 1 << 12
+"""Of one operation. If so many come that are not made again, none is kept any more."""
 
-MAX_KNOWN: Final = 1 << 14
-
-_PLAIN: Final = frozenset({int, float, bool, str, type(None)})
+_PLAIN: Final = frozenset(
+    {int, float, bool, str, type(None), *(type(one) for one in DTYPE_OF_CODE.values())}
+)
+_QUICK: Final = _PLAIN - {float}  # equal floats need not be the same
+_SCALAR_TYPES: Final = frozenset(
+    {bool, int, float, complex, *(one.type for one in DTYPE_OF_CODE.values())}
+)
+_LISTS: Final[dict[type, bytes]] = {tuple: b"\x20", list: b"\x07"}
+NO_KEYWORDS: Final[Mapping[str, Any]] = types.MappingProxyType({})
+_KEYWORDS: Final = object()
+"""Stands in a key before keywords."""
 
 Key = tuple[Any, ...]
+_Known = tuple[bytes, Geometry, bytes, tuple[bytes, ...]]
 
 
-def key_of(geo: Geometry, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Key:
-    """What a call is known by; empty if it can't be."""
+def key_of(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Key, Sequence[ndarray]] | None:
+    """What a call is known by, and its arrays in order; None if it can't be known."""
+    values = (*args, *kwargs.values()) if kwargs else args
+    kinds = tuple(map(type, values))
+    if args and kinds[0] is ndarray and _QUICK.issuperset(kinds[1:]):
+        return (args[0]._geo, *values[1:], *kinds, *kwargs), args[:1]
+    key: list[Any] = []
+    found: list[ndarray] = []
+    for one in args:
+        kind = type(one)
+        if kind is ndarray:
+            found.append(one)
+            key.append(one._geo)
+        elif not _add(one, kind, key, found):
+            return None
     if kwargs:
-        values = (*args, *kwargs.values())
-        kinds = tuple(map(type, values))
-        if not _PLAIN.issuperset(kinds):
-            return ()
-        return (geo, *values, *kinds, *kwargs)
-    kinds = tuple(map(type, args))
-    return (geo, *args, *kinds) if _PLAIN.issuperset(kinds) else ()
+        key.append(_KEYWORDS)
+        for name, one in kwargs.items():
+            key.append(name)
+            if not _add(one, type(one), key, found):
+                return None
+    return tuple(key), found
+
+
+def _add(one: Any, kind: type, key: list[Any], found: list[ndarray]) -> bool:
+    """Add an argument; whether a call with it can be known."""
+    if kind in _PLAIN:
+        # Of the floats that are equal, two differ.
+        key += (kind, one if kind is not float or one else str(one))
+        return True
+    if kind is ndarray:
+        found.append(one)
+        key.append(one._geo)
+        return True
+    if kind is type and one in _SCALAR_TYPES:
+        key += (kind, one)
+        return True
+    if kind not in _LISTS:
+        return False
+    key += (kind, len(one))
+    for item in one:
+        if type(item) is ndarray:
+            found.append(item)
+            key.append(item._geo)
+        elif type(item) is int:
+            key.append(item)
+        else:
+            return False
+    return True
 
 
 class KnownCalls:
     """Of one operation."""
 
-    def __init__(
-        self, name: str, make: Callable[[Geometry, int], ndarray], *, is_view: bool
-    ) -> None:
+    def __init__(self, name: str, *, is_view: bool) -> None:
         """None yet.
 
         Args:
             name: of the operation.
-            make: a new array from its geometry and its charge.
             is_view: its results take no memory of their own, or may take none.
         """
-        self._name, self._make, self._is_view = name, make, is_view
-        self._known: dict[Key, tuple[bytes, Geometry, bytes, bytes]] = {}
+        self._name, self._is_view = name, is_view
+        self._known: dict[Key, _Known] = {}
+        self._repeated = 0
+        self._is_worth = True
 
-    def keep(
-        self, key: Key, geo: Geometry, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """Remember a call that has been queued.
-
-        Args:
-            key: from ``key_of``.
-            geo: of its result.
-            args: those behind the array, as they were sent.
-            kwargs: likewise.
-        """
-        where = device()
-        if not key or where.audit is not None:
-            return
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        # None takes one byte, which the array's reference will stand for.
-        count, rest = encode_arguments((None, *args), kwargs).split(b"\x00", 1)
-        head = where.head(self._name, 1)
-        self._known[key] = head, geo, geo.wire + count, rest
-
-    def repeat(self, key: Key, source: ndarray) -> ndarray | None:
+    def repeat(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] = NO_KEYWORDS
+    ) -> ndarray | None:
         """Queue a call once more; None if it has not been made before."""
+        looked_up = key_of(args, kwargs) if self._known else None
+        if looked_up is None:
+            return None
+        key, given = looked_up
         found = self._known.get(key)
         if found is None:
             return None
-        head, geo, before, behind = found
-        array = self._make(geo, 0 if self._is_view else geo.charge_nbytes)
-        if self._is_view:
+        self._repeated += 1
+        head, geo, before, pieces = found
+        array = made(geo, 0 if self._is_view else geo.charge_nbytes)
+        if self._is_view and given:
+            source = given[0]
             array._base = source if source._base is None else source._base
-        device().post_new(head + array._ref[1:] + before + source._ref + behind)
+        if len(given) == 1:
+            record: tuple[bytes, ...] = (
+                head,
+                array._ref[1:],
+                before,
+                given[0]._ref,
+                pieces[0],
+            )
+        else:
+            parts = [head, array._ref[1:], before]
+            for one, behind in zip(given, pieces, strict=True):
+                parts += (one._ref, behind)
+            record = tuple(parts)
+        device().post_new(b"".join(record))
         return array
+
+    def keep(
+        self,
+        given: tuple[Sequence[Any], Mapping[str, Any]],
+        geo: Geometry,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] = NO_KEYWORDS,
+    ) -> None:
+        """Remember a call.
+
+        Args:
+            given: its arguments and keywords, as ``repeat`` gets them.
+            geo: of its result, which follows from what ``given`` is known by.
+            args: as they are sent.
+            kwargs: likewise.
+        """
+        where = device()
+        looked_up = key_of(*given)
+        if looked_up is None or where.audit is not None or not self._is_worth:
+            return
+        key, found = looked_up
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+            self._is_worth = self._repeated > MAX_KNOWN
+            self._repeated = 0
+        pieces = [geo.wire + uvarint(len(args))]
+        for one in args:
+            _split(one, pieces)
+        pieces[-1] += uvarint(len(kwargs))
+        for name, one in kwargs.items():
+            text = name.encode()
+            pieces[-1] += uvarint(len(text)) + text
+            _split(one, pieces)
+        if len(pieces) != len(found) + 1:
+            return  # an array was sent as the number that it held
+        self._known[key] = where.head(self._name, 1), geo, pieces[0], tuple(pieces[1:])
+
+
+def _split(value: Any, pieces: list[bytes]) -> None:
+    """Encode an argument, in pieces between the arrays."""
+    if type(value) is ndarray:
+        pieces.append(b"")
+    elif type(value) in _LISTS:
+        pieces[-1] += _LISTS[type(value)] + uvarint(len(value))
+        for one in value:
+            _split(one, pieces)
+    else:
+        pieces[-1] += encode(value)

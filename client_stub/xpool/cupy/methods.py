@@ -9,19 +9,11 @@ import numpy as np
 from xpool_protocol.arrays.api import api
 
 from xpool.cupy import functions, writing
-from xpool.cupy import ndarray as arrays
 from xpool.cupy.array_items import index_of
 from xpool.cupy.device import device
 from xpool.cupy.functions import RULES, signature_of
-from xpool.cupy.known_calls import KnownCalls, key_of
 from xpool.cupy.ndarray import ndarray
 
-REDUCTIONS = frozenset(
-    {
-        *("sum", "prod", "mean", "std", "var", "all", "any"),
-        *("min", "max", "argmin", "argmax"),
-    }
-)
 IN_PLACE = frozenset({"sort", "partition", "put", "fill", "scatter_add"})
 
 
@@ -30,24 +22,6 @@ def _by_function(name: str) -> Callable[..., Any]:
 
     def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
         return functions.call(full, (self, *args), kwargs)
-
-    return method
-
-
-def _reduction(name: str) -> Callable[..., Any]:
-    """A method whose rule looks at the geometry and at plain values alone."""
-    full = f"cupy.{name}"
-    known = KnownCalls(full, arrays.made, is_view=False)
-
-    def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
-        key = key_of(self._geo, args, kwargs)
-        made = known.repeat(key, self)
-        if made is not None:
-            return made
-        found = functions.call(full, (self, *args), kwargs)
-        if type(found) is ndarray and found._layout is None:  # it was predicted
-            known.keep(key, found._geo, args, kwargs)
-        return found
 
     return method
 
@@ -138,11 +112,7 @@ def complete() -> None:
         if name in ndarray.__dict__ or what is None:
             continue
         has_rule = f"cupy.{name}" in RULES and name not in IN_PLACE
-        if has_rule:
-            make = _reduction if name in REDUCTIONS else _by_function
-        else:
-            make = _asking
-        method = make(name)
+        method = _by_function(name) if has_rule else _asking(name)
         method.__name__, method.__qualname__ = name, f"ndarray.{name}"
         method.__doc__ = what[1]
         signature = signature_of(what[0])

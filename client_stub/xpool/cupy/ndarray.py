@@ -322,7 +322,12 @@ def posted(
 ) -> ndarray:
     """Queue a call whose one result is predicted."""
     arguments = encode_arguments(args, kwargs or {})
-    array = made(geo, geo.charge_nbytes if charge is None else charge)
+    return queued(name, geo, arguments, geo.charge_nbytes if charge is None else charge)
+
+
+def queued(name: str, geo: Geometry, arguments: bytes, charge: int) -> ndarray:
+    """``posted`` for arguments that are encoded."""
+    array = made(geo, charge)
     where = _device
     assert where is not None
     where.post_new(where.head(name, 1) + array._ref[1:] + geo.wire + arguments)
@@ -362,7 +367,14 @@ def posted_view(
     kwargs: Mapping[str, Any] | None = None,
 ) -> ndarray:
     """Queue a call whose result is a view of ``source``, or may be one."""
-    array = posted(name, geometry(shape, source._geo.dtype), args, kwargs, charge=0)
+    return queued_view(source, name, shape, encode_arguments(args, kwargs or {}))
+
+
+def queued_view(
+    source: ndarray, name: str, shape: tuple[int, ...], arguments: bytes
+) -> ndarray:
+    """``posted_view`` for arguments that are encoded."""
+    array = queued(name, geometry(shape, source._geo.dtype), arguments, 0)
     array._base = source if source._base is None else source._base
     if type(source) is not ndarray:
         return in_class(array, type(source), source)

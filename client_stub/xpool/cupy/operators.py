@@ -44,7 +44,7 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
         if reflected:
             key = key[::-1]
         plan = plans.get(key) or uf.plan(key)
-        if plan is None or where.audit is not None:
+        if plan is None:
             return uf(b, a) if reflected else uf(a, b)
         bounds = plan.bounds
         if bounds is not None and not bounds[0] <= b <= bounds[1]:
@@ -74,14 +74,16 @@ def _comparing(uf: ufunc) -> Callable[[ndarray, Any], Any]:
 
     def compare(a: ndarray, b: Any) -> Any:
         found = operate(a, b)
+        if found is not NotImplemented:
+            return found
         # ``!=`` is made of ``__eq__`` where a class has no other.
         names = ("__eq__",) if is_equal else ("__eq__", "__ne__")
         is_plain = all(getattr(type(b), one) is getattr(object, one) for one in names)
-        if found is NotImplemented and (is_plain or b is None):
+        if is_plain or b is None:
             geo = geometry(a.shape, BOOL)
             maker = "cupy.zeros" if is_equal else "cupy.ones"
             return arrays.posted(maker, geo, (a.shape, BOOL))
-        if found is NotImplemented and not is_equal and type(b).__ne__ is _PLAIN_NE:
+        if not is_equal and type(b).__ne__ is _PLAIN_NE:
             # Python would ask the other's __eq__ and take the answer for one bool.
             raise TypeError(f"Unsupported type {type(b)}")
         return found
@@ -93,8 +95,7 @@ def _in_place(uf: ufunc) -> Callable[[ndarray, Any], Any]:
     def operate(a: ndarray, b: Any) -> Any:
         quick = uf._quick((a, b))
         if quick is not None and quick[0].geo is a._geo:
-            plan, operands = quick
-            device().post(plan.into + operands + b"\x01\x03out" + a._ref)
+            quick[0].post_into(quick[1], a)
             return a
         return uf(a, b, out=a) if is_operand(b) else NotImplemented
 

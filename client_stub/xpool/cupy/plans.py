@@ -51,3 +51,7 @@ class Plan:
             self.recent.append(array._number)
         where.post_new(self.head + wire + self.tail + operands + b"\x00")
         return array
+
+    def post_into(self, operands: bytes, out: ndarray) -> None:
+        """Queue the call into an array of the result's geometry."""
+        device().post(self.into + operands + b"\x01\x03out" + out._ref)

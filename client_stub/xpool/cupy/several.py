@@ -121,6 +121,7 @@ class Devices(ArrayDevice):
         self.dead: deque[tuple[int, int]] = deque()
         self._dead_limit = DEAD_AT_ONCE
         self._operations: dict[str, bytes] = {}
+        self._heads: dict[tuple[str, int], bytes] = {}
         self._define_lock = threading.RLock()
         self.audit: Audit | None = _EachCall(self)
         number_by_device(current.index)

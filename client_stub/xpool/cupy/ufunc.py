@@ -107,7 +107,7 @@ class ufunc:  # noqa: N801  CuPy's name
     # ---- the hot path
 
     def plan(self, key: tuple[Any, Any]) -> Plan | None:
-        """The plan for two operands; None if only a full call can tell.
+        """The plan for operands; None if only a full call can tell, or all are audited.
 
         Args:
             key: a ``Geometry`` each, or a Python type for a scalar.
@@ -116,7 +116,7 @@ class ufunc:  # noqa: N801  CuPy's name
             TypeError: there is no loop for these dtypes.
             ValueError: the shapes can't be broadcast.
         """
-        if self._local is None:
+        if self._local is None or device().audit is not None:
             return None
         if any(type(one) is Geometry and one.dtype.char == "V" for one in key):
             return None
@@ -171,7 +171,7 @@ class ufunc:  # noqa: N801  CuPy's name
             return None
         found = tuple(key)
         plan = self._plans.get(found) or self.plan(found)
-        if plan is None or device().audit is not None:
+        if plan is None:
             return None
         bounds = plan.bounds
         if bounds is not None and not bounds[0] <= integer <= bounds[1]:
@@ -184,6 +184,12 @@ class ufunc:  # noqa: N801  CuPy's name
             quick = self._quick(args)
             if quick is not None:
                 return quick[0].post(quick[1])
+        elif len(kwargs) == 1 and type(kwargs.get("out")) is ndarray:
+            out = kwargs["out"]
+            quick = self._quick(args)
+            if quick is not None and quick[0].geo is out._geo:
+                quick[0].post_into(quick[1], out)
+                return out
         return self._full(*args, **kwargs)
 
     # ---- the full call

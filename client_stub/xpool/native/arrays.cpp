@@ -56,13 +56,6 @@ void read(int device, uint64_t storage, char *to, uint64_t nbytes) {
 
 }  // namespace
 
-// Appends one record; returns its operation number. Does not wait.
-XPOOL_API uint64_t xpool_array_append(int32_t device, const char *record, uint64_t nbytes) {
-  Bytes bytes;
-  bytes.raw(record, nbytes);
-  return Log::of(device).append(bytes);
-}
-
 // Before records are appended that make the queue longer: waits while it is too long.
 XPOOL_API const char *xpool_array_leave_room(int32_t device) {
   return told([&] { leave_room(device); });

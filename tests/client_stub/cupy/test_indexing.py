@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xpool.cupy.encoding import encode
 from xpool.cupy.geometry import geometry
 from xpool.cupy.indexing import (
     NoRule,
     assignment_fits,
+    basic_index,
     is_mask,
     picked_shape,
     view_shape,
@@ -43,6 +45,7 @@ def test_shapes_and_errors_are_numpys(shape: tuple[int, ...], key: object) -> No
         expected = type(error)
     try:
         found: object = view_shape(shape, key)
+        assert basic_index(shape, key)[1] == encode(key)
     except (IndexError, ValueError) as error:
         found = type(error)
     except NoRule:
