@@ -18,8 +18,14 @@ from xpool.cupy.ndarray import made, ndarray
 MAX_KNOWN: Final = 1 << 12
 """Of one operation. If so many come that are not made again, none is kept any more."""
 
+MAX_DEPTH: Final = 3
+"""Of lists within lists."""
+
 _PLAIN: Final = frozenset(
-    {int, float, bool, str, type(None), *(type(one) for one in DTYPE_OF_CODE.values())}
+    {
+        *(int, float, bool, str, type(None), type(...)),
+        *(type(one) for one in DTYPE_OF_CODE.values()),
+    }
 )
 _QUICK: Final = _PLAIN - {float}  # equal floats need not be the same
 _SCALAR_TYPES: Final = frozenset(
@@ -60,7 +66,9 @@ def key_of(
     return tuple(key), found
 
 
-def _add(one: Any, kind: type, key: list[Any], found: list[ndarray]) -> bool:
+def _add(
+    one: Any, kind: type, key: list[Any], found: list[ndarray], depth: int = 0
+) -> bool:
     """Add an argument; whether a call with it can be known."""
     if kind in _PLAIN:
         # Of the floats that are equal, two differ.
@@ -73,18 +81,14 @@ def _add(one: Any, kind: type, key: list[Any], found: list[ndarray]) -> bool:
     if kind is type and one in _SCALAR_TYPES:
         key += (kind, one)
         return True
-    if kind not in _LISTS:
+    if kind is slice:
+        one, length = (one.start, one.stop, one.step), None
+    elif kind in _LISTS and depth < MAX_DEPTH:
+        length = len(one)
+    else:
         return False
-    key += (kind, len(one))
-    for item in one:
-        if type(item) is ndarray:
-            found.append(item)
-            key.append(item._geo)
-        elif type(item) is int:
-            key.append(item)
-        else:
-            return False
-    return True
+    key += (kind, length)
+    return all(_add(item, type(item), key, found, depth + 1) for item in one)
 
 
 class KnownCalls:

@@ -112,6 +112,22 @@ def case_slices_in_all_their_forms():
     refused(ValueError, lambda: a[::0])
 
 
+def case_items_that_arrays_pick():
+    host = np.arange(24).reshape(4, 6)
+    a, first, second = cp.asarray(host), cp.asarray([3, 0]), cp.asarray([1, 2])
+    rows, columns = first.get(), second.get()
+    same(lambda: a[first], host[rows])
+    same(lambda: a[second], host[columns])
+    same(lambda: a[first, 1:3], host[rows, 1:3])
+    same(lambda: a[first, 2:4], host[rows, 2:4])
+    same(lambda: a[1:, second], host[1:, columns])
+    same(lambda: a[first, second], host[rows, columns])
+    same(lambda: a[..., first, None], host[..., rows, None])
+    same(lambda: a[[0, 2]], host[[0, 2]])
+    same(lambda: a[a % 2 == 0], host[host % 2 == 0])
+    refused(IndexError, lambda: a[first, second, first])
+
+
 def case_results_go_where_they_are_to_go():
     a, b = cp.arange(3.0), cp.ones(3)
     out = cp.empty(3)
