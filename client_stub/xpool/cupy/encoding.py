@@ -120,6 +120,7 @@ def by_definition(value: Any) -> bytes:
 
 
 _SMALL: Final = {n: by_definition(n) for n in range(-256, 4096)}
+_PARTS: Final[dict[Any, bytes]] = {**_SMALL, None: _NONE}
 
 
 def encode_int(value: int) -> bytes:
@@ -166,12 +167,17 @@ def _list(value: list[Any]) -> bytes:
 
 
 def encode_slice(start: Any, stop: Any, step: Any) -> bytes:
-    """A slice of these."""
-    return b"\x22" + encode(start) + encode(stop) + encode(step)
+    """A slice of these: integers, or None."""
+    return (
+        b"\x22"
+        + (_PARTS.get(start) or encode_int(start))
+        + (_PARTS.get(stop) or encode_int(stop))
+        + (_PARTS.get(step) or encode_int(step))
+    )
 
 
 def _slice(value: slice) -> bytes:
-    return encode_slice(value.start, value.stop, value.step)
+    return b"\x22" + encode(value.start) + encode(value.stop) + encode(value.step)
 
 
 def _text(value: str) -> bytes:

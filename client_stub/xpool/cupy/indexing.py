@@ -166,15 +166,15 @@ def is_mask(shape: tuple[int, ...], key: Any) -> bool:
 def _slice_index(key: slice, size: int) -> tuple[int, bytes]:
     """How many items a slice of an axis has, and the slice as ``encode`` has it."""
     start, stop, step = key.start, key.stop, key.step
-    if start is None and stop is None and (step is None or step == 1):
-        return size, encode_slice(None, None, step)
     for part in (start, stop, step):
         if part is not None and type(part) is not int:
             raise NoRule
+    if start is None and stop is None and (step is None or step == 1):
+        return size, encode_slice(None, None, step)
     if step is None and start is not None and stop is not None:
-        length = (min(size, stop)) - start
+        length = min(size, stop) - start
         if start >= 0 and stop >= 0:
-            return (max(0, length)), encode_slice(start, stop, None)
+            return max(0, length), encode_slice(start, stop, None)
     if step == 0:
         raise ValueError("slice step cannot be zero")
     return len(range(*key.indices(size))), encode_slice(start, stop, step)
