@@ -469,6 +469,11 @@ def test_reductions() -> None:
                 reduction(*norm, (x,), axis=axis, keepdims=keepdims),
                 np.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
             )
+    out = np.empty(3)
+    assert reduction(*norm, (np.ones((3, 4)),), axis=1, out=out) is out
+    assert out.tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="Out shape"):
+        reduction(*norm, (np.ones((3, 4)),), axis=0, out=out)
     peak = reduction("T x", "T y", "x", "max(a, b)", "y = a", None, (x[:, 0],), axis=1)
     np.testing.assert_array_equal(peak, x[:, 0].max(axis=1))
     empty = reduction(*norm, (np.zeros((0, 3)),), axis=0)

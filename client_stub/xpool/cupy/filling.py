@@ -71,7 +71,10 @@ INSTEAD: Final = {
     "cupy.histogram_bin_edges": "the second result of cupy.histogram",
     "cupy.insert": "cupy.concatenate",
     "cupy.int": "int",
+    "cupy.linalg.matrix_norm": "cupy.linalg.norm",
     "cupy.linalg.multi_dot": "the operator @",
+    "cupy.linalg.svdvals": "cupy.linalg.svd with compute_uv=False",
+    "cupy.linalg.vector_norm": "cupy.linalg.norm",
     "cupy.ma": "cupy.where, or nan and cupy.nanmean and its kin",
     "cupy.mat": "cupy.asarray",
     "cupy.matrix": "cupy.asarray",
@@ -88,7 +91,9 @@ INSTEAD: Final = {
     "cupy.rec": "arrays with fields: cupy.zeros(n, dtype=[(name, type), ...])",
     "cupy.seterr": "cupyx.seterr",
     "cupy.sparse": "cupyx.scipy.sparse",
+    "cupy.unstack": "tuple(cupy.moveaxis(array, axis, 0))",
     "cupy.util": "cupyx",
+    "cupy.vecdot": "cupy.einsum",
     "cupyx.optimizing": "kernels as they are: nothing is tuned here",
 }
 """What to use where programs look for a name that CuPy, or xpool, has not."""
@@ -205,15 +210,18 @@ def _missing(module: str) -> Any:
 
 def _instead(module: str, name: str) -> str:
     """What else to use, as the end of a sentence."""
-    is_special = name.startswith("_")
     hint = INSTEAD.get(f"{module}.{name}")
     if hint is not None:
         return f"; use {hint}"
     if name in api().get(module, {}):
         return ": xpool does not offer it yet"
+    if name.startswith("_"):
+        return ""
+    if module == "cupy.linalg" and name in api()["cupy"]:
+        return f"; use cupy.{name}"
     theirs = module.replace("cupyx.", "", 1).replace("cupy", "numpy", 1)
     host = sys.modules.get(theirs)
-    if is_special or host is None or name not in vars(host):
+    if host is None or name not in vars(host):
         return ""
     if not callable(vars(host)[name]):
         return f"; CuPy has none: {theirs}.{name} is for the host"

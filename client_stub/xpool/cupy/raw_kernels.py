@@ -215,7 +215,14 @@ class RawKernel:
         enable_cooperative_groups: bool = False,
         jitify: bool = False,
     ) -> None:
-        """A kernel of a module of its own; arguments are CuPy's."""
+        """A kernel of a module of its own; arguments are CuPy's.
+
+        Raises:
+            TypeError: the source or the name is no text.
+        """
+        for what, text in (("code", code), ("name", name)):
+            if not isinstance(text, str):
+                raise TypeError(f"{what} is text, not {type(text).__name__}")
         names = (name,) if not name.isidentifier() else None
         owner = RawModule(
             code=code,

@@ -58,6 +58,10 @@ class RemoteClass(RemoteObject):
         RemoteObject.__init__(found, meta)
         return found
 
+    def __reduce__(self) -> Any:
+        name = type(self).__name__
+        raise TypeError(f"cannot pickle or copy {name!r} objects: they are the pool's")
+
     def _attribute(self, name: str) -> Any:
         return device().call("xpool.object_attribute", (self, name), {})
 

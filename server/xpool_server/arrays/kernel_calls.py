@@ -143,12 +143,18 @@ class _Given(NamedTuple):
 
 
 def _given(
-    declared: tuple[Parameter, ...], given: list[Any], outputs: list[Any], size: Any
+    declared: tuple[Parameter, ...],
+    given: list[Any],
+    outputs: list[Any],
+    size: Any = None,
+    *,
+    is_reduced: bool = False,
 ) -> _Given:
     types = _resolve(declared, [*given, *outputs])
+    shaping = given if is_reduced else [*given, *outputs]
     arrays = [
         np.shape(value)
-        for parameter, value in zip(declared, [*given, *outputs], strict=False)
+        for parameter, value in zip(declared, shaping, strict=False)
         if not parameter.is_raw and isinstance(value, np.ndarray)
     ]
     if size is not None:
@@ -277,7 +283,7 @@ def reduction(
         one.type_name for one in (*inputs, *outputs) if one.type_name not in TYPES
     )
     outs = [] if out is None else [out]
-    given = _given((*inputs, *outputs), list(arguments), outs, None)
+    given = _given((*inputs, *outputs), list(arguments), outs, is_reduced=True)
     types, (output,) = given.types, outputs
     result_dtype = _dtype_of(output, types)
     kind = result_dtype

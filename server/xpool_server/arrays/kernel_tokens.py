@@ -125,7 +125,10 @@ def _split(text: str) -> list[str]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise Unsupported(f"a kernel's source has {text[at]!r}, which is no C++")
+            what = "a text" if text[at] in "\"'" else repr(text[at])
+            raise Unsupported(
+                f"a kernel's source has {what}, which this device does not understand"
+            )
         at = match.end()
         if match.lastgroup:
             found.append(match[0])

@@ -1,7 +1,9 @@
 """Names that CuPy has and NumPy no longer has, and names that CuPy has not."""
 
+import copy
 import importlib
 import math
+import pickle  # noqa: TID251  what a program does with its own arrays
 import warnings
 
 import cupy as cp
@@ -70,6 +72,41 @@ def case_submodules_are_there_without_an_import():
         assert getattr(cupyx.scipy, name).__name__ == f"cupyx.scipy.{name}"
     assert cp.cuda.get_cuda_path() is None
     assert cp.cuda.get_nvcc_path() is None
+
+
+def case_kernels_of_python_are_refused_when_they_start():
+    from cupyx import jit
+
+    @jit.rawkernel()
+    def double(x, y, size):
+        at = jit.grid(1)
+        if at < size:
+            y[at] = 2 * x[at]
+
+    assert double.__name__ == "double"
+    x = cp.arange(3.0)
+    for start in (lambda: double((1,), (3,), (x, x, 3)), lambda: double[1, 3](x, x, 3)):
+        refused(NotImplementedError, start, "use cupy.RawKernel on a CUDA device")
+    refused(NotImplementedError, jit.syncthreads, "cupyx.jit")
+
+
+def case_what_can_be_pickled():
+    poly = cp.poly1d([1.0, 2, 3], variable="z")
+    for made in (pickle.loads(pickle.dumps(poly)), copy.deepcopy(poly)):
+        assert str(made) == str(poly)
+        close(made(cp.array([2.0])), [11])
+    for one in (cp.random.default_rng(1), cp.random.RandomState(1)):
+        refused(TypeError, lambda: pickle.dumps(one), "cannot pickle")  # noqa: B023
+
+
+def case_generators_tell_their_bits():
+    for made in (cp.random.default_rng(5), cp.random.Generator(cp.random.XORWOW(5))):
+        assert type(made.bit_generator) is cp.random.XORWOW
+        assert cp.random.default_rng(made) is made
+    bits = cp.random.Philox4x3210(5)
+    assert cp.random.default_rng(bits).bit_generator is bits
+    first, second = (cp.random.default_rng(5).random(3) for _ in range(2))
+    assert (first == second).all()
 
 
 def case_a_name_that_is_missing_says_what_else():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from xpool.cupy.finder import module
 
@@ -29,18 +31,66 @@ def fill_cupyx(m: ModuleType) -> None:
     m.cutensor = importlib.import_module("cupyx.cutensor")  # type: ignore[attr-defined]
 
 
+def _refuse_jit(*_: Any, **__: Any) -> NoReturn:
+    raise NotImplementedError(
+        "xpool: cupyx.jit, which makes CUDA source of Python functions, is not"
+        " available in the pool; use cupy.RawKernel on a CUDA device, or"
+        " cupy.ElementwiseKernel"
+    )
+
+
+class JitRawKernel:
+    """A function that was to be a kernel: it may be there, and says so when it runs."""
+
+    __module__ = "cupyx.jit"
+
+    def __init__(self, function: Callable[..., Any], mode: str, device: bool) -> None:
+        self._function, self._mode, self._device = function, mode, device
+        functools.update_wrapper(self, function)
+
+    __call__ = __getitem__ = _refuse_jit
+
+    @property
+    def cached_codes(self) -> dict[Any, Any]:
+        """No source was ever made."""
+        return {}
+
+    cached_code: Any = property(_refuse_jit)
+
+
+def _rawkernel(*, mode: str = "cuda", device: bool = False) -> Any:
+    """Decorates a function, which is refused when it is launched."""
+    return lambda function: JitRawKernel(function, mode, device)
+
+
+_ONLY_IN_KERNELS: Final = (
+    *("threadIdx", "blockDim", "blockIdx", "gridDim", "warpsize", "range"),
+    *("syncthreads", "syncwarp", "shared_memory", "grid", "gridsize", "laneid"),
+    *(f"atomic_{name}" for name in ("add", "sub", "exch", "min", "max", "inc")),
+    *(f"atomic_{name}" for name in ("dec", "cas", "and", "or", "xor")),
+    *("shfl_sync", "shfl_up_sync", "shfl_down_sync", "shfl_xor_sync"),
+    *("cg", "cub", "thrust"),
+)
+
+
+class _OnlyInKernels:
+    """A name of ``cupyx.jit``: it means something in a kernel's source alone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    __call__ = _refuse_jit
+
+    def __repr__(self) -> str:
+        return f"<cupyx.jit.{self._name}>"
+
+
 @module("cupyx.jit")
 def fill_jit(m: ModuleType) -> None:
-    """Names that say what is missing when they are used."""
-
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError(
-            "xpool: cupyx.jit, which makes CUDA source of Python functions, is not"
-            " available in the pool; use cupy.RawKernel on a CUDA device, or"
-            " cupy.ElementwiseKernel"
-        )
-
-    m.rawkernel = m.JitRawKernel = refuse  # type: ignore[attr-defined]
+    """Kernels can be written with these names; launching one says what is missing."""
+    m.rawkernel, m.JitRawKernel = _rawkernel, JitRawKernel  # type: ignore[attr-defined]
+    for name in _ONLY_IN_KERNELS:
+        setattr(m, name, _OnlyInKernels(name))
 
 
 @module("cupyx.cutensor")

@@ -50,6 +50,10 @@ class _Poly(RemoteClass):
         self._number, made._number = made._number, self._number
         self._ref, made._ref = made._ref, self._ref
 
+    def __reduce__(self) -> Any:
+        variable = self.variable  # type: ignore[attr-defined]
+        return type(self), (self._attribute("coeffs"), False, variable)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._attribute("coeffs"))
 

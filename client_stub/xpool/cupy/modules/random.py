@@ -61,8 +61,10 @@ class _WithBits(_Seeded):
         self._bits = value
 
 
-for _name in ("BitGenerator", "XORWOW", "MRG32k3a", "Philox4x3210"):
+BIT_GENERATORS = tuple(
     remote_class(f"cupy.random.{_name}", _Seeded)
+    for _name in ("XORWOW", "MRG32k3a", "Philox4x3210", "BitGenerator")
+)
 Generator = remote_class("cupy.random.Generator", _WithBits)
 RandomState = remote_class("cupy.random.RandomState", _Seeded)
 
@@ -71,6 +73,16 @@ RandomState = remote_class("cupy.random.RandomState", _Seeded)
 def fill(m: ModuleType) -> None:
     """A name that ``dir`` of CuPy's module does not tell."""
     m.Generator = Generator  # type: ignore[attr-defined]
+
+
+@own("cupy.random.default_rng")
+def default_rng(seed: Any = None) -> Any:
+    """A generator of this seed, or over these bits; a generator itself."""
+    if isinstance(seed, Generator):
+        return seed
+    return Generator(
+        seed if isinstance(seed, BIT_GENERATORS) else BIT_GENERATORS[0](seed)
+    )
 
 
 @own("cupy.random.get_random_state")
