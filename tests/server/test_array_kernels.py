@@ -100,7 +100,8 @@ def test_raw_arrays() -> None:
 @pytest.mark.parametrize(
     "operation",
     [
-        "for (auto k = 0; k < 3; ++k) z += k;",
+        "auto y;",
+        "auto y[2] = {1, 2};",
         "while (true) ;",
         "while (true) { z += 1; }",
         "switch (1) { z = x; }",
@@ -119,7 +120,7 @@ def test_raw_arrays() -> None:
         "z = x[0]",
         "z = printf(x)",
         "z = atomicAdd(&x, 1);",
-        "auto y = x;",
+        "auto *y = x;",
         "`",
         "z = " + "(" * 100 + "x" + ")" * 100,
         "z = " + "x+" * 5000 + "x",
@@ -128,6 +129,15 @@ def test_raw_arrays() -> None:
 def test_what_is_outside_is_refused(operation: str) -> None:
     with pytest.raises(Unsupported):
         run(operation, X)
+
+
+def test_auto_is_the_values_type() -> None:
+    x = np.arange(4.0)
+    source = (
+        "const auto y = x * 2; auto n = 7 / 2; for (auto k = 0; k < 2; ++k) n += k;"
+    )
+    np.testing.assert_array_equal(run(source + " z = y + n;", x), 2 * x + 4)
+    np.testing.assert_array_equal(run("auto y = x; y += 1; z = x - y;", x), [-1] * 4)
 
 
 def test_mistakes() -> None:

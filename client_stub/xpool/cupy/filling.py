@@ -94,7 +94,6 @@ INSTEAD: Final = {
     "cupy.unstack": "tuple(cupy.moveaxis(array, axis, 0))",
     "cupy.util": "cupyx",
     "cupy.vecdot": "cupy.einsum",
-    "cupyx.optimizing": "kernels as they are: nothing is tuned here",
 }
 """What to use where programs look for a name that CuPy, or xpool, has not."""
 

@@ -126,8 +126,14 @@ class Evaluator:
                     self._leave(statement)
 
     def _declare(self, statement: tree.Declare) -> None:
-        dtype = self._type(statement.type_name)
         made: Any
+        if statement.type_name == tree.AUTO and statement.value is not None:
+            made = self.value(statement.value)
+            if not isinstance(made, np.ndarray | np.generic):
+                raise Unsupported("a kernel's `auto` is for numbers on this device")
+            self._frame.scopes[-1][statement.name] = made.copy()
+            return
+        dtype = self._type(statement.type_name)
         if statement.size is not None:
             made = Local.of(statement.size, self.shape, dtype)
             for at, item in enumerate(statement.items):

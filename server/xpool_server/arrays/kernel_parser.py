@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from xpool_server.arrays.kernel_tokens import Macro, number, words
 from xpool_server.arrays.kernel_tree import (
+    AUTO,
     TYPES,
     Assign,
     Atomic,
@@ -306,6 +307,9 @@ class Parser:
 
     def _declared(self, kind: str) -> Declare:
         name = self._identifier()
+        if kind == AUTO:
+            self._take("=")
+            return Declare(kind, name, self._expression())
         if self._take("(", is_wanted=False):
             return Declare(kind, name, self._constructed(kind))
         if not self._take("[", is_wanted=False):
@@ -480,7 +484,7 @@ class Parser:
 
     def _is_type(self) -> bool:
         word = self._peek()
-        return word in self._types or word in ("const", "signed", *_COMPLEX)
+        return word in self._types or word in ("auto", "const", "signed", *_COMPLEX)
 
     def _ends_type(self, words: list[str]) -> bool:
         """Whether a type is complete, so that the next word is a name."""

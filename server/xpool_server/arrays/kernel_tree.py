@@ -169,6 +169,10 @@ Node: TypeAlias = (
 )
 
 
+AUTO: Final = "auto"
+"""Instead of a type: that of the value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Declare:
     """``T x = …;`` with or without a value, or ``T x[4] = {…};``."""

@@ -33,6 +33,26 @@ def invh(a: Any) -> Any:
     return np.linalg.inv(a)
 
 
+def cho_solve(
+    c_and_lower: Sequence[Any],
+    b: Any,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    """Solutions by a matrix's factor, or by those of a stack of them.
+
+    Raises:
+        ValueError: a number in them is none, or infinite.
+    """
+    factor, is_lower = c_and_lower
+    triangle = np.tril(factor) if is_lower else np.triu(factor)
+    if check_finite and not (np.isfinite(triangle).all() and np.isfinite(b).all()):
+        raise ValueError("Input array contains NaN or infinity.")
+    adjoint = triangle.conj().swapaxes(-1, -2)
+    first, second = (triangle, adjoint) if is_lower else (adjoint, triangle)
+    return np.linalg.solve(second, np.linalg.solve(first, b))
+
+
 def sph_harm(m: Any, n: Any, theta: Any, phi: Any, out: Any = None) -> Any:
     """Spherical harmonics: of order m and degree n, the azimuth first."""
     found = _special().sph_harm_y(n, m, phi, theta)
@@ -113,6 +133,7 @@ def _of_last_axes(name: str) -> Callable[..., Any]:
 OWN: Final[dict[str, Callable[..., Any]]] = {
     "cupy.asfarray": asfarray,
     "ndarray.ptp": np.ptp,
+    "cupyx.linalg.cho_solve": cho_solve,
     "cupyx.linalg.invh": invh,
     "cupyx.scipy.linalg.kron": np.kron,
     "cupyx.scipy.special.sph_harm": sph_harm,

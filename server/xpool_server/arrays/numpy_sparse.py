@@ -7,6 +7,7 @@ checked whole when a matrix is made; what a client reads of them is a copy, too.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -207,6 +208,13 @@ def kron(A: Any, B: Any, format: Any = None) -> Any:  # noqa: A002, N803  CuPy's
     return _scipy().kron(A, B, format or "coo")
 
 
+def diags(*args: Any, **kwargs: Any) -> Any:
+    """Of integers an array of doubles, of which SciPy says that it will not last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return _scipy().diags(*args, **kwargs)
+
+
 def plain(found: Any) -> Any:
     """A dense result as CuPy has it: no ``numpy.matrix``."""
     return np.asarray(found) if isinstance(found, np.matrix) else found
@@ -220,6 +228,7 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
         for name in ("sum", "mean")
     },
     **{f"cupyx.scipy.sparse.{kind}.toarray": _in_c_order(kind) for kind in KINDS},
+    "cupyx.scipy.sparse.diags": diags,
     "cupyx.scipy.sparse.kron": kron,
     **sparse_pairs.own(KINDS),
 }

@@ -28,6 +28,19 @@ def case_what_numpy_has_no_more():
     assert cp.asfarray(whole, dtype="i").dtype == np.float64
     matrix = np.array([[2.0, 1], [1, 3]])
     close(cupyx.linalg.invh(cp.asarray(matrix)), np.linalg.inv(matrix))
+    for factor, is_lower in (
+        (np.linalg.cholesky(matrix), True),
+        (np.linalg.cholesky(matrix).T, False),
+    ):
+        for right in (np.ones(2), np.eye(2)):
+            there = cp.asarray(factor), is_lower
+            found = cupyx.linalg.cho_solve(there, cp.asarray(right))
+            close(found, np.linalg.solve(matrix, right))
+    with cupyx.optimizing.optimize(key="nothing"):
+        close(whole.sum(), 15)
+    for order in "CF":
+        for one in (cp.zeros((2, 3), order=order), np.zeros((2, 3), order=order)):
+            assert cp.isfortran(one) is (order == "F")
     close(cupyx.scipy.linalg.kron(whole, whole), np.kron(whole.get(), whole.get()))
     theta, phi = cp.linspace(0, 6, 5), cp.linspace(0, 3, 5)
     found = cupyx.scipy.special.sph_harm(1, 2, theta, phi)
@@ -47,6 +60,14 @@ def case_transforms_of_the_last_axes_do_not_warn():
             found = getattr(cp.fft, name)(cube, (2, 4))
             theirs = getattr(np.fft, name)(cube.get(), (2, 4), axes=(-2, -1))
             close(found, theirs)
+
+
+def case_diagonals_of_integers_do_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = cupyx.scipy.sparse.diags([1, -2, 1], [-1, 0, 1], shape=(4, 4))
+    assert made.dtype == np.float64
+    close(made.toarray()[0], [-2, 1, 0, 0])
 
 
 def case_wavelets():

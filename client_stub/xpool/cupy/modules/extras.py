@@ -36,6 +36,12 @@ broadcast.__module__ = "cupy"
 CLASSES["cupy.broadcast"] = broadcast
 
 
+@own("cupy.isfortran")
+def isfortran(a: Any) -> bool:
+    """Whether an array, of the host or not, lies in Fortran's order and not in C's."""
+    return bool(a.flags.f_contiguous and not a.flags.c_contiguous)
+
+
 @own("cupyx.geterr")
 def geterr() -> dict[str, Any]:
     """What is done about errors; only ``linalg`` can be set."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
@@ -27,8 +28,21 @@ def fill_cusparse(m: ModuleType) -> None:
 def fill_cupyx(m: ModuleType) -> None:
     """Its modules are there without an import of their own."""
     m.cusparse = importlib.import_module("cupyx.cusparse")  # type: ignore[attr-defined]
+    m.optimizing = importlib.import_module("cupyx.optimizing")  # type: ignore[attr-defined]
     m.jit = importlib.import_module("cupyx.jit")  # type: ignore[attr-defined]
     m.cutensor = importlib.import_module("cupyx.cutensor")  # type: ignore[attr-defined]
+
+
+@module("cupyx.optimizing")
+def fill_optimizing(m: ModuleType) -> None:
+    """What would tune kernels: it runs what is in its block."""
+
+    @contextlib.contextmanager
+    def optimize(**_: Any) -> Iterator[None]:
+        """Nothing is tuned: the parameters of kernels are the server's."""
+        yield
+
+    m.optimize = optimize  # type: ignore[attr-defined]
 
 
 def _refuse_jit(*_: Any, **__: Any) -> NoReturn:
