@@ -153,6 +153,8 @@ def function_of(
     own_function = OWN.get(full)
     if own_function is not None:
         found = own_function
+        if "<locals>" in getattr(found, "__qualname__", ""):
+            found.__qualname__ = name  # what a TypeError calls it
         if getattr(found, "__module__", "").startswith("xpool."):
             found = functools.wraps(own_function)(_alias(own_function))
     elif module.startswith(LOCAL_ONLY):

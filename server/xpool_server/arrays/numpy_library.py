@@ -51,6 +51,10 @@ _OWN: Final[dict[str, Callable[..., Any]]] = {
     **numpy_gone.OWN,
     **kernel_calls.OWN,
 }
+for _name, _function in _OWN.items():
+    if "<locals>" in getattr(_function, "__qualname__", ""):
+        # What a TypeError calls it: "max() got an unexpected keyword argument".
+        _function.__qualname__ = _name.rpartition(".")[2]
 _TYPE_NAMES: Final = {"cKDTree": "KDTree"}
 _LIBRARY = f"NumPy {np.__version__}"
 

@@ -146,6 +146,9 @@ def case_a_name_that_is_missing_says_what_else():
     ):
         assert not hasattr(module, name)
         refused(AttributeError, lambda: getattr(module, name), text)  # noqa: B023
+    for run, name in ((cp.max, "max"), (cp.sum, "sum"), (cp.cumsum, "cumsum")):
+        text = f"{name}() got an unexpected keyword argument 'initial'"
+        refused(TypeError, lambda: run(cp.arange(3), initial=9), text)  # noqa: B023
     try:
         cp.argmux  # noqa: B018
     except AttributeError as error:
