@@ -38,6 +38,40 @@ def test_arrays_and_tensors_share_memory(xpool_run: Runner) -> None:
     assert ended.stdout == "tensors and arrays share memory\n"
 
 
+UPLOADS = """
+import cupy, numpy as np
+from xpool.cupy.device import device
+log, rows = device().log, []
+write = log.write
+log.write = lambda *given: rows.append(write(*given)) or rows[-1]
+for nbytes in map(int, {sizes!r}):
+    host = np.arange(nbytes, dtype=np.uint8)
+    assert (cupy.asarray(host).get() == host).all()
+print(*(after - before for before, after in rows))
+"""
+"""How many records further the array's own one stands than the one before the bytes."""
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("environment", "sizes", "expected"),
+    [
+        ({}, [40_000, 100_000, MIB - 1, 2 * MIB], "2 2 2 2"),
+        ({"XPOOL_LANE": "off"}, [2 * MIB, 17 * MIB], "2 3"),
+        ({"XPOOL_TORCH": "off"}, [40_000, 100_000, 2 * MIB, 17 * MIB], "2 2 2 3"),
+    ],
+    ids=["lane", "messages", "python"],
+)
+def test_an_upload_is_one_row_of_records(
+    xpool_run: Runner, environment: dict[str, str], sizes: list[int], expected: str
+) -> None:
+    ended = xpool_run(
+        *("--memory", "256MiB", "-c", UPLOADS.format(sizes=sizes)), env=environment
+    )
+    assert ended.stdout.strip() == expected, ended.stderr
+
+
 @pytest.mark.parametrize(
     "use",
     [

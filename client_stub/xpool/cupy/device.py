@@ -191,6 +191,25 @@ class ArrayDevice:
         if self._is_traced:
             self.session.trace(number)
 
+    def post_filled(
+        self, storage: int, data: memoryview, before: bytes, after: bytes
+    ) -> None:
+        """Fill a storage, between the record that makes it and one of new arrays.
+
+        Args:
+            storage: which.
+            data: its bytes; may change as soon as this returns.
+            before: makes the storage.
+            after: makes arrays over it.
+        """
+        if len(self.dead) >= self._dead_limit:
+            self.free_dead()
+        self._look_at_queue()
+        numbers = self.log.write(storage, data, before, after)
+        if self._is_traced:
+            for number in numbers:
+                self.session.trace(number)
+
     def _look_at_queue(self) -> None:
         self._until_room = ROOM_EVERY
         if os.getpid() != self._owner_pid:

@@ -41,14 +41,34 @@ class ArrayLog(Protocol):
             RuntimeError: the session is over.
         """
 
-    def write(self, storage: int, data: memoryview) -> None:
-        """Fill a storage."""
+    def write(
+        self, storage: int, data: memoryview, before: bytes, after: bytes
+    ) -> tuple[int, int]:
+        """Fill a storage, between the record that makes it and one that uses it.
+
+        Returns:
+            The two records' operation numbers.
+        """
 
     def read(self, storage: int, to: memoryview) -> None:
         """Fetch a storage's bytes."""
 
     def allocated_nbytes(self) -> int:
         """What storages take from the quota, as the client knows it."""
+
+
+class _Write(ctypes.Structure):
+    _fields_ = (
+        ("storage", ctypes.c_uint64),
+        ("data", ctypes.c_void_p),
+        ("nbytes", ctypes.c_uint64),
+        ("before", ctypes.c_char_p),
+        ("after", ctypes.c_char_p),
+        ("before_nbytes", ctypes.c_uint64),
+        ("after_nbytes", ctypes.c_uint64),
+        ("before_number", ctypes.c_uint64),
+        ("after_number", ctypes.c_uint64),
+    )
 
 
 class NativeArrayLog:
@@ -72,13 +92,14 @@ class NativeArrayLog:
         self._leave_room.argtypes = [ctypes.c_int32]
         self._leave_room.restype = ctypes.c_char_p
         self._write, self._read = waiting.xpool_array_write, waiting.xpool_array_read
+        self._write.argtypes = [ctypes.c_int32, ctypes.POINTER(_Write)]
+        self._read.argtypes = [
+            ctypes.c_int32,
+            ctypes.c_uint64,
+            ctypes.c_void_p,
+            ctypes.c_uint64,
+        ]
         for function in (self._write, self._read):
-            function.argtypes = [
-                ctypes.c_int32,
-                ctypes.c_uint64,
-                ctypes.c_void_p,
-                ctypes.c_uint64,
-            ]
             function.restype = ctypes.c_char_p
 
     def next_request(self) -> int:
@@ -90,8 +111,20 @@ class NativeArrayLog:
     def leave_room(self) -> None:
         _raise(self._leave_room(self._index))
 
-    def write(self, storage: int, data: memoryview) -> None:
-        _raise(self._write(self._index, storage, _address(data), data.nbytes))
+    def write(
+        self, storage: int, data: memoryview, before: bytes, after: bytes
+    ) -> tuple[int, int]:
+        write = _Write(
+            storage=storage,
+            data=_address(data),
+            nbytes=data.nbytes,
+            before=before,
+            after=after,
+            before_nbytes=len(before),
+            after_nbytes=len(after),
+        )
+        _raise(self._write(self._index, ctypes.byref(write)))
+        return write.before_number, write.after_number
 
     def read(self, storage: int, to: memoryview) -> None:
         _raise(self._read(self._index, storage, _address(to), to.nbytes))
@@ -163,11 +196,15 @@ class PythonArrayLog:
             raise RuntimeError(f"xpool: {self._session.link.over}")
         self._session.link.wait_for_room()
 
-    def write(self, storage: int, data: memoryview) -> None:
+    def write(
+        self, storage: int, data: memoryview, before: bytes, after: bytes
+    ) -> tuple[int, int]:
+        made = self.append(before)
         step = limits.TRANSFER_NBYTES
         for at in range(0, data.nbytes, step):
             self._session.link.wait_for_room()
             self._log.append_write(storage, at, data[at : at + step])
+        return made, self.append(after)
 
     def read(self, storage: int, to: memoryview) -> None:
         step = limits.TRANSFER_NBYTES

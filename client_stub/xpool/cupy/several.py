@@ -241,6 +241,13 @@ class Devices(ArrayDevice):
         self._look_at_dead()
         self.here.post_new(record)
 
+    def post_filled(
+        self, storage: int, data: memoryview, before: bytes, after: bytes
+    ) -> None:
+        """Fill a storage on the current device."""
+        self._look_at_dead()
+        self.here.post_filled(storage, data, before, after)
+
     def _look_at_dead(self) -> None:
         if len(self.dead) >= self._dead_limit:
             self.free_dead()

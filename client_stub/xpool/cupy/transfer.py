@@ -30,6 +30,9 @@ INLINE_NBYTES: Final = 32 << 10
 BY_VALUE_NBYTES: Final = 256 << 10
 """Up to here a download is one answer."""
 
+_ALLOCATE: Final = bytes((ALLOCATE,))
+_ARRAY_OVER_STORAGE: Final = bytes((ARRAY_OVER_STORAGE,))
+
 
 @functools.cache
 def named_tuple(name: str, fields: tuple[str, ...]) -> Any:
@@ -60,17 +63,16 @@ def upload(host: np.ndarray[Any, Any]) -> ndarray:
         where.post_new(bytes((PUT_ARRAY,)) + record)
         return array
     storage = where.log.next_storage()
-    name = uvarint(storage)
-    where.post_new(bytes((ALLOCATE,)) + name + uvarint(dense.nbytes))
-    where.log.write(storage, _bytes_of(dense))
-    strides = row_major_strides(host.shape[::-1] if is_fortran else host.shape)
-    writer = Writer()
-    tensor = Tensor(
-        storage, geo.code, host.shape, strides[::-1] if is_fortran else strides
+    shape = host.shape[::-1] if is_fortran else host.shape
+    strides = row_major_strides(shape)[:: -1 if is_fortran else 1]
+    over = Writer()
+    write_tensor(over, Tensor(storage, geo.code, host.shape, strides))
+    where.post_filled(
+        storage,
+        _bytes_of(dense),
+        _ALLOCATE + uvarint(storage) + uvarint(dense.nbytes),
+        _ARRAY_OVER_STORAGE + number + b"\x01" + bytes(over.buffer),
     )
-    write_tensor(writer, tensor)
-    record = number + b"\x01" + bytes(writer.buffer)
-    where.post_new(bytes((ARRAY_OVER_STORAGE,)) + record)
     return array
 
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <exception>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lane.h"
@@ -29,13 +31,32 @@ template <typename Run> const char *told(Run run) {
   return error.c_str();
 }
 
-void write(int device, uint64_t storage, const char *data, uint64_t nbytes) {
-  if (nbytes >= kLaneBytes && Lane::of(device).is_open() && Lane::of(device).upload(storage, 0, data, nbytes))
-    return;
+uint64_t append(Log &log, std::string_view record) {
+  Bytes bytes;
+  bytes.raw(record.data(), record.size());
+  return log.append(bytes);
+}
+
+// Operation numbers of the records before and after it.
+Around fill(int device, uint64_t storage, const char *data, uint64_t nbytes, std::string_view before,
+            std::string_view after) {
+  Log &log = Log::of(device);
+  Around around;
+  if (nbytes >= kLaneBytes && Lane::of(device).is_open()) {
+    around.before = append(log, std::exchange(before, {}));
+    if (Lane::of(device).upload(storage, 0, data, nbytes)) {
+      around.after = append(log, after);
+      return around;
+    }
+  }
   for (uint64_t at = 0; at < nbytes; at += kTransferBytes) {
     leave_room(device);
-    Log::of(device).append_write(storage, at, data + at, std::min<uint64_t>(kTransferBytes, nbytes - at));
+    const uint64_t part = std::min<uint64_t>(kTransferBytes, nbytes - at);
+    const std::string_view last = at + part == nbytes ? after : std::string_view();
+    const Around done = log.append_write(storage, at, data + at, part, std::exchange(before, {}), last);
+    around = {std::max(around.before, done.before), done.after};
   }
+  return around;
 }
 
 void read(int device, uint64_t storage, char *to, uint64_t nbytes) {
@@ -64,9 +85,22 @@ XPOOL_API const char *xpool_array_leave_room(int32_t device) {
 XPOOL_API uint64_t xpool_array_request(int32_t device) { return Log::of(device).next_request(); }
 XPOOL_API uint64_t xpool_array_storage(int32_t device) { return Log::of(device).next_storage(); }
 
-// Fills a storage that an ALLOCATE has made, as fast as there is a way to.
-XPOOL_API const char *xpool_array_write(int32_t device, uint64_t storage, const char *data, uint64_t nbytes) {
-  return told([&] { write(device, storage, data, nbytes); });
+// A storage's bytes, and the records around them: the one that makes the storage, and one that uses it.
+struct ArrayWrite {
+  uint64_t storage;
+  const char *data;
+  uint64_t nbytes;
+  const char *before, *after;
+  uint64_t before_nbytes, after_nbytes;
+  Around numbers;  // of these two, once they are appended
+};
+
+// Fills a storage, as fast as there is a way to.
+XPOOL_API const char *xpool_array_write(int32_t device, ArrayWrite *write) {
+  return told([&] {
+    write->numbers = fill(device, write->storage, write->data, write->nbytes, {write->before, write->before_nbytes},
+                          {write->after, write->after_nbytes});
+  });
 }
 XPOOL_API const char *xpool_array_read(int32_t device, uint64_t storage, char *to, uint64_t nbytes) {
   return told([&] { read(device, storage, to, nbytes); });

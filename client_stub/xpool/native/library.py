@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from xpool.native.cuda_build import StandIn
     from xpool.session import Session
 
-ABI: Final = 11
+ABI: Final = 12
 INTERRUPTED: Final = "interrupted while waiting for the server"
 _ANSWERED, _FAILED, _OVER, _INTERRUPTED = range(4)
 

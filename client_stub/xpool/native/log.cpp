@@ -72,6 +72,12 @@ Batch &Log::open_batch(size_t payload_bytes) {
 }
 
 uint64_t Log::append_locked(std::string_view record, Ring ring) {
+  const uint64_t number = add_locked(record);
+  note_queued(record.size(), ring);
+  return number;
+}
+
+uint64_t Log::add_locked(std::string_view record) {
   Batch &batch = open_batch(0);
   uint32_t ours = 0;
   if (replay_)
@@ -80,7 +86,6 @@ uint64_t Log::append_locked(std::string_view record, Ring ring) {
     batch.records += record;
   batch.record_count += 1 + ours;
   batch.cost += record.size();
-  note_queued(record.size(), ring);
   const uint64_t number = record_count_;
   record_count_ += 1 + ours;
   return number;
@@ -141,7 +146,9 @@ uint64_t Log::append_for_peer(int peer, const Bytes &define, const Bytes &record
   return append_locked(record.str());
 }
 
-void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes) {
+Around Log::append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes, std::string_view before,
+                         std::string_view after) {
+  Around around;
   while (nbytes) {
     const size_t part = nbytes <= kInlineBytes ? nbytes : std::min(nbytes, kTransferBytes);
     std::vector<char *> chunks;
@@ -155,7 +162,9 @@ void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size
     }
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_)
-      return;
+      return {};
+    if (!before.empty())
+      around.before = add_locked(before);
     Batch &batch = open_batch(chunks.empty() ? 0 : part);
     Bytes record;
     record.uint8(kWrite);
@@ -169,16 +178,24 @@ void Log::append_write(uint64_t storage, uint64_t offset, const char *data, size
       batch.payloads.push_back(chunks[i]);
       batch.sizes.push_back(std::min(kChunkBytes, part - i * kChunkBytes));
     }
+    size_t queued = before.size() + record.str().size();
     if (!chunks.empty()) {
       batch.payload_bytes += part;
       batch.cost += part;
-      note_queued(part);
+      queued += part;
     }
-    append_locked(record.str());
+    add_locked(record.str());
+    if (part == nbytes && !after.empty()) {
+      around.after = add_locked(after);
+      queued += after.size();
+    }
+    note_queued(queued, Ring::kYes);
+    before = {};
     data += part;
     offset += part;
     nbytes -= part;
   }
+  return around;
 }
 
 Batch *Log::take() {

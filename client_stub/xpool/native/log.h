@@ -9,6 +9,7 @@
 #include <deque>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bytes.h"
@@ -53,6 +54,11 @@ struct WireOperation {
 // Whether a record wakes the link. kNo: the caller waits for its answer next, and sees to it that it is sent.
 enum class Ring : bool { kNo, kYes };
 
+// The operation numbers of records around others.
+struct Around {
+  uint64_t before = 0, after = 0;
+};
+
 class Log {
  public:
   // One for each device, never destroyed: tensors may outlive every other static.
@@ -72,8 +78,10 @@ class Log {
   uint64_t append_for_peer(int peer, const Bytes &define, const Bytes &record);
   // Appends a READ record; returns the request that will be answered.
   uint64_t append_read(uint64_t storage, uint64_t offset, uint64_t nbytes);
-  // Appends WRITE records for any number of bytes, copied from `data`.
-  void append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes);
+  // Appends WRITE records for any number of bytes, copied from `data`; with one record before and one after them, if
+  // any, which travel in the same message where there is room. Returns these two's operation numbers, 0 of none.
+  Around append_write(uint64_t storage, uint64_t offset, const char *data, size_t nbytes, std::string_view before = {},
+                      std::string_view after = {});
 
   // The oldest complete or begun batch, or null. The caller owns it.
   Batch *take();
@@ -97,9 +105,10 @@ class Log {
  private:
   explicit Log(int device) : device_(device) {}
   uint64_t append_locked(std::string_view record, Ring ring = Ring::kYes);
+  uint64_t add_locked(std::string_view record);
   uint64_t define_locked(WireOperation &operation);
   void wake();
-  void note_queued(size_t nbytes, Ring ring = Ring::kYes);
+  void note_queued(size_t nbytes, Ring ring);
   Batch &open_batch(size_t payload_bytes);
 
   const int device_;
