@@ -459,6 +459,17 @@ class Audit:
         lines += [f"  late error: {one}" for one in self.late_errors]
         print("\n".join(lines), file=sys.stderr)  # noqa: T201  asked for
 
+    def compare(self, name: str, before: object, now: object) -> None:
+        """Note a call that is not made as it was before, with the same arguments.
+
+        Args:
+            name: the operation.
+            before: what the call's record was made of.
+            now: what it is made of now.
+        """
+        if before != now:
+            self.mismatches.append(f"{name}: made of {now}, and before of {before}")
+
     def check(self, name: str, results: Sequence[tuple[bytes, Geometry]]) -> None:
         """Ask what some results really are.
 

@@ -122,8 +122,10 @@ def _called(
     except (NoRule, TypeError, ValueError, IndexError, AttributeError):
         # The server says what is wrong with it, if anything is.
         return where.call(full, args, kwargs)
+    is_known = type(found) is Geometry and where.asked == asked
     made = _posted(full, found, args, kwargs)
-    if type(found) is Geometry and where.asked == asked:
+    if is_known:
+        assert type(found) is Geometry
         known = _known.get(full)
         if known is None:
             known = _known[full] = KnownCalls(full, is_view=full in VIEW_RULES)

@@ -103,6 +103,8 @@ class KnownCalls:
         """
         self._name, self._is_view = name, is_view
         self._known: dict[Key, _Known] = {}
+        self._seen: dict[Key, object] = {}
+        """While all is audited: what would be known."""
         self._repeated = 0
         self._is_worth = True
 
@@ -156,12 +158,13 @@ class KnownCalls:
         """
         where = device()
         looked_up = key_of(*given)
-        if looked_up is None or where.audit is not None or not self._is_worth:
+        if looked_up is None or not self._is_worth:
             return
         key, found = looked_up
-        if len(self._known) >= MAX_KNOWN:
+        if max(len(self._known), len(self._seen)) >= MAX_KNOWN:
             self._known.clear()
-            self._is_worth = self._repeated > MAX_KNOWN
+            self._seen.clear()
+            self._is_worth = self._repeated > MAX_KNOWN or where.audit is not None
             self._repeated = 0
         pieces = [geo.wire + uvarint(len(args))]
         for one in args:
@@ -173,7 +176,14 @@ class KnownCalls:
             _split(one, pieces)
         if len(pieces) != len(found) + 1:
             return  # an array was sent as the number that it held
-        self._known[key] = where.head(self._name, 1), geo, pieces[0], tuple(pieces[1:])
+        known = where.head(self._name, 1), geo, pieces[0], tuple(pieces[1:])
+        if where.audit is None:
+            self._known[key] = known
+        else:
+            # Each call is made the long way, and compared with what would be repeated.
+            made_of = known[0], geo.shape, geo.dtype, *known[2:]
+            before = self._seen.setdefault(key, made_of)
+            where.audit.compare(self._name, before, made_of)
 
 
 def _split(value: Any, pieces: list[bytes]) -> None:

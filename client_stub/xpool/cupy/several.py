@@ -102,6 +102,9 @@ class _EachCall(Audit):
         if found is not None:
             found.check(name, results)
 
+    def compare(self, name: str, before: object, now: object) -> None:
+        """Nothing: what has been called before is not remembered here."""
+
 
 class Devices(ArrayDevice):
     """All of them; what is asked goes to the thread's current one."""
