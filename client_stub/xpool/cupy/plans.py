@@ -23,12 +23,12 @@ NUMBER_ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
 class Plan:
     """What a call with operands of known geometries returns."""
 
-    __slots__ = ("bounds", "charge", "geo", "head", "into", "recent", "tail")
+    __slots__ = ("bounds", "charge", "geo", "head", "into", "name", "recent", "tail")
 
     def __init__(
         self, name: str, nin: int, geo: Geometry, bounds: tuple[int, int] | None
     ) -> None:
-        self.geo = geo
+        self.name, self.geo = name, geo
         self.head = device().head(name, 1)
         self.tail = geo.wire + uvarint(nin)
         self.into = device().head(name, 0) + uvarint(nin)
@@ -50,6 +50,8 @@ class Plan:
         if self.recent is not None:
             self.recent.append(array._number)
         where.post_new(self.head + wire + self.tail + operands + b"\x00")
+        if where.audit is not None:
+            where.audit.check(self.name, [(array._ref, self.geo)])
         return array
 
     def post_into(self, operands: bytes, out: ndarray) -> None:

@@ -93,6 +93,8 @@ class Member(ArrayDevice):
 class _EachCall(Audit):
     """Wants to see each call, so that none goes by what is remembered."""
 
+    sees_plans = False
+
     def __init__(self, group: Devices) -> None:
         self._group = group
 
