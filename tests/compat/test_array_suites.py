@@ -187,3 +187,12 @@ def test_the_table_has_a_row_for_each_suite(tmp_path: Path) -> None:
     write(tmp_path, "math", [PASSED, FAILED])
     rows = array_page.table({"math": runner.summed(tmp_path, "math")})
     assert rows[2] == "| math | 1 | 1 | 0 | 0 | 0 | 50.00 % | 99 % | earlier |"
+
+
+def test_a_checkout_without_its_submodule_is_refused(tmp_path: Path) -> None:
+    api = tmp_path / "array-api-tests" / "array-api"
+    api.mkdir(parents=True)  # as a clone leaves it
+    with pytest.raises(SystemExit, match="git submodule update --init"):
+        runner.suites_in(tmp_path, ())
+    (api / "spec").mkdir()
+    assert runner.suites_in(tmp_path, ("array_api",)) == ["array_api"]

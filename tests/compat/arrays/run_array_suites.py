@@ -101,10 +101,15 @@ def suites_in(folder: Path, only: tuple[str, ...]) -> list[str]:
     """What is to be run, of what is there.
 
     Raises:
-        SystemExit: there is nothing to run.
+        SystemExit: there is nothing to run, or a part of it is missing.
     """
     there = []
-    if (folder / "array-api-tests" / "array-api").is_dir():
+    if (folder / "array-api-tests").is_dir():
+        if not (folder / "array-api-tests" / "array-api" / "spec").is_dir():
+            sys.exit(
+                "conformance: array-api-tests lacks its submodule:"
+                " run 'git submodule update --init' there"
+            )
         there.append(ARRAY_API)
     if (folder / "cupy" / "tests").is_dir():
         there += [*FOLDERS, EXAMPLES]
