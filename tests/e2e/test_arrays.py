@@ -58,6 +58,22 @@ def test_an_audit_sees_calls_that_are_known_by_too_little(xpool_run: Runner) -> 
     assert "mismatch: ndarray.reshape: made of" in ended.stderr
 
 
+def test_an_audit_sees_operators(xpool_run: Runner) -> None:
+    program = (
+        "import cupy as cp\n"
+        "from xpool.cupy import ufunc\n"
+        "a = cp.zeros(3)\n"
+        "a + 1; 2 * a; a == a; cp.add(a, a)\n"
+        # A prediction that is wrong.
+        "ufunc.result_shape = lambda shapes: (4,)\n"
+        "a - a\n"
+    )
+    ended = xpool_run("-c", program, env={"XPOOL_AUDIT": "1"})
+    assert ended.returncode == 0, ended.stderr
+    assert "audit: 6 predictions, 1 mismatches" in ended.stderr
+    assert "mismatch: cupy.subtract: " in ended.stderr
+
+
 def test_a_poisoned_array_keeps_the_first_error(xpool_run: Runner) -> None:
     program = (
         "import cupy as cp\n"

@@ -8,8 +8,6 @@ from typing import Any, Final
 import numpy as np
 
 from xpool.cupy import ndarray as arrays
-from xpool.cupy.device import device
-from xpool.cupy.encoding import new_number
 from xpool.cupy.geometry import geometry
 from xpool.cupy.ndarray import ndarray
 from xpool.cupy.operands import BINARY, BOOL, COMPARE, UNARY, is_operand
@@ -22,8 +20,6 @@ _PLAIN_NE: Final[Any] = object.__ne__
 
 def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
     plans = uf._plans
-    make = object.__new__
-    where = device()
     encoders = NUMBER_ENCODERS
     is_comparison = uf.__name__ in _COMPARISONS
 
@@ -49,20 +45,7 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
         bounds = plan.bounds
         if bounds is not None and not bounds[0] <= b <= bounds[1]:
             return uf(b, a) if reflected else uf(a, b)
-        where.charge(plan.charge)
-        array = make(ndarray)
-        array._number, wire = new_number()
-        array._ref = b"\x21" + wire
-        array._geo = plan.geo
-        array._base = array._layout = None
-        array._charge = plan.charge
-        if plan.recent is not None:
-            plan.recent.append(array._number)
-        if reflected:
-            where.post_new(plan.head + wire + plan.tail + ref + a._ref + b"\x00")
-        else:
-            where.post_new(plan.head + wire + plan.tail + a._ref + ref + b"\x00")
-        return array
+        return plan.post(ref + a._ref if reflected else a._ref + ref)
 
     return operate
 
