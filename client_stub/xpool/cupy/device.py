@@ -441,8 +441,8 @@ def is_audited() -> bool:
 class Audit:
     """Compares each prediction with the server's truth, and counts."""
 
-    sees_plans = True
-    """Calls may go by plans of their operands: these are looked at, too."""
+    sees_repeats = True
+    """Calls may go by plans and what is known of them: these are looked at, too."""
 
     def __init__(self, device: ArrayDevice) -> None:
         self._device = device

@@ -99,7 +99,7 @@ def _called(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     given: Sequence[Any],
-    named: Mapping[str, Any],
+    given_kwargs: Mapping[str, Any],
 ) -> Any:
     """A call that is the first of its kind, or asks.
 
@@ -108,7 +108,7 @@ def _called(
         args: as they are sent.
         kwargs: likewise.
         given: as the program gave them.
-        named: likewise.
+        given_kwargs: likewise.
     """
     predict = RULES.get(full)
     where = device()
@@ -122,14 +122,13 @@ def _called(
     except (NoRule, TypeError, ValueError, IndexError, AttributeError):
         # The server says what is wrong with it, if anything is.
         return where.call(full, args, kwargs)
-    is_known = type(found) is Geometry and where.asked == asked
+    has_asked = where.asked != asked
     made = _posted(full, found, args, kwargs)
-    if is_known:
-        assert type(found) is Geometry
+    if type(found) is Geometry and not has_asked:
         known = _known.get(full)
         if known is None:
             known = _known[full] = KnownCalls(full, is_view=full in VIEW_RULES)
-        known.keep((given, named), found, args, kwargs)
+        known.keep((given, given_kwargs), found, args, kwargs)
     return made
 
 

@@ -157,14 +157,17 @@ class KnownCalls:
             kwargs: likewise.
         """
         where = device()
+        audit = where.audit
+        if not self._is_worth or (audit is not None and not audit.sees_repeats):
+            return
         looked_up = key_of(*given)
-        if looked_up is None or not self._is_worth:
+        if looked_up is None:
             return
         key, found = looked_up
         if max(len(self._known), len(self._seen)) >= MAX_KNOWN:
             self._known.clear()
             self._seen.clear()
-            self._is_worth = self._repeated > MAX_KNOWN or where.audit is not None
+            self._is_worth = self._repeated > MAX_KNOWN or audit is not None
             self._repeated = 0
         pieces = [geo.wire + uvarint(len(args))]
         for one in args:
@@ -177,13 +180,13 @@ class KnownCalls:
         if len(pieces) != len(found) + 1:
             return  # an array was sent as the number that it held
         known = where.head(self._name, 1), geo, pieces[0], tuple(pieces[1:])
-        if where.audit is None:
+        if audit is None:
             self._known[key] = known
         else:
             # Each call is made the long way, and compared with what would be repeated.
             made_of = known[0], geo.shape, geo.dtype, *known[2:]
             before = self._seen.setdefault(key, made_of)
-            where.audit.compare(self._name, before, made_of)
+            audit.compare(self._name, before, made_of)
 
 
 def _split(value: Any, pieces: list[bytes]) -> None:

@@ -93,7 +93,7 @@ class Member(ArrayDevice):
 class _EachCall(Audit):
     """Wants to see each call, so that none goes by what is remembered."""
 
-    sees_plans = False
+    sees_repeats = False
 
     def __init__(self, group: Devices) -> None:
         self._group = group
@@ -103,9 +103,6 @@ class _EachCall(Audit):
         found = self._group.here.audit
         if found is not None:
             found.check(name, results)
-
-    def compare(self, name: str, before: object, now: object) -> None:
-        """Nothing: what has been called before is not remembered here."""
 
 
 class Devices(ArrayDevice):

@@ -39,7 +39,7 @@ CLASSES["cupy.broadcast"] = broadcast
 @own("cupy.isfortran")
 def isfortran(a: Any) -> bool:
     """Whether an array, of the host or not, lies in Fortran's order and not in C's."""
-    return bool(a.flags.f_contiguous and not a.flags.c_contiguous)
+    return bool(a.flags.fnc)
 
 
 @own("cupyx.geterr")
