@@ -140,8 +140,7 @@ class NativeArrays:
         if not self._calls.is_open:
             return False
         store = self._calls.arrays.store
-        if not isinstance(store, NativeArrayStore):
-            return False
+        assert isinstance(store, NativeArrayStore), "C++ works on its own store"
         self._store = store  # C++ works on it as long as there are records
         self._pointer = self._call["xs_arrays_new"](
             *(self._native.pointer, _constants(self._calls)),

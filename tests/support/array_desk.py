@@ -19,6 +19,7 @@ from xpool_protocol.values import HostTensor
 from xpool_protocol.wire import Reader
 from xpool_server.arrays.calls import ArrayCalls
 from xpool_server.arrays.opening import library_opener
+from xpool_server.arrays.store import DictStore
 from xpool_server.failures import Failures
 from xpool_server.storages import Storages
 
@@ -32,7 +33,10 @@ class Desk:
     def __init__(self) -> None:
         self.storages = Storages(QUOTA, torch.device("cpu"))
         self.failures = Failures("cpu")
-        self.calls = ArrayCalls(self.storages, self.failures, library_opener("cpu"))
+        self.calls = ArrayCalls(
+            *(self.storages, self.failures, library_opener("cpu")),
+            lambda array_type: DictStore(),
+        )
         self._names: dict[str, int] = {}
         self._request = 0
 

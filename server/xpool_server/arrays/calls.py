@@ -46,7 +46,7 @@ from xpool_protocol.wire import Reader, Writer
 from xpool_server.arrays.described import DtypeTable
 from xpool_server.arrays.dtypes import CODE_OF
 from xpool_server.arrays.library import ArrayLibrary, fields_of
-from xpool_server.arrays.store import ArrayStore, DictStore
+from xpool_server.arrays.store import ArrayStore
 from xpool_server.arrays.strides import bounds, check_strides
 from xpool_server.arrays.table import ArrayTable, owner_of
 from xpool_server.failures import NOTHING, Answers, Failures
@@ -104,7 +104,7 @@ class ArrayCalls:
         storages: Storages,
         failures: Failures,
         open_library: Callable[[], ArrayLibrary],
-        make_store: Callable[[type], ArrayStore] = lambda array_type: DictStore(),
+        make_store: Callable[[type], ArrayStore],
     ) -> None:
         """No arrays yet.
 

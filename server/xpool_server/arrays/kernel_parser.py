@@ -484,7 +484,7 @@ class Parser:
 
     def _is_type(self) -> bool:
         word = self._peek()
-        return word in self._types or word in ("auto", "const", "signed", *_COMPLEX)
+        return word in self._types or word in (AUTO, "const", "signed", *_COMPLEX)
 
     def _ends_type(self, words: list[str]) -> bool:
         """Whether a type is complete, so that the next word is a name."""

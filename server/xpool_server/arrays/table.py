@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from xpool_protocol.errors import ArgumentInvalid, HandleUnknown, PeerError
 from xpool_protocol.messages import Fault
 
-from xpool_server.arrays.store import ABSENT, ArrayStore, DictStore
+from xpool_server.arrays.store import ABSENT, ArrayStore
 from xpool_server.faults import Poisoned
 from xpool_server.storages import MAX_HANDLES, charged_nbytes
 
@@ -35,8 +35,8 @@ class ArrayTable:
         self,
         ledger: Ledger,
         array_type: type,
-        parts_of: Callable[[Any], Iterable[Any]] = lambda found: (),
-        store: ArrayStore | None = None,
+        parts_of: Callable[[Any], Iterable[Any]],
+        store: ArrayStore,
     ) -> None:
         """No numbers yet.
 
@@ -44,12 +44,12 @@ class ArrayTable:
             ledger: what memory is charged to.
             array_type: of the library's arrays.
             parts_of: the arrays that an object of another type is made of.
-            store: where they are kept; by default in dictionaries.
+            store: where they are kept.
         """
         self._ledger = ledger
         self._array_type = array_type
         self._parts_of = parts_of
-        self.store: ArrayStore = DictStore() if store is None else store
+        self.store = store
         self._parts: dict[int, list[Any]] = {}
         """Of an object's number: the owners that it is charged for."""
 
