@@ -14,6 +14,7 @@ import numpy as np
 
 from xpool.cupy import transfer
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import check_operands
 
 TAKES_HOST_ARRAYS: Final = (
     "cupy.random.",
@@ -126,9 +127,7 @@ def check_remote(items: Any) -> None:
         TypeError: one is among them.
     """
     if isinstance(items, list | tuple):
-        for one in items:
-            if isinstance(one, np.ndarray):
-                raise TypeError(f"Unsupported type {type(one)}")
+        check_operands(items)
 
 
 def by_method(full: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
