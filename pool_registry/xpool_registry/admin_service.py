@@ -73,6 +73,11 @@ class AdminService:
         """New leases again."""
         return admin.CordonReply(changed=self._registry.uncordon(request.node_name))
 
+    def forget(self, request: admin.ForgetRequest) -> admin.ForgetReply:
+        """A node is listed no more."""
+        self._registry.forget(request.node_name, request.reason)
+        return admin.ForgetReply()
+
     def evict(self, request: admin.EvictRequest) -> admin.EvictReply:
         """Take a lease from its holder."""
         self._registry.evict(request.lease_id, request.reason, request.grace_ms)

@@ -87,6 +87,15 @@ def registry(
             help="Keep hourly rows of usage for so many days; 0: for ever.",
         ),
     ] = 400,
+    forget_after: Annotated[
+        str,
+        typer.Option(
+            envvar="XPOOL_FORGET_AFTER",
+            metavar="DURATION",
+            help="A server that is silent so long, has no lease and is not cordoned is"
+            " listed no more: 1m or longer; 0s: never.",
+        ),
+    ] = "7d",
     half_life: Annotated[
         str,
         typer.Option(
@@ -148,6 +157,7 @@ def registry(
         from xpool_registry.daemon import configure_logging, serve, tls_from_files
         from xpool_registry.settings import (
             Settings,
+            forget_after_ms_checked,
             half_life_s_checked,
             ms_from_text,
             ttl_ms_checked,
@@ -161,6 +171,7 @@ def registry(
                 default_ttl_ms=ttl_ms_checked(ms_from_text(default_ttl)),
                 compact_after=compact_after,
                 usage_days=usage_days,
+                forget_after_ms=forget_after_ms_checked(ms_from_text(forget_after)),
                 half_life_s=half_life_s_checked(ms_from_text(half_life)),
             ),
             is_insecure=insecure,
@@ -246,6 +257,7 @@ def quiet_grpc() -> None:
 # Further commands of ``admin_app``, which must exist first.
 from xpool_registry import admin_cli as admin_cli  # noqa: E402
 from xpool_registry import slices_cli as slices_cli  # noqa: E402
+from xpool_registry import store_cli as store_cli  # noqa: E402
 from xpool_registry import token_cli as token_cli  # noqa: E402
 from xpool_registry import upkeep_cli as upkeep_cli  # noqa: E402
 from xpool_registry import usage_cli as usage_cli  # noqa: E402

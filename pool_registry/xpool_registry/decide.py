@@ -45,8 +45,9 @@ from xpool_registry.observations import (
 from xpool_registry.queueing import request_from
 from xpool_registry.reports import SessionHead
 from xpool_registry.schedule import schedule
-from xpool_registry.settings import MAX_NODES, MAX_TEXT_CHARS, Settings
+from xpool_registry.settings import MAX_TEXT_CHARS, Settings
 from xpool_registry.state import State
+from xpool_registry.upkeep import room
 
 Facts = list[RegistryEvent | Observation]
 
@@ -75,9 +76,7 @@ def join(state: State, command: JoinNode, at: Moment, settings: Settings) -> Fac
     )
     known = state.nodes.get(command.node_name)
     if known is None:
-        if len(state.nodes) >= MAX_NODES:
-            raise UsageError(f"the pool holds {MAX_NODES} nodes and takes no more")
-        return [joined]
+        return [*room(state, at, settings), joined]
     if known.boot_id == command.boot_id:
         return _rejoin(known, joined)
     if known.address != command.address:

@@ -132,6 +132,13 @@ class AdminDuties:
             self._commit(events, at)
             return bool(events)
 
+    def forget(self, node_name: str, reason: str) -> None:
+        """See ``upkeep.forget``."""
+        with self._lock:
+            at = self._clock()
+            event = upkeep.forget(self._state, node_name, reason, at, self.settings)
+            self._commit([event], at)
+
     def evict(self, lease_id: str, reason: str, grace_ms: int) -> None:
         """See ``upkeep.evict``."""
         with self._lock:

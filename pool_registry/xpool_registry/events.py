@@ -250,6 +250,14 @@ class NodeUncordoned(RegistryEvent, frozen=True, kw_only=True, tag="node_uncordo
     at_s: float
 
 
+class NodeForgotten(RegistryEvent, frozen=True, kw_only=True, tag="node_forgotten"):
+    """The node is listed no more: it was silent, and nobody had a lease on it."""
+
+    node_name: str
+    reason: str = ""
+    at_s: float
+
+
 class RegistryRestored(
     RegistryEvent, frozen=True, kw_only=True, tag="registry_restored"
 ):
@@ -362,6 +370,7 @@ StoredEvent = (
     | NoticeWithdrawn
     | NodeCordoned
     | NodeUncordoned
+    | NodeForgotten
     | RegistryRestored
     | TokenCreated
     | TokenRevoked

@@ -158,7 +158,7 @@ def of_request(
         found.changes.append(never(state, demand))
         _add_verdicts(state, found, request, at, settings)
         return found
-    if not state.fleet.count:
+    if not state.fleet.node_count:
         found.changes.append(never(state, demand))
         return found
     may = state.living(at.now_ns, settings.dead_after_ms)

@@ -12,7 +12,7 @@ each row (``placer.py``) looks again at those rows alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -58,6 +58,10 @@ class NodeFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+NOBODY: Final = NodeFacts(name="", devices=())
+"""Of a row whose node was dropped, until another one takes it."""
+
+
 class Fleet:
     """Mutated by whoever keeps the state; everybody else reads.
 
@@ -78,6 +82,7 @@ class Fleet:
         """Counts every change of what the nodes are, as opposed to what is free."""
 
         self._column_of: list[dict[int, int]] = []
+        self._vacant: list[int] = []
         self._rows = self._columns = 0
         self._changes: list[int] = []
         self._changes_cut = 0
@@ -102,8 +107,13 @@ class Fleet:
 
     @property
     def count(self) -> int:
-        """How many nodes."""
+        """How many rows, those of dropped nodes included."""
         return len(self.nodes)
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes there are."""
+        return len(self.row_of)
 
     @property
     def columns(self) -> int:
@@ -200,14 +210,13 @@ class Fleet:
         """Add a node, or describe it anew with nothing taken; its row."""
         row = self.row_of.get(node.name)
         if row is None:
-            row = len(self.nodes)
-            self._grow(row + 1, len(node.devices))
-            self.row_of[node.name] = row
+            row = self._vacant.pop() if self._vacant else len(self.nodes)
+        self._grow(row + 1, len(node.devices))
+        if row == len(self.nodes):
             self.nodes.append(node)
             self._column_of.append({})
-        else:
-            self._grow(row + 1, len(node.devices))
-            self.nodes[row] = node
+        self.row_of[node.name] = row
+        self.nodes[row] = node
         self._column_of[row] = {one.index: i for i, one in enumerate(node.devices)}
         count = len(node.devices)
         for table in (self._free, self._held_nbytes, self._foreign_nbytes, self._load):
@@ -223,6 +232,15 @@ class Fleet:
         self._sums = (int(self.exists.sum()), int(self.total_nbytes.sum()))
         self.shape_epoch += 1
         self._note(row)
+        return row
+
+    def drop(self, name: str) -> int:
+        """Take a node away on which nobody has anything; the row that it had."""
+        row = self.put(replace(NOBODY, name=name))
+        del self.row_of[name]
+        self.nodes[row] = NOBODY
+        self._open[row], self._heard_ns[row] = False, _NEVER
+        self._vacant.append(row)
         return row
 
     def _grow(self, rows: int, columns: int) -> None:
@@ -315,6 +333,7 @@ class Fleet:
         twin = Fleet()
         twin.nodes, twin.row_of = list(self.nodes), dict(self.row_of)
         twin._column_of = list(self._column_of)
+        twin._vacant = list(self._vacant)
         twin._sums = self._sums
         twin._allocate(self._rows, self._columns)
         for name, table in vars(self).items():

@@ -48,7 +48,7 @@ def _field(fleet: Fleet, able: int, may: Bools) -> str:
     living = int(np.count_nonzero(may))
     usable = int(np.count_nonzero(may & fleet.is_open))
     off = (
-        (fleet.count - living, "silent"),
+        (fleet.node_count - living, "silent"),
         (living - usable, "cordoned"),
         (usable - able, "without such devices free"),
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from xpool_registry.commands import Moment
 from xpool_registry.demand import Spot
+from xpool_registry.fleet import NOBODY
 from xpool_registry.known import NS_PER_MS
 from xpool_registry.looking import closed_text, offer_of
 from xpool_registry.settings import Settings
@@ -111,6 +112,8 @@ class Listings:
         views = []
         for row in rows:
             node = state.fleet.nodes[row]
+            if node is NOBODY:
+                continue
             loads = {load.index: load for load in state.beats[node.name].loads}
             counts = Counter(one.device_index for one in state.leases_on(node.name))
             for column in range(len(node.devices)):

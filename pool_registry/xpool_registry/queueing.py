@@ -104,7 +104,7 @@ def check_may_wait(state: State, request: RequestQueued) -> None:
     """
     demand = demand_from(request)
     # Before the first server has joined nobody knows what there will be.
-    if state.fleet.count and not could_ever(state, request):
+    if state.fleet.node_count and not could_ever(state, request):
         raise NoCapacity(never(state, demand))
     if len(state.waiting) >= MAX_WAITING:
         raise NoCapacity(
@@ -120,7 +120,7 @@ def check_may_wait(state: State, request: RequestQueued) -> None:
 
 def never(state: State, demand: Demand) -> str:
     """Why waiting would not help, for people."""
-    if not state.fleet.count:
+    if not state.fleet.node_count:
         return (
             "no server has joined yet: start one with"
             ' "xpool server" or a whole pool with "xpool up"'

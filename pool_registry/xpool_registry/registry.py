@@ -17,7 +17,7 @@ import structlog
 from xpool_protocol.control.token import LeaseClaims, sign
 from xpool_protocol.errors import UsageError
 
-from xpool_registry import decide
+from xpool_registry import decide, upkeep
 from xpool_registry.accounting import Holder, Second, Sum
 from xpool_registry.accounts import Accounts, Used
 from xpool_registry.asking import PASS_EVERY_NS, Asking
@@ -306,12 +306,16 @@ class Registry(AdminDuties, Asking, Durability, Listings):
                 self._pass(at)
             fleet, dead_ms = self._state.fleet, self.settings.dead_after_ms
             rows = (~self._state.living(at.now_ns, dead_ms)).nonzero()[0]
-            silent = {fleet.nodes[row].name for row in rows}
+            silent = {fleet.nodes[row].name for row in rows} & fleet.row_of.keys()
             for name in sorted(silent - self._silent):
                 _log.warning("node silent", node=name)
             for name in sorted(self._silent - silent):
                 _log.info("node back", node=name)
-            self._silent = silent
+            lapsed = upkeep.lapsed(self._state, silent, at, self.settings)
+            for event in lapsed:
+                _log.info("node forgotten", node=event.node_name, reason=event.reason)
+            self._commit(lapsed, at)
+            self._silent = silent - {event.node_name for event in lapsed}
 
     # ---- under the lock ----
 

@@ -52,6 +52,7 @@ MAX_ENDED_LEASES = 10_000
 A lease past this is one that "this registry never saw": its session is left alone.
 """
 
+MIN_FORGET_AFTER_MS = 60_000
 MIN_HALF_LIFE_MS = 60_000
 MAX_HALF_LIFE_MS = 366 * 24 * 3600 * 1000
 
@@ -91,6 +92,10 @@ class Settings:
     """A log is put into short when so many appends have come since the last time;
     reading it at a start then takes half a second."""
 
+    forget_after_ms: int = 7 * 24 * 3600 * 1000
+    """A node that is silent so long is listed no more; 0: for ever. Counted from the
+    registry's start at the earliest, which no more knows of silence before it."""
+
     usage_days: int = 400
     """So long rows of usage are kept: a year, and a month to look back at it; 0: for
     ever. A lease's row of an hour is some 60 bytes in a file."""
@@ -127,6 +132,20 @@ def ttl_ms_checked(ttl_ms: int) -> int:
     if not MIN_TTL_MS <= ttl_ms <= MAX_TTL_MS:
         raise UsageError(f"a TTL of {ttl_ms} ms is out of range: 1 s to 24 h")
     return ttl_ms
+
+
+def forget_after_ms_checked(silence_ms: int) -> int:
+    """``silence_ms`` if a node may be forgotten after so much of it; 0: never.
+
+    Raises:
+        UsageError: shorter than a minute, in which a server may restart.
+    """
+    if silence_ms and silence_ms < MIN_FORGET_AFTER_MS:
+        raise UsageError(
+            f"forgetting servers after {silence_ms / 1000:g} s is too early: 1m or"
+            " longer, or 0s for never"
+        )
+    return silence_ms
 
 
 def half_life_s_checked(half_life_ms: int) -> float:

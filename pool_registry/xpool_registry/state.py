@@ -26,6 +26,7 @@ from xpool_registry.events import (
     LeaseResized,
     LogCompacted,
     NodeCordoned,
+    NodeForgotten,
     NodeJoined,
     NodeUncordoned,
     NoticeWithdrawn,
@@ -210,6 +211,8 @@ class State(Reading, Deadlines, Hearing, WaitingState):
             case NodeUncordoned():
                 self.cordoned.pop(fact.node_name, None)
                 self.fleet.set_open(self.fleet.row_of[fact.node_name], True)
+            case NodeForgotten():
+                self._forget_node(fact.node_name)
             case TokenCreated():
                 self.tokens[fact.token_id] = fact
                 self.has_had_tokens = True
@@ -267,11 +270,20 @@ class State(Reading, Deadlines, Hearing, WaitingState):
         )
         self.fleet.hear(row, now_ns)
         self.fleet.set_open(row, event.node_name not in self.cordoned)
-        for request_id, promise in list(self.promises.items()):
-            if any(spot.row == row for spot in promise.spots):
-                del self.promises[request_id]  # those devices are others now
+        self._break_promises(row)  # those devices are others now
         for lease in self.leases_on(event.node_name):
             self._book(lease, 1)
+
+    def _forget_node(self, node_name: str) -> None:
+        self._break_promises(self.fleet.drop(node_name))
+        del self.nodes[node_name], self.beats[node_name]
+        self.cordoned.pop(node_name, None)
+        self._by_node.pop(node_name, None)
+
+    def _break_promises(self, row: int) -> None:
+        for request_id, promise in list(self.promises.items()):
+            if any(spot.row == row for spot in promise.spots):
+                del self.promises[request_id]
 
     def _grant(self, lease: LeaseGranted, now_ns: int) -> None:
         self.leases[lease.lease_id] = lease

@@ -24,10 +24,10 @@ from xpool_protocol.errors import BrokenError, UsageError
 
 from xpool_registry.events import RegistryEvent, StoredEvent
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Everything that earlier versions could hold means the same in this one.
-_READABLE = (1, 2, SCHEMA_VERSION)
+_READABLE = (1, 2, 3, SCHEMA_VERSION)
 
 # "xprg": tells our files from another program's (PRAGMA application_id).
 APPLICATION_ID = 0x78707267

@@ -1,6 +1,8 @@
-"""What an admin does to nodes and leases: cordon, drain, evict. Pure."""
+"""What an admin does to nodes and leases: cordon, drain, forget, evict. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from xpool_protocol.errors import LeaseUnknown, UsageError
 
@@ -10,11 +12,12 @@ from xpool_registry.events import (
     LeaseEnded,
     LeaseNoticed,
     NodeCordoned,
+    NodeForgotten,
     NodeUncordoned,
     NoticeWithdrawn,
     RegistryEvent,
 )
-from xpool_registry.settings import MAX_LIMIT_MS, MAX_TEXT_CHARS
+from xpool_registry.settings import MAX_LIMIT_MS, MAX_NODES, MAX_TEXT_CHARS, Settings
 from xpool_registry.state import State
 
 EVICTED = "evicted by an admin"
@@ -80,6 +83,75 @@ def uncordon(state: State, node_name: str, at: Moment) -> list[RegistryEvent]:
         if notice is not None and notice.event.reason == drained:
             events.append(NoticeWithdrawn(lease_id=lease.lease_id, at_s=at.wall_s))
     return events
+
+
+def forget(
+    state: State, node_name: str, reason: str, at: Moment, settings: Settings
+) -> NodeForgotten:
+    """List a node no more that is gone for good; it may join again as a new one.
+
+    Raises:
+        UsageError: no such node, it was heard lately, it has leases, or a reason out
+            of bounds.
+    """
+    _check_node(state, node_name)
+    check_text("reason", reason, MAX_TEXT_CHARS, may_be_empty=True)
+    if state.may_be_alive(node_name, at.now_ns, settings.dead_after_ms):
+        silence_s = state.silence_ms(node_name, at.now_ns) / 1000
+        raise UsageError(
+            f"{node_name} was heard {silence_s:.1f} s ago: stop its server first, and"
+            f" wait {settings.dead_after_ms / 1000:g} s"
+        )
+    count = sum(1 for _ in state.leases_on(node_name))
+    if count:
+        raise UsageError(
+            f"{node_name} still has {count} {'lease' if count == 1 else 'leases'}: they"
+            ' end when they are not renewed, or by "xpool admin evict"'
+        )
+    return NodeForgotten(node_name=node_name, reason=reason, at_s=at.wall_s)
+
+
+def lapsed(
+    state: State, silent: Iterable[str], at: Moment, settings: Settings
+) -> list[NodeForgotten]:
+    """Which silent nodes have been so for so long that they are forgotten.
+
+    Not those that an admin has cordoned: that would be forgotten with them.
+    """
+    after_ms = settings.forget_after_ms
+    if not after_ms:
+        return []
+    return [
+        NodeForgotten(node_name=name, reason="silent for long", at_s=at.wall_s)
+        for name in sorted(silent)
+        if state.silence_ms(name, at.now_ns) >= after_ms and _may_go(state, name)
+    ]
+
+
+def room(state: State, at: Moment, settings: Settings) -> list[NodeForgotten]:
+    """What has to go before one more node can join: of those silent, the longest so.
+
+    Raises:
+        UsageError: all places are taken by nodes that live, have leases or are
+            cordoned.
+    """
+    if len(state.nodes) < MAX_NODES:
+        return []
+    silences_ms = {name: state.silence_ms(name, at.now_ns) for name in state.nodes}
+    gone = [
+        name
+        for name, silence_ms in silences_ms.items()
+        if silence_ms >= settings.dead_after_ms and _may_go(state, name)
+    ]
+    if not gone:
+        raise UsageError(f"the pool holds {MAX_NODES} nodes and takes no more")
+    name = max(gone, key=lambda one: (silences_ms[one], one))
+    reason = f"the pool holds {MAX_NODES} nodes"
+    return [NodeForgotten(node_name=name, reason=reason, at_s=at.wall_s)]
+
+
+def _may_go(state: State, node_name: str) -> bool:
+    return node_name not in state.cordoned and not any(state.leases_on(node_name))
 
 
 def evict(

@@ -1,4 +1,4 @@
-"""``xpool admin``: explain, whatif, cordon, drain, evict, events, backup, restore."""
+"""``xpool admin``: explain, whatif, cordon, drain, forget, evict, events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import json
 import textwrap
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,12 +36,6 @@ NodeArgument = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option(help="For people who ask why.")]
-StoreOption = Annotated[
-    Path,
-    typer.Option(envvar="XPOOL_STORE", help="The registry's file.", dir_okay=False),
-]
-DEFAULT_STORE = Path("~/.local/state/xpool/registry.db")
-
 WIDTH = 80
 
 LOOK_S = 0.5
@@ -263,6 +256,19 @@ def drain(
 
 
 @admin_app.command()
+def forget(
+    node: NodeArgument,
+    registry_address: RegistryOption = DEFAULT_REGISTRY,
+    reason: ReasonOption = "",
+    as_json: DoneOption = False,
+) -> None:
+    """List a silent node no more that is gone for good; it may join again."""
+    with connected(registry_address) as client:
+        client.forget(node, reason)
+    done(f"{node} is forgotten", as_json=as_json, node_name=node)
+
+
+@admin_app.command()
 def evict(
     lease: Annotated[
         str,
@@ -317,54 +323,6 @@ def events(
             time.sleep(LOOK_S)
             shown = client.list_events(after)
             after = shown[-1].sequence if shown else after
-
-
-@admin_app.command()
-def backup(
-    copy: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A new file; its key beside it.")
-    ],
-    store: StoreOption = DEFAULT_STORE,
-    as_json: DoneOption = False,
-) -> None:
-    """Copy the registry's file and its key, also while the registry runs."""
-    with one_sentence():
-        from xpool_registry import keeping_copies
-
-        count = keeping_copies.backup(store.expanduser(), copy)
-    done(
-        f"{count} events are in {copy}; its key is {copy}.key: keep it secret",
-        as_json=as_json,
-        copy=str(copy),
-        key=f"{copy}.key",
-        event_count=count,
-    )
-
-
-@admin_app.command()
-def restore(
-    copy: Annotated[Path, typer.Argument(metavar="FILE", help="As backup made it.")],
-    store: StoreOption = DEFAULT_STORE,
-    yes: YesOption = False,
-    as_json: DoneOption = False,
-) -> None:
-    """Put a copy in place of a stopped registry's file, which is moved aside."""
-    place = store.expanduser()
-    if place.exists():
-        sure(f"Move {place} aside and take {copy} in its place?", yes=yes)
-    now_s = time.time_ns() / 1e9
-    with one_sentence():
-        from xpool_registry import keeping_copies
-
-        count = keeping_copies.restore(
-            copy, place, now_s, lambda: f"before-{int(now_s)}"
-        )
-    done(
-        f"{place} has {count} events again: start the registry",
-        as_json=as_json,
-        store=str(place),
-        event_count=count,
-    )
 
 
 def explanation_text(found: pb.Explanation, *, as_json: bool) -> str:

@@ -288,6 +288,23 @@ def test_a_drain_ends_leases_by_its_deadline_unless_it_is_taken_back(
             client.renew(lease.lease_id, lease.epoch)
 
 
+def test_a_node_that_is_gone_is_forgotten(admin: Admin) -> None:
+    [lease] = ask(admin, "0").leases
+    assert "stop its server first" in admin("forget", "node-a", status=2)
+    admin("evict", lease.lease_id, "--yes")
+    # Its last sign of life was with what was asked.
+    eventually(lambda: " silent " in admin("nodes"), "it is silent", 15)
+    figures = json.loads(admin("forget", "node-a", "--reason", "sold", "--json"))
+    assert figures == {"node_name": "node-a"}
+    for listing in ("nodes", "devices"):
+        assert "no server has joined yet" in admin(listing)
+    last = json.loads(admin("events", "--last", "1", "--json"))
+    assert (last["event"], last["reason"]) == ("node_forgotten", "sold")
+    assert "no node 'node-a' has joined" in admin("forget", "node-a", status=2)
+    with admin.registry.client() as client:  # type: ignore[attr-defined]
+        assert client.heartbeat(node_name="node-a", boot_id="boot-1").must_rejoin
+
+
 def test_an_evicted_lease_ends_with_the_reason(admin: Admin) -> None:
     [lease] = ask(admin, "0").leases
     assert "Nobody is here to ask" in admin("evict", lease.lease_id, status=2)

@@ -139,6 +139,7 @@ def requests(pool: PoolModel) -> list[tuple[str, Message]]:
         ("list_usage", admin.ListUsageRequest(since_s=1, until_s=9000, by="tenant")),
         ("cordon", admin.CordonRequest(node_name="a", drain=True, deadline_ms=99)),
         ("uncordon", admin.UncordonRequest(node_name="a")),
+        ("forget", admin.ForgetRequest(node_name="a", reason="sold")),
         ("evict", admin.EvictRequest(lease_id=lease_id, grace_ms=50)),
         ("explain", admin.ExplainRequest(name=lease_id)),
         ("what_if", group),
@@ -175,8 +176,9 @@ def test_every_call_has_a_request_here() -> None:
 def test_a_sensible_request_is_answered(name: str) -> None:
     pool, registry, admins = pool_at_work()
     request = dict(requests(pool))[name]
-    if name == "revoke_token":
-        with pytest.raises(PoolError, match="there is no token"):
+    refused = {"revoke_token": "there is no token", "forget": "stop its server first"}
+    if name in refused:
+        with pytest.raises(PoolError, match=refused[name]):
             method_of(name, registry, admins)(request)
         return
     reply = method_of(name, registry, admins)(request)

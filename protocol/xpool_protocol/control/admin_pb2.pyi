@@ -139,6 +139,18 @@ class CordonReply(_message.Message):
     lease_count: int
     def __init__(self, changed: _Optional[bool] = ..., lease_count: _Optional[int] = ...) -> None: ...
 
+class ForgetRequest(_message.Message):
+    __slots__ = ("node_name", "reason")
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    node_name: str
+    reason: str
+    def __init__(self, node_name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ForgetReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class EvictRequest(_message.Message):
     __slots__ = ("lease_id", "reason", "grace_ms")
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]

@@ -69,6 +69,11 @@ class PoolAdminStub:
                 request_serializer=xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.SerializeToString,
                 response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/xpool.admin.v1.PoolAdmin/Forget',
+                request_serializer=xpool__protocol_dot_control_dot_admin__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ForgetReply.FromString,
+                _registered_method=True)
         self.Evict = channel.unary_unary(
                 '/xpool.admin.v1.PoolAdmin/Evict',
                 request_serializer=xpool__protocol_dot_control_dot_admin__pb2.EvictRequest.SerializeToString,
@@ -147,6 +152,13 @@ class PoolAdminServicer:
 
     def Uncordon(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """A silent node without leases is listed no more; it may join again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -237,6 +249,11 @@ def add_PoolAdminServicer_to_server(servicer, server):
                     servicer.Uncordon,
                     request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.FromString,
                     response_serializer=xpool__protocol_dot_control_dot_admin__pb2.CordonReply.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=xpool__protocol_dot_control_dot_admin__pb2.ForgetRequest.FromString,
+                    response_serializer=xpool__protocol_dot_control_dot_admin__pb2.ForgetReply.SerializeToString,
             ),
             'Evict': grpc.unary_unary_rpc_method_handler(
                     servicer.Evict,
@@ -441,6 +458,33 @@ class PoolAdmin:
             '/xpool.admin.v1.PoolAdmin/Uncordon',
             xpool__protocol_dot_control_dot_admin__pb2.UncordonRequest.SerializeToString,
             xpool__protocol_dot_control_dot_admin__pb2.CordonReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/xpool.admin.v1.PoolAdmin/Forget',
+            xpool__protocol_dot_control_dot_admin__pb2.ForgetRequest.SerializeToString,
+            xpool__protocol_dot_control_dot_admin__pb2.ForgetReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,11 @@ class AdminClient(RegistryClient):
         request = admin.UncordonRequest(node_name=node_name)
         return self._call(admin.CordonReply, self._admin.Uncordon, request).changed
 
+    def forget(self, node_name: str, reason: str = "") -> None:
+        """List a silent node without leases no more; it may join again."""
+        request = admin.ForgetRequest(node_name=node_name, reason=reason)
+        self._call(admin.ForgetReply, self._admin.Forget, request)
+
     def evict(self, lease_id: str, reason: str = "", grace_ms: int = 0) -> None:
         """Take a lease from its holder, at once or after a grace.
 

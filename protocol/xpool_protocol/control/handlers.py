@@ -115,6 +115,9 @@ class AdminHandler(Protocol):
     def uncordon(self, request: admin.UncordonRequest) -> admin.CordonReply:
         """New leases again."""
 
+    def forget(self, request: admin.ForgetRequest) -> admin.ForgetReply:
+        """A silent node without leases is listed no more."""
+
     def evict(self, request: admin.EvictRequest) -> admin.EvictReply:
         """Take a lease from its holder."""
 

@@ -66,6 +66,7 @@ class _AdminServicer:
         self.RemoveTenant = adapt(handler.remove_tenant)
         self.Cordon = adapt(handler.cordon)
         self.Uncordon = adapt(handler.uncordon)
+        self.Forget = adapt(handler.forget)
         self.Evict = adapt(handler.evict)
         self.Explain = adapt(handler.explain)
         self.WhatIf = adapt(handler.what_if)
