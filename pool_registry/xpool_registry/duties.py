@@ -21,6 +21,7 @@ from xpool_registry.events import RegistryEvent, TenantRemoved, TokenCreated
 from xpool_registry.explaining import Explanation, explain, of_request
 from xpool_registry.observations import Observation
 from xpool_registry.queueing import request_from, set_tenant
+from xpool_registry.refusals import Refusals
 from xpool_registry.settings import Settings
 from xpool_registry.state import State
 from xpool_registry.tenancy import TenantView, tenants_of
@@ -43,6 +44,7 @@ class AdminDuties:
     _reasons: dict[str, str]
     _order: dict[str, int]
     _recent: deque[tuple[int, RegistryEvent]]
+    _refusals: Refusals
 
     def _commit(self, facts: Sequence[RegistryEvent | Observation], at: Moment) -> None:
         raise NotImplementedError("the registry stores and applies")
@@ -53,25 +55,31 @@ class AdminDuties:
         """The request as its caller may make it; see ``access.check_call``.
 
         Raises:
-            TokenInvalid: the caller may not do that; logged with who and what.
+            TokenInvalid: the caller may not do that; logged with who and what, at most
+                once a minute for the same.
         """
         if not self._state.has_had_tokens:
             return request
         with self._lock:
-            caller = None
+            at, caller = self._clock(), None
             try:
-                caller = access.caller_of(self._state, token, self._clock())
+                caller = access.caller_of(self._state, token, at)
                 return access.check_call(self._state, caller, method, request)
             except PoolError as error:
-                _log.warning(
-                    "call refused",
-                    method=method,
-                    peer=peer,
-                    token=caller.token_id if caller else "",
-                    role=caller.role if caller else "",
-                    name=caller.name if caller else "",
-                    error=str(error),
-                )
+                host = peer.rpartition(":")[0]  # who tries again takes another port
+                who = caller or access.Caller("", "")
+                count = self._refusals.note((method, host, *who), at.now_ns)
+                if count:
+                    _log.warning(
+                        "call refused",
+                        method=method,
+                        peer=peer,
+                        token=who.token_id,
+                        role=who.role,
+                        name=who.name,
+                        error=str(error),
+                        times=count,
+                    )
                 raise
 
     def create_token(

@@ -51,6 +51,7 @@ from xpool_registry.observations import Observation
 from xpool_registry.queueing import (
     leave,
 )
+from xpool_registry.refusals import Refusals
 from xpool_registry.reports import heads_of
 from xpool_registry.resizing import (
     FEW_NODES,
@@ -141,6 +142,7 @@ class Registry(AdminDuties, Asking, Durability, Listings):
         self._lock = threading.Lock()
         self._silent: set[str] = set()
         self._strangers: set[str] = set()
+        self._refusals = Refusals()
         #: Set when a look at the queue may help somebody.
         self.freed = threading.Event()
         self._is_dirty = True

@@ -24,6 +24,7 @@ from xpool_protocol.errors import (
     UsageError,
 )
 from xpool_registry.access import ALLOWED, EVERYBODY, caller_of, check_call
+from xpool_registry.refusals import MAX_KNOWN
 from xpool_registry.state import State
 
 if TYPE_CHECKING:
@@ -136,6 +137,38 @@ def test_refusals_are_logged_with_who_and_what(
     for part in ("call refused", "method=Evict", "name=bob", "10.0.0.9", "role=tenant"):
         assert part in line
     assert bob.split("_")[2] not in line
+
+
+def test_the_same_refusal_is_logged_once_a_minute(
+    model: PoolModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server without a token sends a heartbeat every second."""
+    token(model, "admin")
+    bob = token(model, "tenant", "bob")
+
+    def refused(port: int, shown: str = "", method: str = "Heartbeat") -> None:
+        with pytest.raises(TokenInvalid):
+            model.registry.admit(method, object(), shown, f"ipv4:10.0.0.9:{port}")
+
+    def told() -> list[str]:
+        lines = capsys.readouterr().out.splitlines()
+        said = (line.partition("times=")[2] for line in lines if "call refused" in line)
+        return [one.split()[0] for one in said]
+
+    told()
+    for port in range(60):
+        refused(port)
+        model.now_ms += 1000
+    assert told() == ["1"]
+    refused(60)
+    assert told() == ["60"]
+    for shown, method in (("", "Join"), (bob, "Heartbeat"), (bob, "Join")):
+        refused(61, shown, method)
+    assert told() == ["1", "1", "1"]
+    for number in range(2 * MAX_KNOWN):
+        with pytest.raises(TokenInvalid):
+            model.registry.admit("Join", object(), "", f"ipv4:10.1.{number}:1")
+    assert len(told()) == 2 * MAX_KNOWN
 
 
 @pytest.mark.parametrize(
