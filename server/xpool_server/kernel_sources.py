@@ -31,6 +31,15 @@ _PLAIN: Final = re.compile(r"""[ \t]*(?:<([^<>"\n]+)>|"([^<>"\n]+)")""")
 _HAS_FILE: Final = re.compile(r"__has_(?:include_next|include|embed)")
 
 
+def is_allowed_option(option: str) -> bool:
+    """Whether an option changes code, and no more.
+
+    >>> is_allowed_option("--fmad=false"), is_allowed_option("-I/etc")
+    (True, False)
+    """
+    return _OPTION.fullmatch(option.strip()) is not None
+
+
 def check_options(options: Sequence[str]) -> None:
     """Refuse options that name files or run anything.
 
@@ -38,7 +47,7 @@ def check_options(options: Sequence[str]) -> None:
         ArgumentInvalid: there is one.
     """
     for option in options:
-        if _OPTION.fullmatch(option.strip()) is None:
+        if not is_allowed_option(option):
             raise ArgumentInvalid(
                 f"the compiler's option {option!r} is not allowed here: it runs on the"
                 " server, where the program's files are not; put the headers' text"

@@ -518,3 +518,18 @@ def test_any_text_at_all(text: str) -> None:
         run(text, X)
     except (Unsupported, ArgumentInvalid, IndexError):
         return
+
+
+def test_macros_may_be_options() -> None:
+    options = ("-DFACTOR=3", "-D SHIFT = 2".replace(" = ", "="), "-DON", "-UOFF", "-w")
+    extras = {
+        "options": options,
+        "preamble": "#define OFF 9\nint off() { return OFF; }",
+    }
+    found = elementwise("T x", "T z", "z = x * FACTOR + SHIFT * ON", (X,), **extras)
+    np.testing.assert_array_equal(found, X * 3 + 2)
+    defined = {"options": ("--define-macro=W=2.0f", "-DOFF=1", "--undefine-macro=OFF")}
+    total = reduction("T x", "T z", "x*W", "a+b", "z=a", "0", (X,), **defined)
+    assert total == X.sum() * 2
+    with pytest.raises(Unsupported, match="-include"):
+        elementwise("T x", "T z", "z = x", (X,), options=("-include=a.h",))

@@ -81,6 +81,8 @@ class ElementwiseKernel:
             if one.strip()
         ]
         self._extras = {"preamble": preamble, **kwargs} if preamble else dict(kwargs)
+        if "options" in self._extras:
+            self._extras["options"] = tuple(self._extras["options"])
         self._known: dict[Key, list[np.dtype[Any]]] = {}
         if doc is not None:
             self.__doc__ = doc

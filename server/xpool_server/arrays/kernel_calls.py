@@ -12,6 +12,7 @@ import numpy as np
 
 from xpool_server.arrays.kernel_evaluator import Evaluator
 from xpool_server.arrays.kernel_functions import converted
+from xpool_server.arrays.kernel_options import preamble_of
 from xpool_server.arrays.kernel_parser import Parser
 from xpool_server.arrays.kernel_tokens import Macro
 from xpool_server.arrays.kernel_tree import (
@@ -87,21 +88,6 @@ def _statements(text: str, letters: frozenset[str], preamble: str = "") -> Any:
 def _expression(text: str, letters: frozenset[str], preamble: str = "") -> Any:
     _check_length(text)
     return _parser(text, letters, preamble).expression()
-
-
-def _check_extras(extras: dict[str, Any]) -> None:
-    """``options`` are a compiler's."""
-    if extras.get("cpp_version"):
-        raise Unsupported(
-            "a kernel with `cpp_version` needs a CUDA compiler: run the program on a"
-            " slice of a CUDA device"
-        )
-    for one in extras.get("options") or ():
-        if not str(one).startswith(("-std", "--std", "-O", "--use_fast_math")):
-            raise Unsupported(
-                f"a kernel's option `{one}` needs a CUDA compiler: run the program on"
-                " a slice of a CUDA device"
-            )
 
 
 def _resolve(
@@ -193,7 +179,6 @@ def elementwise(
     **extras: Any,
 ) -> Any:
     """Run an elementwise kernel; its output, or a tuple of several."""
-    _check_extras(extras)
     inputs, outputs = parameters(in_params), parameters(out_params)
     given, outs = list(arguments), list(out)
     if len(given) != len(inputs) or len(outs) not in (0, len(outputs)):
@@ -205,7 +190,7 @@ def elementwise(
     letters = frozenset(
         one.type_name for one in (*inputs, *outputs) if one.type_name not in TYPES
     )
-    preamble = str(extras.get("preamble") or "")
+    preamble = preamble_of(extras)
     body = _statements(operation, letters, preamble)
     before = _statements(str(extras.get("loop_prep") or ""), letters, preamble)
     after = _statements(str(extras.get("after_loop") or ""), letters, preamble)
@@ -270,7 +255,7 @@ def reduction(
     **extras: Any,
 ) -> Any:
     """Run a reduction kernel; its one output."""
-    _check_extras(extras)
+    preamble = preamble_of(extras)
     inputs, outputs = parameters(in_params), parameters(out_params)
     if len(outputs) != 1:
         raise Unsupported("this device reduces to one output")
@@ -304,7 +289,7 @@ def reduction(
     axes = _axes(axis, len(given.shape))
     kept = [size for at, size in enumerate(given.shape) if at not in axes]
     totals = {"_in_ind": count, "_out_ind": math.prod(kept)}
-    source = _Source(letters, str(extras.get("preamble") or ""), totals)
+    source = _Source(letters, preamble, totals)
     with np.errstate(all="ignore"):
         run = source.evaluator(given.shape, types, given.variables, given.raw)
         mapped = converted(run.value(source.expression(map_expr)), kind)
