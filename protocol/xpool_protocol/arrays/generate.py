@@ -52,6 +52,7 @@ MODULES: Final = [
     "cupyx.scipy.interpolate",
     "cupyx.scipy.spatial",
     "cupyx.scipy.spatial.distance",
+    "cupyx.signal",
 ]
 
 NOT_LISTED: Final = {"cupy.random": ["Generator"]}

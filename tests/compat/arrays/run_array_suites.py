@@ -40,7 +40,13 @@ FIGURES = HERE / "figures.json"
 """Each suite's figures when it last ran with ``--docs``: they take long together."""
 ARRAY_API, EXAMPLES, SKLEARN = "array_api", "examples", "sklearn"
 OTHERS = (ARRAY_API, EXAMPLES, SKLEARN)
-FOLDERS = (*(one for one in array_page.AIMS if one not in OTHERS), "lib")
+FOLDERS = (
+    *(one for one in array_page.AIMS if one not in OTHERS),
+    "lib",
+    "cupyx_signal",
+)
+WHOSE = {"scipy_": "cupyx_tests/scipy_tests", "cupyx_": "cupyx_tests"}
+"""Where folders of tests lie, by how a suite's name begins."""
 NAMES = (ARRAY_API, *FOLDERS, EXAMPLES, SKLEARN)
 AT_TIMES = "at times: "
 MEMORY_GIB = {EXAMPLES: 4}
@@ -162,8 +168,8 @@ def command(folder: Path, name: str) -> tuple[list[str], Path, dict[str, str]]:
             str(HERE),
         ]
         return [*own, *usual, "example_tests.py"], HERE, env
-    whose = "cupyx_tests/scipy_tests" if name.startswith("scipy_") else "cupy_tests"
-    tests = f"{whose}/{name.removeprefix('scipy_')}_tests"
+    whose = next((one for one in WHOSE if name.startswith(one)), "")
+    tests = f"{WHOSE.get(whose, 'cupy_tests')}/{name.removeprefix(whose)}_tests"
     own = [
         *("-p", "cupy_suite", "-m", "not multi_gpu and not slow"),
         *("-o", "xfail_strict=false", "--continue-on-collection-errors"),

@@ -29,6 +29,7 @@ def fill_cupyx(m: ModuleType) -> None:
     """Its modules are there without an import of their own."""
     m.cusparse = importlib.import_module("cupyx.cusparse")  # type: ignore[attr-defined]
     m.optimizing = importlib.import_module("cupyx.optimizing")  # type: ignore[attr-defined]
+    m.signal = importlib.import_module("cupyx.signal")  # type: ignore[attr-defined]
     m.jit = importlib.import_module("cupyx.jit")  # type: ignore[attr-defined]
     m.cutensor = importlib.import_module("cupyx.cutensor")  # type: ignore[attr-defined]
 
