@@ -20,7 +20,7 @@ from xpool.cupy import ndarray as arrays
 from xpool.cupy import transfer
 from xpool.cupy.device import device
 from xpool.cupy.encoding import device_of, uvarint
-from xpool.cupy.geometry import geometry
+from xpool.cupy.geometry import check_dtype, geometry
 
 if TYPE_CHECKING:
     from xpool.native.device import NativeDevice
@@ -34,11 +34,36 @@ def native_device() -> NativeDevice | None:
     return log._device if isinstance(log, NativeArrayLog) else None
 
 
+def _dtype_of(tensor: Any) -> np.dtype[Any]:
+    """The dtype of an array of a tensor's items.
+
+    Raises:
+        NotImplementedError: they are of bfloat16, as in CuPy without ml_dtypes.
+        TypeError: they are of another type that no array has.
+    """
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name == "bfloat16":
+        raise NotImplementedError(
+            "xpool: arrays have no bfloat16; convert the tensor, as by tensor.float()"
+        )
+    try:
+        return check_dtype(name)
+    except (TypeError, ValueError):
+        raise TypeError(f"xpool: {name} is not supported by arrays") from None
+
+
 def from_tensor(value: Any) -> Any:
-    """An array over a remote tensor's memory; None if it is no such thing."""
+    """An array over a remote tensor's memory; None if it is no such thing.
+
+    Raises:
+        NotImplementedError: its items are of bfloat16, or torch has another device.
+        TypeError: they are of another type that no array has.
+        RuntimeError: it requires a gradient.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return None
+    dtype = _dtype_of(value)
     if value.device.type != "cuda":
         return transfer.upload(value.detach().resolve_conj().resolve_neg().numpy())
     native = native_device()
@@ -54,7 +79,6 @@ def from_tensor(value: Any) -> Any:
             "Can't export tensors that require gradient, use tensor.detach()"
         )
     value = value.resolve_conj().resolve_neg()
-    dtype = np.dtype(str(value.dtype).removeprefix("torch."))
     storage, offset = locate(native, value)
     geo = geometry(tuple(value.shape), dtype)
     array = arrays.made(geo, 0)

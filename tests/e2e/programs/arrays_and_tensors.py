@@ -94,6 +94,13 @@ refused(BufferError, lambda: source.__dlpack__(dl_device=(2, 1)), "unsupported")
 refused(ValueError, lambda: source.__dlpack__(dl_device=(1, 0), copy=False), "copy")
 refused(ValueError, lambda: source.__dlpack__(stream=-2), "-2")
 refused(ValueError, lambda: cp.from_dlpack(3), "no capsule")
+for device in ("cuda", "cpu"):
+    brain = torch.ones(2, dtype=torch.bfloat16, device=device)
+    for take in (cp.from_dlpack, cp.asarray):
+        refused(NotImplementedError, lambda: take(brain), "tensor.float()")  # noqa: B023
+    other = brain.to(torch.float8_e5m2)
+    refused(TypeError, lambda: cp.asarray(other), "float8_e5m2")  # noqa: B023
+refused(NotImplementedError, lambda: cp.from_dlpack(brain.cuda().__dlpack__()))
 on_host = np.arange(3).__dlpack__()
 assert cp.from_dlpack(on_host).get().tolist() == [0, 1, 2]
 with warnings.catch_warnings(record=True) as said:
