@@ -177,6 +177,27 @@ def _with_out(kind: str, name: str) -> Callable[..., Any]:
     return run
 
 
+def _by_scalar(kind: str, name: str) -> Callable[..., Any]:
+    """Division by a number, zero too, by whose inverse the rows' items are multiplied.
+
+    CuPy compresses by rows whatever is divided, and counts single reals as doubles.
+    """
+
+    def divide(self: Any, other: Any) -> Any:
+        if not (np.isscalar(other) or getattr(other, "ndim", 1) == 0):
+            return getattr(getattr(_scipy(), kind), name)(self, other)
+        wide = np.dtype("d") if self.dtype == np.float32 else self.dtype
+        dtype = np.result_type(wide, other)
+        if dtype.char not in _TYPES or dtype == np.bool_:
+            dtype = np.dtype("d")
+        found = self.tocsr(copy=True)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            found.data = found.data * np.reciprocal(np.asarray(other, dtype))
+        return found
+
+    return divide
+
+
 def _in_c_order(kind: str) -> Callable[..., Any]:
     """``toarray`` lays rows out one by one unless it is told otherwise."""
 
@@ -228,6 +249,10 @@ OWN: Final[dict[str, Callable[..., Any]]] = {
         for name in ("sum", "mean")
     },
     **{f"cupyx.scipy.sparse.{kind}.toarray": _in_c_order(kind) for kind in KINDS},
+    **{
+        f"cupyx.scipy.sparse.{kind}.__truediv__": _by_scalar(kind, "__truediv__")
+        for kind in KINDS
+    },
     "cupyx.scipy.sparse.diags": diags,
     "cupyx.scipy.sparse.kron": kron,
     **sparse_pairs.own(KINDS),

@@ -60,6 +60,22 @@ def case_other_shapes_are_not_compared():
             assert refused(ValueError, lambda run=run, other=other: run(near, other))
 
 
+def case_a_matrix_is_divided_by_zero():
+    holed = np.array([[0, 2.0, -1], [1, 0, 0]])
+    for kind in ("csr", "csc", "coo", "dia"):
+        matrix = getattr(sparse, f"{kind}_matrix")(cp.asarray(holed))
+        for zero in (0, 0.0, np.float64(0), cp.array(0)):
+            found = (matrix / zero).toarray().get()
+            expected = np.where(holed, np.copysign(np.inf, holed), 0)
+            np.testing.assert_array_equal(found, expected)
+        assert (matrix / 2).toarray().get().tolist() == (holed / 2).tolist()
+    stored = sparse.csr_matrix((cp.zeros(1), cp.array([1]), cp.array([0, 1])), (1, 2))
+    np.testing.assert_array_equal((stored / 0).toarray().get(), [[0, np.nan]])
+    single = sparse.csr_matrix(cp.asarray(holed, "f4"))
+    assert (single / 2).dtype == (single / 0).dtype == "f8"
+    assert (single.astype("F") / 2).dtype == "F"
+
+
 def case_warnings_are_scipys():
     assert sparse.SparseEfficiencyWarning is host_sparse.SparseEfficiencyWarning
     near = sparse.csr_matrix(cp.asarray(WHOLE))
