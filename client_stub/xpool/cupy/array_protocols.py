@@ -1,4 +1,7 @@
-"""Protocols of arrays: NumPy's, the array API's and DLPack."""
+"""Protocols of arrays: NumPy's and DLPack.
+
+As CuPy's they have no ``__array_namespace__``, by which libraries decide what they do.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,6 @@ from xpool.cupy.dispatch import by_numpy_function, by_numpy_ufunc
 from xpool.cupy.dlpack import capsule, on_device, warn_of_capsules
 from xpool.cupy.encoding import device_of
 from xpool.cupy.ndarray import method, ndarray
-
-
-@method("__array_namespace__")
-def namespace_of(self: ndarray, *, api_version: Any = None) -> Any:
-    """The module ``cupy``."""
-    import cupy  # type: ignore[import-not-found,unused-ignore]
-
-    return cupy
 
 
 @method("to_device")
@@ -69,4 +64,4 @@ def by_function(
     self: ndarray, function: Any, types: Any, args: Any, kwargs: Any
 ) -> Any:
     """What a function of NumPy's becomes."""
-    return by_numpy_function(function, args, kwargs)
+    return by_numpy_function(function, types, args, kwargs)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+
+from xpool.cupy.ndarray import ndarray
+
+_OPERANDS: Final = (ndarray, np.ndarray, np.generic, int, float, complex)
 
 
 def by_numpy_ufunc(
@@ -19,6 +23,9 @@ def by_numpy_ufunc(
         return NotImplemented
     keywords = dict(kwargs)
     out = keywords.pop("out", None)
+    outs = [one for one in out or () if one is not None]
+    if not all(map(_is_known, (*_operands(method, args), *outs))):
+        return NotImplemented
     if out is not None:
         if any(isinstance(one, np.ndarray) for one in out):
             return NotImplemented
@@ -35,10 +42,31 @@ def _of_scipy(function: Any) -> Any:
     return getattr(cupyx.scipy.special, function.__name__, None)
 
 
-def by_numpy_function(function: Any, args: Sequence[Any], kwargs: Any) -> Any:
-    """CuPy's function of the same name."""
+def _operands(method: str, args: Sequence[Any]) -> Sequence[Any]:
+    """What a method of a ufunc computes with: indices and axes are not among it."""
+    if method == "at":
+        return (args[0], *args[2:])
+    return args[:1] if method in ("reduce", "accumulate", "reduceat") else args
+
+
+def _is_known(value: Any) -> bool:
+    """Whether CuPy's ufuncs take it; others may know what to do with the array."""
+    if isinstance(value, _OPERANDS):
+        return True
+    kind = type(value)
+    return hasattr(kind, "__cupy_get_ndarray__") or hasattr(
+        kind, "__cuda_array_interface__"
+    )
+
+
+def by_numpy_function(
+    function: Any, types: Iterable[type], args: Sequence[Any], kwargs: Any
+) -> Any:
+    """CuPy's function of the same name; ``NotImplemented`` beside foreign arrays."""
     import cupy
 
+    if not all(issubclass(one, ndarray | np.ndarray) for one in types):
+        return NotImplemented
     module: Any = cupy
     for part in function.__module__.split(".")[1:]:
         module = getattr(module, part, module)

@@ -66,6 +66,7 @@ _PLACES: Final = {
         _BY_VALUE: ("empty", "full", "ones", "zeros"),
         _REFUSED + _BY_VALUE: (
             *("array_split", "broadcast_to", "dsplit", "hsplit", "percentile"),
+            "moveaxis",
             *("quantile", "roll", "split", "unravel_index", "vsplit"),
         ),
         _UPLOADED + _BY_VALUE: ("tile",),

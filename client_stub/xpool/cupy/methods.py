@@ -13,6 +13,7 @@ from xpool.cupy.array_items import index_of
 from xpool.cupy.device import device
 from xpool.cupy.functions import RULES, signature_of
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import asked_of_other, check_operands
 
 IN_PLACE = frozenset({"sort", "partition", "put", "fill", "scatter_add"})
 
@@ -82,13 +83,15 @@ def _clip(
     return functions.call("cupy.clip", (self, min, max), keywords)
 
 
-def _matmul(a: Any, b: Any) -> Any:
-    if isinstance(b, np.ndarray):
-        raise TypeError(f"Unsupported type {type(b)}")
-    # A sparse matrix, say, which knows what to do with an array before it.
-    if getattr(b, "__array_priority__", 0) > ndarray.__array_priority__:
-        return NotImplemented
-    return functions.call("cupy.matmul", (a, b), {})
+def _matmul(a: ndarray, b: Any, reflected: bool = False) -> Any:
+    check_operands((b,))
+    if not isinstance(b, ndarray):
+        found = asked_of_other(np.matmul, a, b, reflected)
+        # A sparse matrix, say, which knows what to do with an array before it.
+        priority = getattr(b, "__array_priority__", 0)
+        if found is not NotImplemented or priority > ndarray.__array_priority__:
+            return found
+    return functions.call("cupy.matmul", (b, a) if reflected else (a, b), {})
 
 
 def _matmul_in_place(a: Any, b: Any) -> Any:
@@ -99,7 +102,7 @@ def complete() -> None:
     """Give ``ndarray`` every public method that CuPy's has."""
     for name, operator in (
         ("__matmul__", _matmul),
-        ("__rmatmul__", lambda a, b: _matmul(b, a)),
+        ("__rmatmul__", lambda a, b: _matmul(a, b, reflected=True)),
         ("__imatmul__", _matmul_in_place),
         ("clip", _clip),
         ("sort", _sort),

@@ -82,7 +82,7 @@ class ndarray:  # noqa: N801  CuPy's name
         keywords = {} if strides is None else {"strides": tuple(strides)}
         found = device().call(
             "cupy.ndarray",
-            (as_shape(shape), check_dtype(float if dtype is None else dtype)),
+            (as_size(shape), check_dtype(float if dtype is None else dtype)),
             {"order": order or "C", **keywords},
         )
         assert isinstance(found, ndarray)
@@ -391,6 +391,23 @@ def in_class(array: ndarray, kind: type[ndarray], source: Any) -> ndarray:
 def attribute(array: ndarray, name: str) -> Any:
     """An attribute that is an array, from the server."""
     return device().call("xpool.attribute", (array, name), {})
+
+
+def as_size(shape: Any) -> tuple[int, ...]:
+    """The shape of a new array: ``as_shape``, but truth values are no lengths.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if shape is None:
+        raise TypeError("Use () not None as shape arguments")
+    lengths = shape if isinstance(shape, tuple | list) else (shape,)
+    if any(getattr(one, "dtype", type(one)) in _TRUTHS for one in lengths):
+        raise TypeError("an integer is required")
+    return as_shape(shape)
+
+
+_TRUTHS = (bool, np.dtype(np.bool))
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:

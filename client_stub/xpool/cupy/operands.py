@@ -112,6 +112,26 @@ def is_operand(value: Any) -> bool:
     return hasattr(type(value), "__cupy_get_ndarray__")
 
 
+def asked_of_other(local: Any, a: ndarray, b: Any, reflected: bool) -> Any:
+    """What an operator gives with a foreign array, which NumPy's protocol asks.
+
+    Args:
+        local: NumPy's ufunc.
+        a: ours.
+        b: not ours, nor a number.
+        reflected: whether ``b`` stands first.
+
+    Returns:
+        ``NotImplemented``: it has no such protocol, so that Python asks it.
+
+    Raises:
+        TypeError: it has, and does not know what to do either.
+    """
+    if getattr(b, "__array_ufunc__", None) is None:
+        return NotImplemented
+    return local(b, a) if reflected else local(a, b)
+
+
 def local_ufunc(module: str, name: str, nin: int, nout: int) -> np.ufunc | None:
     """NumPy's ufunc of that name, if it resolves dtypes for this one."""
     if module != "cupy":

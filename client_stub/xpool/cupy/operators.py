@@ -10,7 +10,14 @@ import numpy as np
 from xpool.cupy import ndarray as arrays
 from xpool.cupy.geometry import geometry
 from xpool.cupy.ndarray import ndarray
-from xpool.cupy.operands import BINARY, BOOL, COMPARE, UNARY, is_operand
+from xpool.cupy.operands import (
+    BINARY,
+    BOOL,
+    COMPARE,
+    UNARY,
+    asked_of_other,
+    is_operand,
+)
 from xpool.cupy.plans import NUMBER_ENCODERS
 from xpool.cupy.ufunc import ufunc
 
@@ -21,6 +28,7 @@ _PLAIN_NE: Final[Any] = object.__ne__
 def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
     plans = uf._plans
     encoders = NUMBER_ENCODERS
+    local = getattr(np, uf.__name__)
     is_comparison = uf.__name__ in _COMPARISONS
 
     def operate(a: ndarray, b: Any) -> Any:
@@ -36,7 +44,7 @@ def _binary(uf: ufunc, reflected: bool) -> Callable[[ndarray, Any], Any]:
                 b = b.item()  # as CuPy does, which takes no others from the host
             return uf(b, a) if reflected else uf(a, b)
         else:
-            return NotImplemented
+            return asked_of_other(local, a, b, reflected)
         if reflected:
             key = key[::-1]
         plan = plans.get(key) or uf.plan(key)

@@ -220,14 +220,13 @@ class ufunc:  # noqa: N801  CuPy's name
         handlers = [
             one
             for one in (*inputs, *outs)
-            if type(one) is not ndarray
-            and not isinstance(one, np.generic | np.ndarray)
-            and hasattr(type(one), "__array_ufunc__")
+            if type(one) is not ndarray and isinstance(one, ndarray)
         ]
         for one in handlers:
             if takes_part(one):
                 continue
-            found = type(one).__array_ufunc__(one, self, "__call__", *inputs)
+            ask: Any = one.__array_ufunc__
+            found = ask(self, "__call__", *inputs)
             if found is not NotImplemented:
                 return found
         keywords: dict[str, Any] = {}
@@ -302,8 +301,10 @@ class ufunc:  # noqa: N801  CuPy's name
     def _predicted(
         self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
     ) -> Any:
-        if self._local is None or keywords or any(one is None for one in inputs):
+        if self._local is None or any(one is None for one in inputs):
             raise NoRule
+        if keywords:
+            return self._of_dtype(inputs, outs, keywords)
         if any(getattr(one, "dtype", BOOL).char == "V" for one in inputs):
             return self._of_described(inputs, outs)
         if any(one is None for one in outs):
@@ -320,6 +321,34 @@ class ufunc:  # noqa: N801  CuPy's name
         if len(geos) == 1:
             return arrays.posted(self.full_name, geos[0], inputs)
         return tuple(arrays.posted_many(self.full_name, geos, inputs, {}))
+
+    def _of_dtype(
+        self, inputs: Sequence[Any], outs: Sequence[Any], keywords: dict[str, Any]
+    ) -> ndarray:
+        """A new array of the dtype that is asked for.
+
+        Raises:
+            NoRule: the server has to say.
+        """
+        if keywords.keys() != {"dtype"} or outs or self.nout != 1:
+            raise NoRule
+        assert self._local is not None
+        dtype = keywords["dtype"]
+        operands = tuple([operand_dtype(one) for one in inputs])
+        if any(isinstance(one, type) or one.kind == "V" for one in operands):
+            raise NoRule
+        try:
+            every = self._local.resolve_dtypes(
+                (*operands, None), signature=(*(None,) * self.nin, dtype)
+            )
+        except TypeError:
+            raise NoRule from None
+        if every[-1] != dtype:
+            raise NoRule
+        shape = result_shape([one._geo.shape for one in inputs if type(one) is ndarray])
+        return arrays.posted(
+            self.full_name, geometry(shape, dtype), inputs, {"dtype": dtype}
+        )
 
     def _of_described(self, inputs: Sequence[Any], outs: Sequence[Any]) -> Any:
         """Compare items that have fields, or are plain bytes: nothing else is done.

@@ -17,7 +17,7 @@ from xpool_protocol.arrays.api import api
 
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own, signature_of
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_size, ndarray
 from xpool.cupy.remote_classes import RemoteClass, remote_class
 from xpool.cupy.transfer import as_array
 
@@ -41,6 +41,16 @@ class _Seeded(RemoteClass):
         )
 
 
+class _Bits(_Seeded):
+    """A bit generator: what it was seeded from may seed others, by ``spawn``."""
+
+    def __init__(self, seed: Any = None, *_: Any, **__: Any) -> None:
+        if not isinstance(seed, np.random.SeedSequence):
+            host = seed.get() if isinstance(seed, ndarray) else seed
+            seed = np.random.SeedSequence(host)
+        self._seed_seq = seed
+
+
 class _WithBits(_Seeded):
     """A ``Generator``: its bit generator may be another one from some call on."""
 
@@ -62,7 +72,7 @@ class _WithBits(_Seeded):
 
 
 BIT_GENERATORS = tuple(
-    remote_class(f"cupy.random.{_name}", _Seeded)
+    remote_class(f"cupy.random.{_name}", _Bits)
     for _name in ("XORWOW", "MRG32k3a", "Philox4x3210", "BitGenerator")
 )
 Generator = remote_class("cupy.random.Generator", _WithBits)
@@ -144,7 +154,7 @@ def random_integers(low: Any, high: Any = None, size: Any = None) -> Any:
 @own("cupy.random.multinomial")
 def multinomial(n: Any, pvals: Any, size: Any = None) -> Any:
     """How often each of several outcomes came, in ``n`` trials each."""
-    shape = () if size is None else as_shape(size)
+    shape = () if size is None else as_size(size)
     count, outcomes = math.prod(shape), len(pvals)
     if not count:
         return call("cupy.zeros", ((*shape, outcomes), np.dtype("l")), {})

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from xpool.cupy import ndarray as arrays
 from xpool.cupy.functions import call, own
 from xpool.cupy.host_arguments import by_method, places_of, taken, without_host
 from xpool.cupy.ndarray import ndarray
+from xpool.cupy.operands import result_shape
 
 
 def _method(name: str, positional: Callable[..., tuple[Any, ...]]) -> None:
@@ -105,3 +107,25 @@ def sliding_window_view(*args: Any, writeable: bool = False, **kwargs: Any) -> A
     if writeable:
         raise NotImplementedError("windows that may be written are not supported")
     return call("cupy.lib.stride_tricks.sliding_window_view", args, kwargs)
+
+
+@own("cupy.astype")
+def astype(x: Any, dtype: Any, /, *, copy: Any = True) -> Any:
+    """The items in another dtype."""
+    if not isinstance(x, ndarray):
+        raise TypeError(f"Input should be a CuPy array. It is a {type(x)} instead.")
+    return x.astype(dtype, copy=copy)
+
+
+@own("cupy.broadcast_arrays")
+def broadcast_arrays(*args: Any) -> tuple[Any, ...]:
+    """Views of one shape; what are no arrays stay as they are."""
+    given = [one for one in args if isinstance(one, ndarray)]
+    shape = result_shape([one.shape for one in given])
+    return tuple([_stretched(one, shape) for one in args])
+
+
+def _stretched(one: Any, shape: tuple[int, ...]) -> Any:
+    if not isinstance(one, ndarray) or one.shape == shape:
+        return one
+    return arrays.posted_view(one, "cupy.broadcast_to", shape, (one, shape))

@@ -15,7 +15,7 @@ from xpool.cupy.device import device
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call, own
 from xpool.cupy.geometry import check_dtype
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_size, ndarray
 from xpool.cupy.operators import add_operators
 from xpool.cupy.ufunc import ufunc
 
@@ -194,7 +194,7 @@ def _like(name: str) -> Any:
             is_fortran = order == "F" or (order in "AK" and a.flags.fnc)
             new_order = "F" if is_fortran else "C"
             return call(f"cupy.{name}", (shape, check_dtype(dtype), new_order), {})
-        keywords = {} if shape is None else {"shape": as_shape(shape)}
+        keywords = {} if shape is None else {"shape": as_size(shape)}
         wanted = a.dtype if dtype is None else check_dtype(dtype)
         return call(f"cupy.{name}_like", (a, wanted, order or "K"), keywords)
 

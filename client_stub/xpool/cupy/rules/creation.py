@@ -10,13 +10,13 @@ import numpy as np
 from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_size, ndarray
 
 
 @rule("cupy.zeros", "cupy.empty", "cupy.ones")
 def filled(shape: Any, dtype: Any = float, order: Any = "C") -> Geometry:
     """One value everywhere."""
-    new = as_shape(shape)
+    new = as_size(shape)
     if order not in ("C", "F") or min(new, default=0) < 0:
         raise NoRule
     return geometry(new, check_dtype(float if dtype is None else dtype))
@@ -29,7 +29,7 @@ def like(
     """As another array."""
     if type(a) is not ndarray or subok is not None or order not in ("K", "C", "F", "A"):
         raise NoRule
-    new = a._geo.shape if shape is None else as_shape(shape)
+    new = a._geo.shape if shape is None else as_size(shape)
     if min(new, default=0) < 0:
         raise NoRule
     return geometry(new, a._geo.dtype if dtype is None else check_dtype(dtype))

@@ -10,7 +10,7 @@ from xpool.cupy.axes import normalized_axis
 from xpool.cupy.functions import RULES, rule
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_size, ndarray
 from xpool.cupy.operands import operand_dtype, result_shape
 from xpool.cupy.rules.reductions import reduced, result_dtype
 
@@ -253,7 +253,7 @@ def tri(N: Any, M: Any = None, k: Any = 0, dtype: Any = float) -> Geometry:  # n
 @rule("cupy.indices")
 def indices(dimensions: Any, dtype: Any = int) -> Geometry:
     """The number of each item along each axis."""
-    shape = as_shape(dimensions)
+    shape = as_size(dimensions)
     if min(shape, default=0) < 0 or not shape or dtype is None:
         raise NoRule
     found = check_dtype(dtype)

@@ -16,7 +16,7 @@ from xpool_protocol.arrays.api import api
 from xpool.cupy.functions import RULES, signature_of
 from xpool.cupy.geometry import Geometry, check_dtype, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_size, ndarray
 from xpool.cupy.operands import result_shape
 
 _NUMBERS: Final = (int, float, bool, np.bool, np.integer, np.floating)
@@ -65,7 +65,7 @@ def size_of(size: Any) -> tuple[int, ...]:
     Raises:
         NoRule: a length is negative.
     """
-    shape = () if size is None else as_shape(size)
+    shape = () if size is None else as_size(size)
     if min(shape, default=0) < 0:
         raise NoRule
     return shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from xpool.cupy.axes import normalized_axes, normalized_axis
 from xpool.cupy.functions import rule
 from xpool.cupy.geometry import Geometry, geometry
 from xpool.cupy.indexing import NoRule
-from xpool.cupy.ndarray import as_shape, ndarray
+from xpool.cupy.ndarray import as_shape, as_size, ndarray
 from xpool.cupy.operands import operand_dtype, result_shape
 
 
@@ -94,7 +95,7 @@ def broadcast_to(array: Any, shape: Any) -> Geometry:
     """A view of a larger shape."""
     if type(array) is not ndarray:
         raise NoRule
-    new = as_shape(shape)
+    new = as_size(shape)
     if result_shape([array._geo.shape, new]) != new:
         raise NoRule
     if math.prod(new) * array._geo.dtype.itemsize >= 1 << 63:
@@ -115,18 +116,21 @@ def expand_dims(a: Any, axis: Any) -> Geometry:
     return geometry(tuple(new), a._geo.dtype)
 
 
+def _axes(given: Any) -> Sequence[Any]:
+    """One axis or several, which may be the numbers of a host array."""
+    if isinstance(given, np.ndarray) and given.ndim:
+        given = given.tolist()
+    return given if isinstance(given, tuple | list) else (given,)
+
+
 @rule("cupy.moveaxis", is_view=True)
 def moveaxis(a: Any, source: Any, destination: Any) -> Geometry:
     """A view with axes moved."""
     if type(a) is not ndarray:
         raise NoRule
     ndim = a._geo.ndim
-    from_ = normalized_axes(
-        source if isinstance(source, tuple | list) else (source,), ndim
-    )
-    to = normalized_axes(
-        destination if isinstance(destination, tuple | list) else (destination,), ndim
-    )
+    from_ = normalized_axes(_axes(source), ndim)
+    to = normalized_axes(_axes(destination), ndim)
     if len(from_) != len(to):
         raise NoRule
     order = [at for at in range(ndim) if at not in from_]
