@@ -83,6 +83,13 @@ def _clip(
     return functions.call("cupy.clip", (self, min, max), keywords)
 
 
+def _conjugate(self: ndarray) -> Any:
+    """The items conjugated; the array itself if none is complex."""
+    import cupy  # type: ignore[import-not-found,unused-ignore]
+
+    return cupy.conjugate(self) if self.dtype.kind == "c" else self
+
+
 def _matmul(a: ndarray, b: Any, reflected: bool = False) -> Any:
     check_operands((b,))
     if not isinstance(b, ndarray):
@@ -105,6 +112,8 @@ def complete() -> None:
         ("__rmatmul__", lambda a, b: _matmul(a, b, reflected=True)),
         ("__imatmul__", _matmul_in_place),
         ("clip", _clip),
+        ("conj", _conjugate),
+        ("conjugate", _conjugate),
         ("sort", _sort),
         ("put", _put),
         ("partition", _partition),

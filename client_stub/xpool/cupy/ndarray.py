@@ -201,7 +201,7 @@ class ndarray:  # noqa: N801  CuPy's name
     @property
     def real(self) -> ndarray:
         """The real part: a view."""
-        return self if self._geo.dtype.kind != "c" else attribute(self, "real")
+        return self if self._geo.dtype.kind != "c" else _half(self, "real")
 
     @real.setter
     def real(self, value: Any) -> None:
@@ -212,7 +212,7 @@ class ndarray:  # noqa: N801  CuPy's name
         """The imaginary part: a view of a complex array, or new zeros."""
         if self._geo.dtype.kind != "c":
             return posted("cupy.zeros", self._geo, (self._geo.shape, self._geo.dtype))
-        return attribute(self, "imag")
+        return _half(self, "imag")
 
     @imag.setter
     def imag(self, value: Any) -> None:
@@ -386,6 +386,15 @@ def in_class(array: ndarray, kind: type[ndarray], source: Any) -> ndarray:
     from xpool.cupy.subclassing import reseated
 
     return reseated(array, kind, source)
+
+
+def _half(array: ndarray, name: str) -> ndarray:
+    """The real or the imaginary part of a complex array: a view."""
+    dtype = np.dtype(array._geo.dtype.char.lower())
+    arguments = encode_arguments((array, name), {})
+    found = queued("xpool.attribute", geometry(array._geo.shape, dtype), arguments, 0)
+    found._base = array if array._base is None else array._base
+    return found if type(array) is ndarray else in_class(found, type(array), array)
 
 
 def attribute(array: ndarray, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,10 @@ def _swapaxes(axis1: Any, axis2: Any) -> Any:
     return (axis1, axis2), {}
 
 
+def _copy(order: Any = "K") -> Any:
+    return (order,), {}
+
+
 def _squeeze(axis: Any = None) -> Any:
     return (axis,), {}
 
@@ -62,6 +67,7 @@ for _name, _positional in (
     ("transpose", _transpose),
     ("swapaxes", _swapaxes),
     ("squeeze", _squeeze),
+    ("copy", _copy),
 ):
     _method(_name, _positional)
 
@@ -129,3 +135,59 @@ def _stretched(one: Any, shape: tuple[int, ...]) -> Any:
     if not isinstance(one, ndarray) or one.shape == shape:
         return one
     return arrays.posted_view(one, "cupy.broadcast_to", shape, (one, shape))
+
+
+@own("cupy.diag")
+def diag(v: Any, k: Any = 0) -> Any:
+    """A matrix's diagonal, or a matrix with a vector as its diagonal."""
+    if type(v) is ndarray and v.ndim == 2:
+        return v.diagonal(k)
+    return call("cupy.diag", taken(places_of("cupy.diag"), (v, k)), {})
+
+
+def _part(name: str) -> None:
+    full = f"cupy.{name}"
+
+    def function(val: Any) -> Any:
+        if isinstance(val, ndarray):
+            return getattr(val, name)
+        return call(full, taken(places_of(full), (val,)), {})
+
+    own(full)(function)
+
+
+_part("real")
+_part("imag")
+
+
+def _split(name: str) -> None:
+    full = f"cupy.{name}"
+
+    def function(ary: Any, indices_or_sections: Any, axis: Any = 0) -> Any:
+        if type(ary) is ndarray and type(axis) is int and -ary.ndim <= axis < ary.ndim:
+            at = axis % ary.ndim
+            cuts = _cuts(ary.shape[at], indices_or_sections)
+            if cuts is not None:
+                around = (slice(None),) * at
+                return [ary[(*around, slice(*one))] for one in pairwise(cuts)]
+        given = taken(places_of(full), (ary, indices_or_sections, axis))
+        return call(full, given, {})
+
+    own(full)(function)
+
+
+def _cuts(length: int, given: Any) -> list[Any] | None:
+    """Where an axis is cut, its ends included; None if the server has to say."""
+    if type(given) is int:
+        if given < 1 or length % given:
+            return None
+        return list(range(0, length + 1, length // given)) if length else None
+    if type(given) not in (list, tuple) or any(type(one) is not int for one in given):
+        return None
+    if [0, *given] != sorted([0, *given]):
+        return None
+    return [None, *given, None]
+
+
+_split("split")
+_split("array_split")

@@ -13,6 +13,7 @@ from xpool.cupy.indexing import NoRule
 from xpool.cupy.ndarray import as_size, ndarray
 from xpool.cupy.operands import operand_dtype, result_shape
 from xpool.cupy.rules.reductions import reduced, result_dtype
+from xpool.cupy.rules.shapes import holds
 
 _BOOL: Final = np.dtype(np.bool)
 _INT64: Final = np.dtype(np.int64)
@@ -49,7 +50,8 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None) -> Geome
         if kind in (bool, complex, _BOOL):
             raise NoRule
         found = np.maximum.resolve_dtypes((found, kind, None))[-1]
-    return geometry(_shape_of(a, *bounds), check_dtype(found))
+    arrays = [one for one in bounds if not isinstance(one, np.generic)]
+    return geometry(_shape_of(a, *arrays), check_dtype(found))
 
 
 @rule("cupy.around", "cupy.round")
@@ -221,10 +223,10 @@ def diagonal(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Geometr
     """A view of a diagonal, the last axis."""
     geo = _array(a)
     first, second = normalized_axis(axis1, geo.ndim), normalized_axis(axis2, geo.ndim)
-    if first == second or type(offset) is not int:
+    if first == second or not isinstance(offset, int | np.integer):
         raise NoRule
     rows, columns = geo.shape[first], geo.shape[second]
-    length = min(rows + min(offset, 0), columns - max(offset, 0))
+    length = min(rows + min(int(offset), 0), columns - max(int(offset), 0))
     rest = [size for at, size in enumerate(geo.shape) if at not in (first, second)]
     return geometry((*rest, max(length, 0)), geo.dtype)
 
@@ -237,6 +239,52 @@ def diag(v: Any, k: Any = 0) -> Geometry:
         raise NoRule
     length = geo.size + abs(k)
     return geometry((length, length), geo.dtype)
+
+
+@rule("cupy.angle")
+def angle(z: Any, deg: Any = False) -> Geometry:
+    """Angles of complex numbers."""
+    geo = _array(z, "c")
+    return geometry(geo.shape, np.dtype(geo.dtype.char.lower()))
+
+
+@rule("cupy.pad")
+def pad(
+    array: Any, pad_width: Any, mode: Any = "constant", constant_values: Any = None
+) -> Geometry:
+    """An array with items around it."""
+    geo = _array(array)
+    if mode not in _PADDINGS or not geo.size or not geo.ndim:
+        raise NoRule
+    is_filled = constant_values is not None
+    if is_filled and not (mode == "constant" and holds(array, constant_values)):
+        raise NoRule
+    widths = np.asarray(pad_width)
+    if widths.dtype.kind not in "iu" or widths.min(initial=0) < 0:
+        raise NoRule
+    around = np.broadcast_to(widths, (geo.ndim, 2)).sum(axis=1).tolist()
+    shape = [size + more for size, more in zip(geo.shape, around, strict=True)]
+    return geometry(tuple(shape), geo.dtype)
+
+
+_PADDINGS: Final = ("constant", "edge", "reflect", "symmetric", "wrap")
+
+
+@rule("cupy.lib.stride_tricks.sliding_window_view", is_view=True)
+def sliding_window_view(x: Any, window_shape: Any, axis: Any = None) -> Geometry:
+    """A view of all windows of some lengths."""
+    geo = _array(x)
+    windows = window_shape if type(window_shape) is tuple else (window_shape,)
+    axes = range(geo.ndim) if axis is None else axis if type(axis) is tuple else (axis,)
+    if len(windows) != len(axes) or any(type(one) is not int for one in windows):
+        raise NoRule
+    shape = list(geo.shape)
+    for window, at in zip(windows, axes, strict=True):
+        place = normalized_axis(at, geo.ndim)
+        if not 0 <= window <= shape[place]:
+            raise NoRule
+        shape[place] -= window - 1
+    return geometry((*shape, *windows), geo.dtype)
 
 
 @rule("cupy.tri")

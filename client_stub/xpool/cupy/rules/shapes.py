@@ -69,12 +69,23 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Geometry:
     kinds = [operand_dtype(one) for one in (x, y)]
     weak = [isinstance(one, type) for one in kinds]
     if any(weak):
-        if all(weak) or not holds(*((y, x) if weak[0] else (x, y))):
+        if all(weak):
+            dtype = _of_numbers(x, y)
+        elif holds(*((y, x) if weak[0] else (x, y))):
+            dtype = kinds[1] if weak[0] else kinds[0]
+        else:
             raise NoRule
-        dtype = kinds[1] if weak[0] else kinds[0]
     else:
         dtype = np.result_type(*kinds)
     return geometry(result_shape([one._geo.shape for one in given]), dtype)
+
+
+def _of_numbers(*numbers: Any) -> np.dtype[Any]:
+    """The dtype of Python's numbers where no array is beside them."""
+    for one in numbers:
+        if type(one) is int and not -(1 << 63) <= one < 1 << 63:
+            raise NoRule
+    return np.result_type(*[np.asarray(one).dtype for one in numbers])
 
 
 def holds(array: Any, number: Any) -> bool:
@@ -139,10 +150,18 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Geometry:
     return geometry(tuple([a._geo.shape[at] for at in order]), a._geo.dtype)
 
 
-@rule("cupy.flip", "cupy.fliplr", "cupy.flipud", is_view=True)
+@rule("cupy.fliplr", is_view=True)
+def fliplr(m: Any) -> Geometry:
+    """A view with the second axis reversed."""
+    if type(m) is not ndarray or m._geo.ndim < 2:
+        raise NoRule
+    return m._geo
+
+
+@rule("cupy.flip", "cupy.flipud", is_view=True)
 def flip(m: Any, axis: Any = None) -> Geometry:
     """A view with axes reversed."""
-    if type(m) is not ndarray or m._geo.ndim < 2:
+    if type(m) is not ndarray or m._geo.ndim < 1:
         raise NoRule
     if axis is not None:
         normalized_axes(axis if isinstance(axis, tuple) else (axis,), m._geo.ndim)

@@ -6,6 +6,7 @@ CuPy checks neither a solve nor an inverse unless the program asks for it, by
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +51,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> Ge
     if geo.dtype.char not in "fdFD" or not geo.size:
         raise NoRule
     dtype = REAL.get(geo.dtype.char, geo.dtype)
-    if ord is None and axis is None:
+    is_vector = geo.ndim == 1 and ord in (1, 2, math.inf, -math.inf)
+    if axis is None and (ord is None or is_vector):
         return geometry((1,) * geo.ndim if keepdims else (), dtype)
     if ord not in (None, 1, 2) or type(axis) is not int:
         raise NoRule
@@ -82,7 +84,8 @@ def trace(a: Any, offset: Any = 0, axis1: Any = 0, axis2: Any = 1) -> Geometry:
 @rule("cupy.einsum")
 def einsum(*operands: Any, **kwargs: Any) -> Geometry:
     """Products and sums by letters; NumPy says what it means, on nothing."""
-    if kwargs.keys() - {"optimize"} or not operands:
+    is_typed = kwargs.get("dtype") is not None
+    if is_typed or kwargs.keys() - {"optimize", "dtype"} or not operands:
         raise NoRule
     subscripts, *arrays = operands
     if type(subscripts) is not str or any(type(one) is not ndarray for one in arrays):
