@@ -421,6 +421,42 @@ def test_raw_arrays_by_axes_and_by_atomic_functions() -> None:
     np.testing.assert_array_equal(counts, [1, 0, 3])
     with pytest.raises(IndexError, match="outside"):
         run("int a[3]; z = a[int(x)];", np.array([0, 3]))
+    ends = "i -= 1; const int last = x.ndim - 1; z = x.shape()[last] + i;"
+    found = elementwise("raw T x", "T z", ends, (image,), size=2)
+    np.testing.assert_array_equal(found, [2, 3])
+
+
+PARTS = """
+const T v = x;
+int at[] = {0, i % 2};
+atomicAdd(reinterpret_cast<T::value_type*>(&(z[at])), v.real());
+atomicAdd(reinterpret_cast<KIND*>(&z[at]) + 1, v.imag());
+"""
+
+
+@pytest.mark.parametrize("kind", ["typename T::value_type", "float"])
+def test_atomic_functions_take_parts_of_complex_items(kind: str) -> None:
+    values = np.array([1 + 2j, 3 - 1j, 5j], np.complex64)
+    sums = np.ones((2, 1), np.complex64).T
+    body = PARTS.replace("KIND", kind)
+    elementwise("T x", "raw T z", body, (values,), out=(sums,))
+    np.testing.assert_array_equal(sums, [[2 + 7j, 4 - 1j]])
+    halves = "typename T::value_type h = x.real(); y = h / 2;"
+    found = elementwise("T x", "T y", halves, (values,))
+    np.testing.assert_array_equal(found, values.real / 2)
+
+
+def test_atomic_functions_take_nothing_else_for_parts() -> None:
+    out = np.zeros(2, np.complex64)
+    for kind, array in (("double", out), ("float", out.real.copy())):
+        body = f"atomicAdd(reinterpret_cast<{kind}*>(&z[i]) + 1, 1.0f);"
+        with pytest.raises(Unsupported, match="for an array of"):
+            elementwise("float32 x", "raw T z", body, (X[:2],), out=(array,))
+    beyond = "atomicAdd(reinterpret_cast<float*>(&z[i]) + 2, 1.0f);"
+    with pytest.raises(Unsupported):
+        elementwise("float32 x", "raw T z", beyond, (X[:2],), out=(out,))
+    with pytest.raises(ArgumentInvalid, match="value_type"):
+        run("T::value_type y = x; z = y;", X)
 
 
 def test_complex_numbers() -> None:

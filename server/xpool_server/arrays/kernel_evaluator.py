@@ -276,6 +276,8 @@ class Evaluator:
                 return self._atomic(node, is_used)
             case tree.Part():
                 return self._part(node)
+            case tree.Rank():
+                return np.int32(self._raw_array(node.name).ndim)
             case tree.Size() | tree.Extent():
                 return self._extent(node)
 
@@ -350,8 +352,24 @@ class Evaluator:
         if is_used:
             raise Unsupported(f"a kernel uses what {node.name} returns")
         value = self.value(node.value)
-        self._place(node.target).add(ATOMICS[node.name], value)
+        array = self._part_of(node) if node.part else None
+        self._place(node.target, array).add(ATOMICS[node.name], value)
         return np.int32(0)
+
+    def _part_of(self, node: tree.Atomic) -> Array:
+        """The real or the imaginary parts of a raw array, in their places.
+
+        Raises:
+            Unsupported: it is taken for another type than that of its parts.
+        """
+        array = self._raw_array(node.target.name)
+        parts = np.empty(0, array.dtype).real.dtype
+        if array.dtype.kind != "c" or self._type(node.part_type) != parts:
+            raise Unsupported(
+                f"a kernel takes {array.dtype} for an array of {node.part_type}: run"
+                " the program on a slice of a CUDA device"
+            )
+        return array.real if node.part == "real" else array.imag
 
     # ---- functions
 
@@ -441,8 +459,13 @@ class Evaluator:
         finally:
             self._mask = before
 
-    def _place(self, node: tree.Name | tree.Item) -> Place:
-        """Where an expression that can be assigned to lies."""
+    def _place(self, node: tree.Name | tree.Item, array: Array = None) -> Place:
+        """Where an expression that can be assigned to lies.
+
+        Args:
+            node: the expression.
+            array: what is indexed instead of the raw array of that name.
+        """
         if isinstance(node, tree.Name):
             self._variable(node.name)
             return place_in(self._scope_of(node.name), node.name, self._mask)
@@ -451,7 +474,8 @@ class Evaluator:
             index = self.value(node.index)
             check_integer(index)
             return found.place(node.name, index, self._mask)
-        array = self._raw_array(node.name)
+        if array is None:
+            array = self._raw_array(node.name)
         at = self._find(node.index.name) if isinstance(node.index, tree.Name) else None
         if isinstance(at, Local):
             return Place.of_axes(node.name, array, at, self._mask, self.shape)
@@ -487,7 +511,10 @@ class Evaluator:
         return found
 
     def _type(self, name: str) -> np.dtype[Any]:
-        found = self._types.get(name)
+        found = self._types.get(name.removesuffix(tree.VALUE_TYPE))
+        if found is not None and name.endswith(tree.VALUE_TYPE):
+            is_complex = found.kind == "c"
+            found = np.empty(0, found).real.dtype if is_complex else None
         if found is None:
             raise ArgumentInvalid(f"a kernel's type {name} is not known")
         return found

@@ -15,6 +15,7 @@ from xpool_server.arrays.kernel_tokens import Macro, number, words
 from xpool_server.arrays.kernel_tree import (
     AUTO,
     TYPES,
+    VALUE_TYPE,
     Assign,
     Atomic,
     Binary,
@@ -37,6 +38,7 @@ from xpool_server.arrays.kernel_tree import (
     Parameter,
     Part,
     Preamble,
+    Rank,
     Size,
     Statement,
     Step,
@@ -450,6 +452,7 @@ class Parser:
         if self._peek() == "." and self._tokens[self._at + 1 : self._at + 2] in (
             ["size"],
             ["shape"],
+            ["ndim"],
         ):
             return self._geometry(name)
         if not self._take("(", is_wanted=False):
@@ -463,6 +466,8 @@ class Parser:
     def _geometry(self, name: str) -> Node:
         self._take(".")
         what = self._identifier()
+        if what == "ndim":
+            return Rank(name)
         self._take("(")
         self._take(")")
         if what == "size":
@@ -473,22 +478,50 @@ class Parser:
         return Extent(name, axis)
 
     def _atomic(self, name: str) -> Node:
+        if self._take("reinterpret_cast", is_wanted=False):
+            return self._atomic_part(name)
+        target = self._address()
+        self._take(",")
+        return Atomic(name, target, self._closed())
+
+    def _atomic_part(self, name: str) -> Node:
+        """``reinterpret_cast<float*>(&x[i]) + 1``: a complex item's imaginary part."""
+        self._take("<")
+        kind = self._type(may_refer=True)
+        for one in ("*", ">", "("):
+            self._take(one)
+        target = self._address()
+        self._take(")")
+        part = "real"
+        if self._take("+", is_wanted=False):
+            offset = number(self._peek()) if self._peek() in ("0", "1") else None
+            if offset is None:
+                self._refuse()
+            self._at += 1
+            part = "imag" if offset.value else "real"
+        self._take(",")
+        return Atomic(name, target, self._closed(), part, kind)
+
+    def _address(self) -> Item:
+        """``&x[i]``, of which an atomic function takes the item."""
         self._take("&")
         target = self._primary()
         if not isinstance(target, Item):
             self._refuse()
-        self._take(",")
-        return Atomic(name, target, self._closed())
+        return target
 
     # ---- tokens
 
     def _is_type(self) -> bool:
         word = self._peek()
-        return word in self._types or word in (AUTO, "const", "signed", *_COMPLEX)
+        return (
+            word.removesuffix(VALUE_TYPE) in self._types
+            or word in (AUTO, "const", "signed", "typename", *_COMPLEX)
+        )
 
     def _ends_type(self, words: list[str]) -> bool:
         """Whether a type is complete, so that the next word is a name."""
-        plain = [word for word in words if word != "const"]
+        plain = [word for word in words if word not in ("const", "typename")]
         if not plain or self._peek() == "const":
             return False
         return plain[-1] not in _WORDS or self._peek() not in _WORDS
@@ -505,7 +538,7 @@ class Parser:
                 words[-1] = {"float": "complex64", "double": "complex128"}.get(part, "")
         if self._peek() in ("*", "&") and not may_refer:
             self._refuse()
-        words = [word for word in words if word not in ("const", "signed")]
+        words = [word for word in words if word not in ("const", "signed", "typename")]
         if len(words) == 1:
             return words[0]
         if words and words[0] == "unsigned":

@@ -117,6 +117,13 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class Rank:
+    """``x.ndim``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """``z.real()``, ``z.imag()``."""
 
@@ -144,11 +151,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Atomic:
-    """``atomicAdd(&x[i], …)``."""
+    """``atomicAdd(&x[i], …)``; ``part`` of a complex ``x[i]`` if there is one."""
 
     name: str
     target: Item
     value: Node
+    part: str = ""
+    """``real`` or ``imag``."""
+    part_type: str = ""
+    """The type that a part is taken for."""
 
 
 Node: TypeAlias = (
@@ -162,12 +173,16 @@ Node: TypeAlias = (
     | Item
     | Size
     | Extent
+    | Rank
     | Part
     | Assign
     | Step
     | Atomic
 )
 
+
+VALUE_TYPE: Final = "::value_type"
+"""Behind a complex type: that of its parts."""
 
 AUTO: Final = "auto"
 """Instead of a type: that of the value."""
