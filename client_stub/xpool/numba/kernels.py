@@ -59,6 +59,7 @@ class Kernel:
         self._options = {
             name: value for name, value in options.items() if name in _COMPILED
         }
+        self._max_registers = options.get("max_registers")
         self.signatures: list[tuple[Any, ...]] = []
         """Types that the program has named; none: those of each call."""
         self._loaded: dict[tuple[int, tuple[Any, ...]], Loaded] = {}
@@ -168,6 +169,8 @@ class Kernel:
         if entry is None:
             raise UsageError("numba.cuda.compile made no kernel that can be found")
         widths = tuple(int(one) // 8 for one in _PARAMETER.findall(entry[2]))
+        if self._max_registers and not self._options.get("launch_bounds"):
+            ptx = _limited(ptx, int(self._max_registers))
         kernels = kernel_log(where)
         module = kernels.make(CUDA_IMAGE, _image(ptx, compute))
         # Once a kernel: what the server's driver has against it is raised here.
@@ -245,6 +248,16 @@ def _is_taken(wanted: Any, given: Any) -> bool:
     )
 
 
+def _limited(ptx: str, max_registers: int) -> str:
+    """A kernel whose threads take so many registers at most.
+
+    Source:
+        ``.maxnreg`` follows a kernel's parameters (PTX ISA, Performance-Tuning
+        Directives). Bounds of a launch take its place, as with CUDA's compiler.
+    """
+    return _ENTRY.sub(rf"\g<0>\n.maxnreg {max_registers}", ptx, count=1)
+
+
 def _image(ptx: str, compute: tuple[int, int]) -> bytes:
     """A cubin where nvJitLink is installed: the server's driver may then be older."""
     data = ptx.encode()
@@ -275,7 +288,6 @@ def make_jit(original: Callable[..., Any]) -> Callable[..., Any]:
         for is_given, what in (
             (link, "link"),
             (options.get("debug"), "debug"),
-            (options.get("max_registers"), "max_registers"),
         ):
             if is_given:
                 raise NotImplementedError(

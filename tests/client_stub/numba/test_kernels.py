@@ -147,6 +147,23 @@ def test_a_launch_is_an_image_and_a_launch(desk: Desk) -> None:
     assert second.shared_nbytes == 256
 
 
+def test_registers_may_be_limited(desk: Desk) -> None:
+    limits: tuple[dict[str, Any], ...] = (
+        {"max_registers": 40},
+        {"max_registers": 40, "launch_bounds": 64},
+    )
+    for options in limits:
+
+        @jit(**options)
+        def first(x: Any) -> None:
+            x[0] = 1
+
+        first[1, 1](array(3, (5,), "f4"))
+    limited, bound = (made.code for made in desk.of(MakeModule))
+    assert limited
+    assert limited != bound
+
+
 def test_other_types_are_another_kernel(desk: Desk) -> None:
     @jit
     def fill(x: Any, value: Any) -> None:
