@@ -159,7 +159,27 @@ def query_ball_tree(self: Any, *args: Any, **kwargs: Any) -> Any:
     return [np.asarray(one, np.int64) for one in found]
 
 
+_PRECISIONS: Final = {"f": 1e-6, "d": 1e-11}
+
+
+def symiirorder2(
+    input: Any,  # noqa: A002  CuPy's name
+    r: Any,
+    omega: Any,
+    precision: float = -1.0,
+) -> Any:
+    """A smoothing filter; single input makes a double result with plain numbers."""
+    import scipy.signal
+
+    kind = np.result_type(2 * r * np.cos(omega), r)
+    if not 0 < precision <= 1:
+        precision = _PRECISIONS.get(input.dtype.char, precision)
+    given = input.astype(kind) if input.dtype.kind == "f" else input
+    return scipy.signal.symiirorder2(given, r, omega, precision)
+
+
 OWN: Final[dict[str, Callable[..., Any]]] = {
+    "cupyx.scipy.signal.symiirorder2": symiirorder2,
     "cupyx.scipy.linalg.bandwidth": bandwidth,
     "cupyx.scipy.linalg.khatri_rao": khatri_rao,
     "cupyx.scipy.spatial.KDTree.query_ball_point": query_ball_point,

@@ -156,6 +156,48 @@ def case_a_name_that_is_missing_says_what_else():
     refused(ModuleNotFoundError, lambda: importlib.import_module("cupyx.scipy.io"))
 
 
+def case_products_of_cublas():
+    import cupy.cublas as blas
+
+    x, y = cp.asarray([3.0, -4.0]), cp.asarray([1.0, 2.0])
+    z = cp.asarray([1 + 1j, -3j])
+    assert [float(blas.nrm2(x)), float(blas.asum(z)), float(blas.dot(x, y))] == [
+        5,
+        5,
+        -5,
+    ]
+    assert [int(blas.iamax(x)), int(blas.iamin(x)), int(blas.iamax(z))] == [2, 1, 2]
+    assert [complex(blas.dotu(z, z)), complex(blas.dotc(z, z))] == [-9 + 2j, 11]
+    out = np.zeros(())
+    assert blas.nrm2(x, out) is out
+    assert out == 5
+    blas.axpy(2, x, y)
+    blas.scal(0.5, x)
+    assert [*y.tolist(), *x.tolist()] == [7, -6, 1.5, -2]
+    a = cp.arange(6.0).reshape(2, 3)
+    made = blas.gemm("N", "T", a, a, alpha=2)
+    assert made.flags.f_contiguous
+    assert made.tolist() == (2 * a @ a.T).tolist()
+    assert blas.gemm("T", "N", a, a, out=cp.ones((3, 3)), beta=3)[0, 0] == 12
+    assert blas.geam("T", "N", 1, a, 2, cp.ones((3, 2))).tolist() == (a.T + 2).tolist()
+    blas.gemv("N", 1.0, a, cp.ones(3), 0.0, y)
+    assert y.tolist() == [3, 12]
+    blas.ger(1.0, cp.ones(2), cp.ones(3), a)
+    assert a.tolist() == [[1, 2, 3], [4, 5, 6]]
+    for call, error in (
+        (lambda: blas.nrm2(a), ValueError),
+        (lambda: blas.nrm2(cp.arange(3)), TypeError),
+        (lambda: blas.dot(x, cp.ones(3)), ValueError),
+        (lambda: blas.dot(z, z), TypeError),
+        (lambda: blas.gemm("X", "N", made, made), TypeError),
+    ):
+        try:
+            call()
+        except error:
+            continue
+        raise AssertionError(error)
+
+
 if __name__ == "__main__":
     for name, case in list(globals().items()):
         if name.startswith("case_"):

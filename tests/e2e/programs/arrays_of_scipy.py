@@ -232,6 +232,24 @@ def case_spectra_of_segments_that_the_program_detrends():
         assert np.allclose(found[1].get(), wanted), name
 
 
+def case_responses_are_plotted_here():
+    seen = []
+    found = signal.freqz(cp.ones(3), worN=8, plot=lambda *both: seen.append(both))
+    analog = signal.freqs(cp.ones(1), cp.ones(2), 8, lambda *both: seen.append(both))
+    assert [one.shape for one in found] == [(8,), (8,)]
+    assert [one is two for one, two in zip(seen[0], found, strict=True)] == [True] * 2
+    assert seen[1][1] is analog[1]
+
+
+def case_a_smoothing_filter_is_double():
+    row = np.sin(np.arange(16))
+    expected = host_signal.symiirorder2(row, 0.1, 0.3, 1e-10)
+    for kind in (np.float32, np.float64):
+        found = signal.symiirorder2(cp.asarray(row.astype(kind)), 0.1, 0.3, 1e-10)
+        assert found.dtype == np.float64
+        assert np.allclose(found.get(), expected, rtol=1e-5)
+
+
 def case_a_signal_and_itself():
     x = cp.asarray(np.random.default_rng(0).normal(size=50))
     _, found = signal.csd(x, x, nperseg=10, detrend=lambda part: part)
