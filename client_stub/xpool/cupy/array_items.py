@@ -54,10 +54,42 @@ def _picked(self: ndarray, key: Any) -> Any:
     try:
         shape = picked_shape(self._geo.shape, _geometries(key))
     except NoRule:
-        return device().call("ndarray.__getitem__", (self, key), {})
+        return _masked(self, key)
     geo = geometry(shape, self._geo.dtype)
     _picks.keep((given, NO_KEYWORDS), geo, given)
     return posted("ndarray.__getitem__", geo, given)
+
+
+def _masked(self: ndarray, key: Any) -> Any:
+    """``a[key]`` of a mask, which waits for how many items that are but once."""
+    where = device()
+    if not _is_countable(self, key):
+        return where.call("ndarray.__getitem__", (self, key), {})
+    shape, epoch = self._geo.shape, where.epoch
+    count = where.mask_counts.of(key._number, epoch)
+    if count is not None:
+        geo = geometry((count, *shape[key._geo.ndim :]), self._geo.dtype)
+        return posted("ndarray.__getitem__", geo, (self, key))
+    found = where.call("ndarray.__getitem__", (self, key), {})
+    if where.epoch == epoch:
+        where.mask_counts.learn(key._number, found._geo.shape[0], epoch)
+    return found
+
+
+def _is_countable(array: ndarray, key: Any) -> bool:
+    """Whether a key is a mask whose memory is written to under its own name alone.
+
+    A mask that is a view changes with what it is a view of; an array that the server
+    has described may lie in something else; tensors may share all of them.
+    """
+    return (
+        type(key) is ndarray
+        and is_mask(array._geo.shape, key._geo)
+        and type(array) is ndarray
+        and key._base is None
+        and key._layout is None
+        and not device().is_shared
+    )
 
 
 @method("__setitem__")
@@ -82,26 +114,35 @@ def set_items(self: ndarray, key: Any, value: Any) -> None:
         if not assignment_fits(self._geo.dtype, shape, value, given):
             raise NoRule
     except NoRule:
+        epoch = where.epoch
         where.call("ndarray.__setitem__", (self, index_of(key), value), {})
+        _written(self, epoch)
         return
-    where.post(
-        where.head("ndarray.__setitem__", 0)
-        + b"\x03"
-        + self._ref
-        + index
-        + encode(value)
-        + b"\x00"
-    )
+    record = where.head("ndarray.__setitem__", 0) + b"\x03" + self._ref
+    record += index + encode(value) + b"\x00"
+    epoch = where.epoch
+    where.post(record)
+    _written(self, epoch)
+
+
+def _written(array: ndarray, epoch: int) -> None:
+    root = array if array._base is None else array._base
+    where = device()
+    where.mask_counts.written(root._number, epoch, where.epoch)
 
 
 def assigned_shape(self: ndarray, key: Any) -> tuple[int, ...]:
     """What is assigned to items that arrays pick is broadcast to this.
 
-    How many a mask picks is not known: one value is as good as any number.
+    How many a mask picks may not be known: one value is as good as any number.
     """
     parts = _geometries(key)
     if len(parts) == 1 and is_mask(self._geo.shape, parts[0]):
-        return ()
+        count = None
+        if _is_countable(self, key):
+            where = device()
+            count = where.mask_counts.of(key._number, where.epoch)
+        return () if count is None else (count, *self._geo.shape[parts[0].ndim :])
     return picked_shape(self._geo.shape, parts)
 
 

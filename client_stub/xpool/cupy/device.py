@@ -32,6 +32,7 @@ from xpool_protocol.wire import Reader
 from xpool.cupy.encoding import encode, new_block, number_bytes, uvarint
 from xpool.cupy.faults import OutOfMemoryError, invalid_device, raise_local
 from xpool.cupy.geometry import dtype_of_meta
+from xpool.cupy.mask_counts import MaskCounts
 from xpool.session import RemoteFault
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ ROOM_EVERY: Final = 256
 MAX_AHEAD: Final = 4096
 """Items that are kept until somebody asks for them."""
 
-ONLY_READ: Final = frozenset({"xpool.get", "xpool.describe"})
+ONLY_READ: Final = frozenset({"xpool.get", "xpool.describe", "ndarray.__getitem__"})
 """Requests that change no array."""
 
 _CALL: Final = bytes((ARRAY_CALL,))
@@ -109,6 +110,7 @@ class ArrayDevice:
         self._is_traced = session.is_traced
         self._writes = 0
         """Changes with each record that may write into an array that there is."""
+        self.mask_counts = MaskCounts()
         self._ahead: tuple[int, dict[int, HostTensor]] = (0, {})
         """Items that came beside others, and what ``_writes`` was before they did."""
         self.asked = 0
@@ -179,6 +181,11 @@ class ArrayDevice:
         """Queue a record that nobody waits for."""
         self.post_new(record)
         self._writes += 1  # not before: what is read in between has not seen it
+
+    @property
+    def epoch(self) -> int:
+        """How many records have been sent that may have written into an array."""
+        return self._writes
 
     def post_new(self, record: bytes) -> None:
         """``post`` for a record that only makes arrays, and writes into none."""

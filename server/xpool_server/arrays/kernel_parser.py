@@ -514,9 +514,12 @@ class Parser:
 
     def _is_type(self) -> bool:
         word = self._peek()
-        return (
-            word.removesuffix(VALUE_TYPE) in self._types
-            or word in (AUTO, "const", "signed", "typename", *_COMPLEX)
+        return word.removesuffix(VALUE_TYPE) in self._types or word in (
+            AUTO,
+            "const",
+            "signed",
+            "typename",
+            *_COMPLEX,
         )
 
     def _ends_type(self, words: list[str]) -> bool:
