@@ -20,6 +20,7 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
         *("arrays_drawn", "arrays_shapes", "arrays_of_scipy", "arrays_memory"),
         *("arrays_sparse", "arrays_from_host", "arrays_names", "arrays_radar"),
         *("arrays_foreign", "arrays_queued", "arrays_masked"),
+        "arrays_unwaited",
     ],
 )
 def test_all_cases_pass(xpool_run: Runner, name: str, audit: str) -> None:

@@ -110,17 +110,19 @@ def picked_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...
     Raises:
         NoRule: something else is in the key, or NumPy and CuPy may differ.
     """
-    at = [place for place, one in enumerate(key) if type(one) is Geometry]
+    # Integers beside arrays are arrays to NumPy; apart from them they may be not.
+    at = [place for place, one in enumerate(key) if type(one) in (Geometry, int)]
     if not at or at[-1] - at[0] >= len(at):
         raise NoRule
     picking = key[at[0] : at[-1] + 1]
-    if not all(
-        one.dtype.kind in "iu" and one.dtype.char not in "LQ" for one in picking
+    arrays = [one for one in picking if type(one) is Geometry]
+    if not arrays or not all(
+        one.dtype.kind in "iu" and one.dtype.char not in "LQ" for one in arrays
     ):
         raise NoRule
-    others = [one for one in key if type(one) is not Geometry]
-    if any(type(one) is int for one in others) or others.count(...) > 1:
-        raise NoRule  # integers beside arrays are arrays to NumPy
+    others = [one for one in key if type(one) not in (Geometry, int)]
+    if others.count(...) > 1:
+        raise NoRule
     consumed = sum(one is not None and one is not Ellipsis for one in key)
     if consumed > len(shape):
         raise NoRule
@@ -131,7 +133,10 @@ def picked_shape(shape: tuple[int, ...], key: tuple[Any, ...]) -> tuple[int, ...
     last = first + len(picking)
     if 0 in shape[first:last]:
         raise NoRule
-    picked = broadcast_shape([one.shape for one in picking])
+    for one, size in zip(picking, shape[first:last], strict=True):
+        if type(one) is int and not -size <= one < size:
+            raise NoRule
+    picked = broadcast_shape([one.shape for one in arrays])
     return (
         *view_shape(shape[:first], before),
         *picked,

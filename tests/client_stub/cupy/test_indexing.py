@@ -61,7 +61,12 @@ PICKS = st.builds(
 )
 PICKING_KEYS = st.lists(
     st.one_of(
-        PICKS, PICKS, st.builds(slice, PART, PART, PART), st.none(), st.just(...)
+        PICKS,
+        PICKS,
+        st.integers(-3, 2),
+        st.builds(slice, PART, PART, PART),
+        st.none(),
+        st.just(...),
     ),
     min_size=1,
     max_size=5,
@@ -96,7 +101,15 @@ def test_common_ways_to_pick_are_known() -> None:
     assert picked_shape((4, 3), (rows, rows)) == (5,)
     assert picked_shape((4, 3), (rows, slice(1, 3))) == (5, 2)
     assert picked_shape((4, 3), (rows, None)) == (5, 1, 3)
-    for key in ((mask,), (rows, slice(None), rows), (rows, 0), (rows, rows, rows)):
+    assert picked_shape((4, 3), (rows, 0)) == (5,)
+    assert picked_shape((4, 3, 2), (slice(None), -1, rows)) == (4, 5)
+    for key in (
+        (mask,),
+        (rows, slice(None), rows),
+        (0, None, rows),
+        (rows, 3),
+        (rows, rows, rows),
+    ):
         with pytest.raises(NoRule):
             picked_shape((4, 3), key)
     assert is_mask((4, 3), mask)

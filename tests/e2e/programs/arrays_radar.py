@@ -86,7 +86,9 @@ def smooth(x):
 def case_names():
     assert cupyx.signal is signal
     assert abs(signal.cfar_alpha(1e-3, 16) - 16 * (1e-3 ** (-1 / 16) - 1)) < 1e-12
-    assert cp.allclose(signal.cfar_alpha(cp.asarray([0.5, 0.1]), 2), [0.828427, 4.324555])
+    assert cp.allclose(
+        signal.cfar_alpha(cp.asarray([0.5, 0.1]), 2), [0.828427, 4.324555]
+    )
     refused(NotImplementedError, lambda: signal.channelize_poly(made(99), made(70), 2))
 
 

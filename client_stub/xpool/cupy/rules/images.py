@@ -12,9 +12,13 @@ from xpool.cupy.ndarray import ndarray
 
 _MODES: Final = ("reflect", "constant", "nearest", "mirror", "wrap")
 _KINDS: Final = "fd"
+_NUMBERS: Final = "bhilBHILfd"
+"""Of images whose items only count: their filters' results are of the same dtype."""
 
 
-def _image(image: Any, output: Any, mode: Any, cval: Any) -> Geometry:
+def _image(
+    image: Any, output: Any, mode: Any, cval: Any, kinds: str = _KINDS
+) -> Geometry:
     """The geometry of an image that nothing converts.
 
     Raises:
@@ -23,7 +27,7 @@ def _image(image: Any, output: Any, mode: Any, cval: Any) -> Geometry:
     if type(image) is not ndarray or output is not None or mode not in _MODES:
         raise NoRule
     geo = image._geo
-    if geo.dtype.char not in _KINDS or not geo.ndim or not geo.size:
+    if geo.dtype.char not in kinds or not geo.ndim or not geo.size:
         raise NoRule
     if type(cval) not in (int, float):
         raise NoRule
@@ -105,7 +109,7 @@ def _by_weights(
     cval: Any = 0.0,
     origin: Any = 0,
 ) -> Geometry:
-    geo = _image(input, output, mode, cval)
+    geo = _image(input, output, mode, cval, _NUMBERS)
     if type(weights) is not ndarray or origin != 0:
         raise NoRule
     kernel = weights._geo

@@ -186,6 +186,48 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Geometry:
     return a._geo
 
 
+@rule("cupy.real", "cupy.imag", is_view=True)
+def part(val: Any) -> Geometry:
+    """A view of half of each complex item."""
+    if type(val) is not ndarray or val._geo.dtype.char not in "FD":
+        raise NoRule
+    return geometry(val._geo.shape, np.dtype("fd"[val._geo.dtype.char == "D"]))
+
+
+@rule("cupy.meshgrid")
+def meshgrid(
+    *xi: Any, indexing: Any = "xy", sparse: Any = False, copy: Any = True
+) -> list[Geometry]:
+    """A grid's coordinates, along each axis."""
+    if indexing not in ("xy", "ij") or sparse is not False or copy is not True:
+        raise NoRule
+    if len(xi) < 2:
+        raise NoRule
+    if any(type(one) is not ndarray or one._geo.ndim != 1 for one in xi):
+        raise NoRule
+    shape = [one._geo.size for one in xi]
+    if indexing == "xy":
+        shape[:2] = shape[1::-1]
+    return [geometry(tuple(shape), one._geo.dtype) for one in xi]
+
+
+@rule("cupy.take_along_axis")
+def take_along_axis(a: Any, indices: Any, axis: Any) -> Geometry:
+    """As many items as numbers; those out of bounds wrap around."""
+    if type(a) is not ndarray or type(indices) is not ndarray:
+        raise NoRule
+    given, numbers = a._geo, indices._geo
+    at = normalized_axis(axis, given.ndim)
+    if numbers.dtype.char not in "bhilqBHI" or numbers.ndim != given.ndim:
+        raise NoRule
+    if not given.shape[at] or not numbers.size:
+        raise NoRule
+    pairs = enumerate(zip(given.shape, numbers.shape, strict=True))
+    if any(size != count for place, (size, count) in pairs if place != at):
+        raise NoRule
+    return geometry(numbers.shape, given.dtype)
+
+
 @rule("cupy.tile")
 def tile(A: Any, reps: Any) -> Geometry:  # noqa: N803  CuPy's name
     """An array repeated."""

@@ -123,10 +123,14 @@ def same_matrix(a: Any) -> Geometry:
 
 @rule("cupy.linalg.solve")
 def solve(a: Any, b: Any) -> Geometry:
-    """One right side, or the columns of a matrix of them."""
+    """One right side, or the columns of a matrix of them, for each matrix."""
     geo = matrix(a, is_square=True)
-    if type(b) is not ndarray or b._geo.dtype != geo.dtype or geo.ndim != 2:
+    if type(b) is not ndarray or b._geo.dtype != geo.dtype:
         raise NoRule
+    if geo.ndim > 2:
+        if b._geo.shape[:-1] != geo.shape[:-1] or not b._geo.size:
+            raise NoRule
+        return b._geo
     if b._geo.ndim not in (1, 2) or b._geo.shape[0] != geo.shape[0] or not b._geo.size:
         raise NoRule
     return b._geo
