@@ -14,11 +14,13 @@ import os
 from typing import Final
 
 KEPT_NBYTES: Final = 256 << 20
-"""Of freed memory at the end of the heap; well within what a worker may have beside
-its quota (``devices/cpu.py``)."""
+"""Of freed memory at the end of the heap, and as much again of larger blocks
+(``native/kept_memory.cpp``); well within what a worker may have beside its quota
+(``devices/cpu.py``)."""
 
 MAPPED_NBYTES: Final = 32 << 20
-"""From here on an allocation is a mapping of its own: glibc's largest threshold."""
+"""From here on an allocation is a mapping of its own: glibc's largest threshold. Such
+blocks of torch's are kept by an allocator of ours."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3

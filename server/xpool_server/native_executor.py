@@ -36,6 +36,7 @@ from xpool_server.devices.base import Backend
 from xpool_server.executor import Executor
 from xpool_server.failures import Answers
 from xpool_server.graphs import Graphs
+from xpool_server.host_memory import KEPT_NBYTES
 from xpool_server.known_uploads import KnownUploads
 from xpool_server.lane import Lane
 from xpool_server.native.library import (
@@ -70,6 +71,15 @@ def executor_maker(library: Path | None) -> MakeExecutor:
     if library is None:
         return Executor
     return partial(NativeExecutor, library=NativeLibrary(library))
+
+
+def keep_large_memory(library: Path | None) -> None:
+    """As ``host_memory.keep_memory``, for blocks that glibc maps one by one.
+
+    Without the library they are the kernel's to give, each time.
+    """
+    if library is not None:
+        NativeLibrary(library).keep_memory(KEPT_NBYTES)
 
 
 class NativeExecutor(Executor):

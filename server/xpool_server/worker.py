@@ -145,7 +145,7 @@ def _serve(options: argparse.Namespace) -> None:
 
         from xpool_server.driver import ControlPipe, Worker
         from xpool_server.lane import SocketLane
-        from xpool_server.native_executor import executor_maker
+        from xpool_server.native_executor import executor_maker, keep_large_memory
 
         if options.cores is not None:
             # Not before: what moves bytes and what starts up does so elsewhere.
@@ -159,6 +159,8 @@ def _serve(options: argparse.Namespace) -> None:
         ports = None if options.ports is None else port_range(options.ports)
         lane = SocketLane(lane_host(listener.uri), ports)
         make_executor = executor_maker(options.executor_library)
+        if options.device == "cpu":
+            keep_large_memory(options.executor_library)
         pipe = ControlPipe(options.control_fd)
         open_door = partial(_door, options)
         uploads = _uploads(options)

@@ -229,8 +229,6 @@ API void xs_set_busy(Executor *executor, uint64_t id, int32_t is_busy) {
 
 API void xs_set_quota(Executor *executor, uint64_t nbytes) { executor->storages.quota_nbytes = nbytes; }
 
-API uint64_t xs_view_count(Executor *executor, uint64_t id) { return executor->storages.find(id)->views.size(); }
-
 API void xs_ledger(Executor *executor, XsLedger *to) {
   const Storages &storages = executor->storages;
   *to = {storages.allocated_nbytes, storages.peak_nbytes, storages.live_count, storages.handle_count(),

@@ -138,7 +138,6 @@ _LOCKED: Final[tuple[tuple[str, tuple[Any, ...], Any], ...]] = (
     ("xs_free", (_ID,), None),
     ("xs_set_busy", (_ID, ctypes.c_int32), None),
     ("xs_set_quota", (_ID,), None),
-    ("xs_view_count", (_ID,), ctypes.c_uint64),
     ("xs_ledger", (ctypes.POINTER(Ledger),), None),
     ("xs_handles", (ctypes.POINTER(ctypes.c_uint64),), None),
 )
@@ -156,6 +155,8 @@ class NativeLibrary:
                 self._add(library, name, (_POINTER, *arguments), result)
         new = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint64)
         self._add(locked, "xs_new", new, _POINTER)
+        self._add(plain, "xs_keep_memory", (ctypes.c_uint64,), None)
+        self._add(plain, "xs_kept_nbytes", (), ctypes.c_uint64)
 
     def _add(self, library: Any, name: str, arguments: Any, result: Any) -> None:
         function = getattr(library, name)
@@ -176,6 +177,18 @@ class NativeLibrary:
         """Further functions that are called with Python's lock, as ``declare``."""
         for name, arguments, result in declared:
             self._add(self._locked, name, arguments, result)
+
+    def keep_memory(self, nbytes: int) -> None:
+        """Keep so much of large blocks that torch frees on the CPU for the next ones.
+
+        For this process and from now on; see ``kept_memory.cpp``.
+        """
+        self.functions["xs_keep_memory"](nbytes)
+
+    @property
+    def kept_nbytes(self) -> int:
+        """How much of them is kept now."""
+        return int(self.functions["xs_kept_nbytes"]())
 
     def session(self, device: torch.device, quota_nbytes: int) -> NativeSession:
         """A new session's native state."""
@@ -403,10 +416,6 @@ class NativeSession:
     def set_quota(self, nbytes: int) -> None:
         """Allow another sum from now on."""
         self._call["xs_set_quota"](self.pointer, nbytes)
-
-    def view_count(self, storage_id: int) -> int:
-        """Tensors kept for a live handle's geometries."""
-        return int(self._call["xs_view_count"](self.pointer, storage_id))
 
     def ledger(self) -> Ledger:
         """The counters now."""
