@@ -41,6 +41,18 @@ def deep_copy_of(self: ndarray, memo: Any) -> ndarray:
     return self.copy()
 
 
+def _checked_order(order: str | None) -> str:
+    """One of C, F, A and K, which may be written small, or as the words they begin.
+
+    Raises:
+        ValueError: there is no such order.
+    """
+    first = "K" if order is None else (str(order) or "C")[0].upper()
+    if first not in ("C", "F", "A", "K"):
+        raise ValueError(f"order not understood. order={order}")
+    return first
+
+
 @method("copy")
 def copied(self: ndarray, order: str | None = "C") -> ndarray:
     """A copy of the array."""
@@ -48,9 +60,7 @@ def copied(self: ndarray, order: str | None = "C") -> ndarray:
     known = _copies.repeat(given)
     if known is not None:
         return known
-    if order not in ("C", "F", "A", "K", None):
-        raise TypeError("order not understood. order=%s" % order)  # noqa: UP031
-    sent = (self, order or "K")
+    sent = (self, _checked_order(order))
     _copies.keep((given, NO_KEYWORDS), self._geo, sent)
     return posted("ndarray.copy", self._geo, sent)
 
@@ -59,7 +69,7 @@ def copied(self: ndarray, order: str | None = "C") -> ndarray:
 def astype(
     self: ndarray,
     dtype: Any,
-    order: str = "K",
+    order: str | None = "K",
     casting: Any = None,
     subok: Any = None,
     copy: bool = True,
@@ -72,15 +82,14 @@ def astype(
     if subok is not None:
         raise TypeError("subok is not supported yet")
     wanted = check_dtype(float if dtype is None else dtype)
-    if order not in ("C", "F", "A", "K", None):
-        raise TypeError("order not understood. order=%s" % order)  # noqa: UP031
+    order = _checked_order(order)
     if casting is not None and not np.can_cast(self.dtype, wanted, casting):
         raise TypeError(
             f"Cannot cast array data from {self.dtype!r} to {wanted!r} according to"
             f" the rule '{casting}'"
         )
     if not copy and wanted == self.dtype:
-        if order in ("K", "A", None):
+        if order in ("K", "A"):
             return self
         flags = self._known_layout()[1]
         if flags & (LAYOUT_C if order == "C" else LAYOUT_F):
@@ -94,7 +103,7 @@ def astype(
             np.exceptions.ComplexWarning,
             stacklevel=2,
         )
-    sent = (self, wanted, order or "K", "unsafe")
+    sent = (self, wanted, order, "unsafe")
     if "V" in (self.dtype.char, wanted.char):
         described.check_computed(self.dtype)
         described.check_computed(wanted)
@@ -186,22 +195,19 @@ def squeeze(self: ndarray, axis: Any = None) -> ndarray:
 @method("flatten")
 def flatten(self: ndarray, order: str = "C") -> ndarray:
     """A copy with one dimension."""
-    if order not in ("C", "F", "A", "K"):
-        raise ValueError(f"order not understood. order={order}")
     geo = geometry((self._geo.size,), self._geo.dtype)
-    return posted("ndarray.flatten", geo, (self, order))
+    return posted("ndarray.flatten", geo, (self, _checked_order(order)))
 
 
 @method("ravel")
 def ravel(self: ndarray, order: str = "C") -> ndarray:
     """One dimension; a view where that is possible."""
-    if order not in ("C", "F", "A", "K"):
-        raise ValueError(f"order not understood. order={order}")
     given = (self, order)
     known = _ravels.repeat(given)
     if known is None:
-        known = posted_view(self, "ndarray.ravel", (self._geo.size,), given)
-        _ravels.keep((given, NO_KEYWORDS), known._geo, given)
+        sent = (self, _checked_order(order))
+        known = posted_view(self, "ndarray.ravel", (self._geo.size,), sent)
+        _ravels.keep((given, NO_KEYWORDS), known._geo, sent)
     return known
 
 

@@ -113,6 +113,22 @@ def case_items_around_and_copies():
     assert cp.pad(bytes_, 1, constant_values=7).tolist() == [7, 1, 1, 1, 7]
 
 
+def case_orders_may_be_written_small():
+    agree(
+        lambda xp, m, v, z, f: xp.copy(m.T, "c"),
+        lambda xp, m, v, z, f: m.copy("f"),
+        lambda xp, m, v, z, f: m.astype("f", order="f"),
+        lambda xp, m, v, z, f: m.T.flatten("f"),
+        lambda xp, m, v, z, f: m.T.ravel("k"),
+    )
+    many = cp.asarray(M)
+    assert many.copy("f").flags.f_contiguous
+    assert many.T.astype("f", order="c").flags.c_contiguous
+    assert many.astype("d", order="c", copy=False) is many
+    for call in (many.copy, many.flatten, many.ravel, lambda x: many.astype("f", x)):
+        refused(ValueError, lambda call=call: call("x"), "order not understood")
+
+
 if __name__ == "__main__":
     for name, case in list(globals().items()):
         if name.startswith("case_"):
