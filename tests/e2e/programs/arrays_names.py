@@ -156,6 +156,37 @@ def case_a_name_that_is_missing_says_what_else():
     refused(ModuleNotFoundError, lambda: importlib.import_module("cupyx.scipy.io"))
 
 
+def case_equations_of_cublas():
+    import cupy.cublas as blas
+
+    a = np.random.default_rng(0).random((3, 2, 2)) + np.eye(2)
+    for shape in ((3, 2), (3, 2, 4)):
+        b = np.random.default_rng(1).random(shape)
+        found = blas.batched_gesv(cp.asarray(a), cp.asarray(b))
+        columns = b if b.ndim == 3 else b[..., None]
+        expected = np.linalg.solve(a, columns).reshape(shape)
+        np.testing.assert_allclose(found.get(), expected)
+    refused(
+        np.linalg.LinAlgError,
+        lambda: blas.batched_gesv(cp.ones((2, 3)), cp.ones(2)),
+        "square",
+    )
+    for shape in ((2,), (2, 2), (4, 2, 2)):
+        b = cp.ones(shape)
+        refused(
+            ValueError,
+            lambda b=b: blas.batched_gesv(cp.asarray(a), b),
+            "for matrices of shape",
+        )
+    assert blas.get_batched_gesv_limit() == 256
+    blas.set_batched_gesv_limit(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        blas.batched_gesv(cp.asarray(a), cp.ones((3, 2)))
+    assert "exceeds the set limit" in str(caught[0].message)
+    blas.set_batched_gesv_limit(256)
+
+
 def case_products_of_cublas():
     import cupy.cublas as blas
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final, TypeVar
+
+import numpy as np
 
 from xpool.cupy.finder import module
 from xpool.cupy.functions import call
@@ -12,6 +15,7 @@ from xpool.cupy.ndarray import ndarray
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {}
+_limits: Final = {"batched_gesv": 256}
 
 
 def _offered(function: F) -> F:
@@ -228,3 +232,43 @@ def geam(
         return call("cupy.asfortranarray", (found,), {})
     out[...] = found
     return out
+
+
+@_offered
+def get_batched_gesv_limit() -> int:
+    """Rows of matrices up to which cuBLAS is said to solve many of them well."""
+    return _limits["batched_gesv"]
+
+
+@_offered
+def set_batched_gesv_limit(limit: int) -> None:
+    """Only warned by: the server decides how many equations are solved."""
+    _limits["batched_gesv"] = limit
+
+
+@_offered
+def batched_gesv(a: Any, b: Any) -> Any:
+    """Solves ``a @ x = b`` for many matrices at once.
+
+    Args:
+        a: shape ``(..., m, m)``.
+        b: shape ``(..., m)`` or ``(..., m, k)``.
+
+    Raises:
+        numpy.linalg.LinAlgError: the last axes of ``a`` differ in length.
+        ValueError: the shapes do not fit.
+    """
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
+    is_vectors = b.ndim == a.ndim - 1
+    if (not is_vectors and b.ndim != a.ndim) or b.shape[: a.ndim - 1] != a.shape[:-1]:
+        raise ValueError(f"for matrices of shape {a.shape} b can't have {b.shape}")
+    if a.shape[-1] > get_batched_gesv_limit():
+        warnings.warn(
+            f"The matrix size ({a.shape[-1]}) exceeds the set limit"
+            f" ({get_batched_gesv_limit()})",
+            stacklevel=2,
+        )
+    if not is_vectors:
+        return call("cupy.linalg.solve", (a, b), {})
+    return call("cupy.linalg.solve", (a, b[..., None]), {})[..., 0]
