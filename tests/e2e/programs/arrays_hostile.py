@@ -90,7 +90,7 @@ for _ in range(20):
     deep = (deep,)
 refused(ValueError, lambda: cp.linalg.norm(a, deep), "nested too deep")
 refused(ValueError, lambda: cp.linalg.norm(a, (1,) * 70_000), "too many")
-refused(ValueError, lambda: cp.broadcast_arrays(*[a] * 100), "too many")
+assert len(cp.broadcast_arrays(*[a] * 100)) == 100  # which sends nothing
 
 # Names that are private, of whatever, by whatever way.
 for name in (

@@ -80,9 +80,13 @@ def case_bases_and_parts_that_the_server_has_numbered():
     import cupyx.scipy.sparse as sparse
 
     a = cp.arange(6.0)
-    for one in cp.broadcast_arrays(a, cp.ones((2, 6))):
-        assert cp.may_share_memory(one, one.base)
-    assert cp.may_share_memory(cp.broadcast_arrays(a, a)[0].base, a)
+    wide = cp.ones((2, 6))
+    stretched, same = cp.broadcast_arrays(a, wide)
+    assert same is wide  # what has the shape stays as it is
+    assert stretched.base is a
+    assert cp.may_share_memory(stretched, stretched.base)
+    assert not cp.may_share_memory(stretched, wide)
+    assert cp.broadcast_arrays(a, a)[0] is a
     matrix = sparse.eye(3, format="csr")
     assert cp.may_share_memory(matrix.data, matrix.data)
     assert not cp.may_share_memory(matrix.data, a)
