@@ -11,7 +11,7 @@ not come out as predicted. What happens then, and what is said, is ``Executor``'
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -66,11 +66,15 @@ MakeExecutor: TypeAlias = Callable[
 what need not be uploaded again."""
 
 
+_loaded = cache(NativeLibrary)
+"""One of each path: its functions are declared once."""
+
+
 def executor_maker(library: Path | None) -> MakeExecutor:
     """What makes a session's executor: with the library in C++, without in Python."""
     if library is None:
         return Executor
-    return partial(NativeExecutor, library=NativeLibrary(library))
+    return partial(NativeExecutor, library=_loaded(library))
 
 
 def keep_large_memory(library: Path | None) -> None:
@@ -79,7 +83,7 @@ def keep_large_memory(library: Path | None) -> None:
     Without the library they are the kernel's to give, each time.
     """
     if library is not None:
-        NativeLibrary(library).keep_memory(KEPT_NBYTES)
+        _loaded(library).keep_memory(KEPT_NBYTES)
 
 
 class NativeExecutor(Executor):

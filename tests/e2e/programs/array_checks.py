@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import cupy as cp
 from xpool.cupy.device import device
@@ -37,3 +38,15 @@ def no_round_trip():
         yield
     finally:
         del where.request
+
+
+def run_cases(names):
+    """Run a program's functions called ``case_*``, or the one that is its argument.
+
+    Each one's name is printed once it and all that it has sent have ended.
+    """
+    for name, case in list(names.items()):
+        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
+            case()
+            cp.cuda.Device().synchronize()
+            print(name.removeprefix("case_"), flush=True)

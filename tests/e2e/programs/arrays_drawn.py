@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import cupy as cp
 import cupyx
 import numpy as np
-from array_checks import is_real_gpu, no_round_trip, refused
+from array_checks import is_real_gpu, no_round_trip, refused, run_cases
 from xpool.cupy.device import device
 
 
@@ -268,8 +267,4 @@ def case_vectorized_functions_may_call_cupy():
 
 
 if __name__ == "__main__":
-    for name, run in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            run()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

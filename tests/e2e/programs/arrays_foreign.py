@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cupy as cp
 import numpy as np
-from array_checks import no_round_trip, refused
+from array_checks import no_round_trip, refused, run_cases
 
 row = cp.arange(6.0)
 HOST = row.get()
@@ -179,7 +179,4 @@ def case_threads_share_the_device():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            case()
-            print(name.removeprefix("case_"), flush=True)
+    run_cases(globals())

@@ -5,7 +5,7 @@ import cupyx.scipy.signal as signal
 import cupyx.scipy.sparse as sparse
 import cupyx.scipy.sparse.linalg as solvers
 import numpy as np
-from array_checks import is_real_gpu, refused
+from array_checks import is_real_gpu, refused, run_cases
 
 HOST = np.arange(6.0).reshape(2, 3)
 row = cp.arange(5.0)
@@ -142,7 +142,4 @@ def case_a_matrix_is_decomposed_once():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            case()
-            print(name.removeprefix("case_"), flush=True)
+    run_cases(globals())

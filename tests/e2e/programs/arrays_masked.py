@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import cupy as cp
 import numpy as np
+from array_checks import run_cases
 from xpool.cupy.device import device
 
 HOST = np.arange(24.0).reshape(6, 4)
@@ -108,8 +107,4 @@ def case_what_does_not_fit_is_refused_at_the_call():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 
 import cupy as cp
 import cupyx as cpx
@@ -11,7 +10,7 @@ import cupyx.scipy.ndimage as ndi
 import numpy as np
 import scipy.ndimage as host_ndi
 import scipy.signal as host_signal
-from array_checks import no_round_trip, refused
+from array_checks import no_round_trip, refused, run_cases
 from cupyx.scipy import signal
 from xpool.cupy.device import device
 
@@ -257,8 +256,4 @@ def case_filters_of_signals():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

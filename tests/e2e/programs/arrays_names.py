@@ -11,7 +11,7 @@ import cupyx
 import cupyx.linalg
 import numpy as np
 import scipy.special
-from array_checks import refused
+from array_checks import refused, run_cases
 
 
 def close(found, expected):
@@ -230,7 +230,4 @@ def case_products_of_cublas():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            case()
-            print(name.removeprefix("case_"), flush=True)
+    run_cases(globals())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 import cupy as cp
@@ -13,7 +12,7 @@ import scipy.interpolate as host_interpolate
 import scipy.ndimage as host_ndi
 import scipy.signal as host_signal
 import scipy.sparse as host_sparse
-from array_checks import refused
+from array_checks import refused, run_cases
 from cupyx import scipy
 from cupyx.scipy import fft, interpolate, signal, sparse, spatial
 
@@ -343,8 +342,4 @@ def case_an_item_takes_an_array_of_one_item():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

@@ -2,7 +2,7 @@
 
 import cupy as cp
 import numpy as np
-from array_checks import no_round_trip, refused
+from array_checks import no_round_trip, refused, run_cases
 
 M = np.random.default_rng(0).random((6, 6))
 V, Z, F = M[0], M + 1j * M, M.astype("f")
@@ -130,7 +130,4 @@ def case_orders_may_be_written_small():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_"):
-            case()
-            print(name.removeprefix("case_"), flush=True)
+    run_cases(globals())

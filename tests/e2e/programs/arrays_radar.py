@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import cupy as cp
 import cupyx
 import numpy as np
-from array_checks import no_round_trip, refused
+from array_checks import no_round_trip, refused, run_cases
 from cupyx import signal
 
 RNG = np.random.default_rng(1)
@@ -93,8 +91,4 @@ def case_names():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import cupy as cp
 import numpy as np
-from array_checks import no_round_trip
+from array_checks import no_round_trip, run_cases
 
 ROWS = np.arange(12.0).reshape(3, 4)
 SQUARE = np.array([[4.0, 1, 0], [1, 3, 1], [0, 1, 2]])
@@ -173,8 +171,4 @@ def case_grids_over_arrays():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

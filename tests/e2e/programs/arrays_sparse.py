@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
-import sys
 import warnings
 
 import cupy as cp
 import numpy as np
 import scipy.sparse as host_sparse
-from array_checks import no_round_trip
+from array_checks import no_round_trip, run_cases
 from cupyx.scipy import sparse
 from cupyx.scipy.sparse import linalg
 
@@ -192,8 +191,4 @@ def case_what_solvers_refuse():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

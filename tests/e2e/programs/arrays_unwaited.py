@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import cupy as cp
 import numpy as np
 import scipy.ndimage as host_ndi
-from array_checks import no_round_trip, refused
+from array_checks import no_round_trip, refused, run_cases
 from cupyx.scipy import ndimage
 
 RNG = np.random.default_rng(0)
@@ -126,8 +124,4 @@ def case_grids():
 
 
 if __name__ == "__main__":
-    for name, case in list(globals().items()):
-        if name.startswith("case_") and sys.argv[1:] in ([], [name]):
-            case()
-            cp.cuda.Device().synchronize()
-            print(name.removeprefix("case_"))
+    run_cases(globals())

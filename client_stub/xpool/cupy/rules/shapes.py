@@ -186,14 +186,6 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Geometry:
     return a._geo
 
 
-@rule("cupy.real", "cupy.imag", is_view=True)
-def part(val: Any) -> Geometry:
-    """A view of half of each complex item."""
-    if type(val) is not ndarray or val._geo.dtype.char not in "FD":
-        raise NoRule
-    return geometry(val._geo.shape, np.dtype("fd"[val._geo.dtype.char == "D"]))
-
-
 @rule("cupy.meshgrid")
 def meshgrid(
     *xi: Any, indexing: Any = "xy", sparse: Any = False, copy: Any = True
